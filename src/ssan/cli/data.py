@@ -1,0 +1,86 @@
+"""``ssan data``: render synthetic videos, list real ones."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+app = typer.Typer(help="Labelled videos: make some, or list those there are.")
+
+
+@app.command("synth")
+def synth(
+    folder: Annotated[str, typer.Argument(help="Folder to render into.")],
+    task: Annotated[str, typer.Option(help="order or relation.")],
+    videos: Annotated[int, typer.Option(min=1, help="Number of videos.")],
+    level: Annotated[str | None, typer.Option(help="Difficulty; the task's first by default.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes; all of the task's by default.")] = None,
+    size_px: Annotated[int, typer.Option(min=16, max=96, help="Side of the square picture.")] = 64,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+) -> int:
+    """Render labelled, captioned videos in Something-Something V2's layout."""
+    from tqdm import tqdm
+
+    from ssan.datasets.synthetic import render
+
+    silent = quiet or not sys.stderr.isatty()
+    with tqdm(total=videos, desc="rendering", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        extra: dict[str, Any] = {} if level is None else {"level": level}
+        summary = render(
+            folder,
+            task,
+            videos,
+            seed,
+            num_classes=classes,
+            size_px=size_px,
+            workers=options.num_cores() if workers is None else max(1, workers),
+            on_progress=advance,
+            **extra,
+        )
+    if json:
+        options.show_json({"schema": 1, **summary.as_dict()})
+    else:
+        print(
+            f"{summary.root}: {summary.num_videos} videos in {len(summary.classes)} classes "
+            f"({summary.num_train} train, {summary.num_validation} validation, {summary.num_test} test)"
+        )
+    return options.DONE
+
+
+@app.command("list")
+def list_data(
+    data: options.Data,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    splits: options.Splits = None,
+    val_groups: options.ValGroups = None,
+    reader: options.Reader = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """List the samples of labelled videos, one a line."""
+    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    samples = source.read(split)
+    for sample in samples:
+        if json:
+            options.show_json(sample.as_dict())
+        else:
+            print(f"{sample.id}\t{sample.label}\t{sample.path}{'' if sample.exists else '  (missing)'}")
+    missing = sum(not sample.exists for sample in samples)
+    if not samples:
+        raise UsageError(f"there are no videos in the split {split!r}", path=data)
+    if missing and not quiet:
+        print(f"ssan: {missing} of {len(samples)} videos are missing", file=sys.stderr)
+    return options.DONE

@@ -1,0 +1,61 @@
+"""``ssan``: the door. Maps verbs to their files, and errors to one line and an exit status."""
+
+import sys
+from typing import Any
+
+import typer
+
+from ssan.cli import data, demo, evaluate, models, predict, recipes, train
+from ssan.cli.options import DONE, INTERRUPTED, REFUSED
+from ssan.errors import SsanError
+
+# typer brings its own copy of click, or uses the package of that name, depending on its version; the base of its
+# errors is reached through one that typer exports.
+CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="ssan",
+    help="Train, evaluate and use video networks with separable self-attention.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("models")(models.models)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
+
+
+@app.callback()
+def _about() -> None:
+    """Train, evaluate and use video networks with separable self-attention."""
+
+
+def run() -> None:
+    """Run a command and leave with its exit status: 0 done, 1 some inputs failed, 2 refused, 130 interrupted."""
+    sys.exit(status(sys.argv[1:]))
+
+
+def status(arguments: list[str]) -> int:
+    """Run a command and return its exit status; a mistake of the user prints one line on standard error."""
+    try:
+        command = typer.main.get_command(app)
+        result: Any = command.main(args=arguments or ["--help"], prog_name="ssan", standalone_mode=False)
+    except SsanError as error:
+        return _refuse(str(error))
+    except CommandLineError as error:
+        return _refuse(error.format_message())
+    except (KeyboardInterrupt, typer.Abort):
+        print("ssan: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
+        return DONE
+    return result if isinstance(result, int) else DONE
+
+
+def _refuse(message: str) -> int:
+    print(f"ssan: {' '.join(message.split())}", file=sys.stderr)
+    return REFUSED

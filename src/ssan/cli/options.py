@@ -1,0 +1,83 @@
+"""Options that mean the same in every command, and what commands do with their answers."""
+
+import json
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ssan.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssan.recognition.train import DataSource
+
+DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
+Format = Annotated[str, typer.Option(help="auto, folder, csv or sthv2.")]
+Annotations = Annotated[str | None, typer.Option(help="Annotations, where they lie apart from --data.")]
+Videos = Annotated[str | None, typer.Option(help="Folder of the videos, where they lie apart.")]
+Splits = Annotated[str | None, typer.Option(help="CSV with columns path,split, for a folder of classes.")]
+ValGroups = Annotated[
+    str | None, typer.Option(help="'REGEX=a,b,c': file names whose group is a, b or c are for validation.")
+]
+Reader = Annotated[list[str] | None, typer.Option(help="key=value for the format's reader; may be repeated.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
+
+
+def data_source(
+    data: str,
+    format: str,
+    annotations: str | None,
+    videos: str | None,
+    splits: str | None,
+    val_groups: str | None,
+    reader: list[str] | None,
+) -> "DataSource":
+    """The data that the common options name."""
+    from ssan.recognition.train import DataSource
+
+    options = {"annotations": annotations, "videos": videos, "splits": splits, "val_groups": val_groups}
+    for option in reader or []:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"--reader {option!r}: expected key=value")
+        options[key] = value
+    return DataSource(data, format, {key: value for key, value in options.items() if value is not None})
+
+
+def choose_device(device: str) -> Literal["cpu", "cuda"]:
+    """The device to use; ``cuda`` where there is none is refused."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: no CUDA device can be used here; use --device cpu")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_workers(workers: int | None) -> int:
+    """Loader processes: as told, or one for each core but one, four at most.
+
+    On the CPU the threads that compute get the other cores, unless OMP_NUM_THREADS says otherwise: threads that wait
+    for a core that a loader process is using cost far more than they bring.
+    """
+    import torch
+
+    chosen = min(num_cores() - 1, 4) if workers is None else workers
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, num_cores() - chosen))
+    return chosen
+
+
+def show_json(value: Any, *, indent: int | None = None) -> None:
+    """Print one JSON document on standard output; numbers must be finite."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent), flush=True)

@@ -1,0 +1,66 @@
+"""``ssan train``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+
+def train(
+    data: options.Data,
+    out: Annotated[str, typer.Option(help="Folder of the run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name from `ssan models`, with the paper's recipe.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")] = None,
+    init: Annotated[str | None, typer.Option(help="Weights to start from: a file, or `imagenet`.")] = None,
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    splits: options.Splits = None,
+    val_groups: options.ValGroups = None,
+    reader: options.Reader = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw; the recipe's by default.")] = None,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> int:
+    """Train a model on labelled videos and keep the best.
+
+    KEY=VALUE after the options changes the recipe, such as epochs=20 or layer.channel_branch=false.
+    """
+    from ssan.cli.recipes import find_recipe
+    from ssan.recipe import make_recipe, read_recipe
+    from ssan.recognition.train import train as run
+    from ssan.training.callbacks import InterruptedRun
+
+    if (model is None) == (recipe is None):
+        raise UsageError("give either --model NAME or --recipe FILE")
+    changes = [*([f"init={init}"] if init else []), *([f"seed={seed}"] if seed is not None else []), *(overrides or [])]
+    chosen = read_recipe(find_recipe(recipe), changes) if recipe else make_recipe({"model": model}, changes)
+    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    try:
+        answer = run(
+            chosen,
+            source,
+            out,
+            resume=resume,
+            skip_bad=skip_bad,
+            device=options.choose_device(device),
+            workers=options.choose_workers(workers),
+            quiet=quiet,
+        )
+    except InterruptedRun:
+        print(f"ssan: interrupted; the run is saved in {out}, go on with --resume", file=sys.stderr)
+        return options.INTERRUPTED
+    if json:
+        options.show_json({"schema": 1, **answer})
+    else:
+        low = f"{answer['val_top1']:.4f} top-1 on {answer['num_val']} validation videos, epoch {answer['best_epoch']}"
+        print(f"{answer['model']}: {low}, {answer['train_seconds']:.0f} s")
+    return options.SOME_FAILED if answer["num_skipped"] else options.DONE

@@ -1,0 +1,135 @@
+"""The one dataset: from a sample to the clip that a network sees, in training and in testing."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ssan.datasets.samples import Sample
+from ssan.errors import VideoError
+from ssan.video.clip import Clip
+from ssan.video.decode import read_clip
+from ssan.video.sampling import dense_indices, segment_indices
+from ssan.video.transforms import Augmentation, crop_views, resize_rule
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a video becomes the input of a network; travels with the model's file.
+
+    :param sampling: ``segment`` (one frame of each of ``num_frames`` parts) or ``dense`` (every ``stride``-th frame).
+    :param size_px: side after resizing, to a ``square`` or with the ``short_side`` that long.
+    :param crop_px: side of the network's input.
+    """
+
+    num_frames: int = 8
+    sampling: Literal["segment", "dense"] = "segment"
+    stride: int = 8
+    resize: Literal["square", "short_side"] = "square"
+    size_px: int = 256
+    crop_px: int = 224
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def training_clip(self, path: str, rng: np.random.Generator) -> Clip:
+        """Randomly sampled frames of a video, resized, not yet cropped."""
+        return read_clip(path, lambda n: self._indices(n, rng, 0, 1), resize=resize_rule(self.resize, self.size_px))
+
+    def test_views(self, path: str, num_views: int = 1, num_crops: Literal[1, 3, 10] = 1) -> tuple[Tensor, Clip]:
+        """All views of a video, (v, t, 3, crop_px, crop_px) with crops within a view together, and its decoded frames.
+
+        The file is opened and read once for all views.
+        """
+        clip = read_clip(
+            path,
+            lambda n: [i for view in range(num_views) for i in self._indices(n, None, view, num_views)],
+            resize=resize_rule(self.resize, self.size_px),
+        )
+        crops = crop_views(clip.frames, self.crop_px, num_crops)  # (crops, views * t, 3, h, w)
+        return crops.unflatten(1, (num_views, self.num_frames)).transpose(0, 1).flatten(0, 1), clip
+
+    def _indices(self, num_frames: int, rng: np.random.Generator | None, view: int, num_views: int) -> list[int]:
+        if self.sampling == "dense":
+            return dense_indices(
+                num_frames, self.num_frames, stride=self.stride, rng=rng, view=view, num_views=num_views
+            )
+        return segment_indices(num_frames, self.num_frames, rng=rng, view=view, num_views=num_views)
+
+
+Item = tuple[Tensor, int] | VideoError
+
+
+class TrainingClips(Dataset[Item]):
+    """Randomly sampled, augmented clips; item (epoch, index) is the same whichever process or worker makes it."""
+
+    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, augment: Augmentation, seed: int) -> None:
+        self.samples, self.preprocess, self.augment, self.seed = samples, preprocess, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Item:
+        """A clip (t, 3, h, w) of type uint8 and its class, or the error that the video gave."""
+        epoch, index = draw
+        sample = self.samples[index]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        assert sample.label_index is not None
+        try:
+            clip = self.preprocess.training_clip(sample.path, rng)
+        except VideoError as error:
+            return error
+        return self.augment.apply(clip.frames, sample.label_index, rng)
+
+
+class TestClips(Dataset[Item]):
+    """The views of each video in a fixed order, (v, t, 3, h, w); a video without label has class -1."""
+
+    __test__ = False  # not a test, whatever its name says to pytest
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocess: Preprocess,
+        *,
+        num_views: int = 1,
+        num_crops: Literal[1, 3, 10] = 1,
+    ) -> None:
+        self.samples, self.preprocess, self.num_views, self.num_crops = samples, preprocess, num_views, num_crops
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: tuple[int, int]) -> Item:
+        sample = self.samples[draw[1]]
+        try:
+            views, _ = self.preprocess.test_views(sample.path, self.num_views, self.num_crops)
+        except VideoError as error:
+            return error
+        return views, -1 if sample.label_index is None else sample.label_index
+
+
+def collate(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    """Stack clips and classes; a video's error is raised here, in the process that trains."""
+    for item in items:
+        if isinstance(item, VideoError):
+            raise item
+    good = [item for item in items if not isinstance(item, VideoError)]
+    return torch.stack([clip for clip, _ in good]), torch.tensor([label for _, label in good])
+
+
+def collate_one_view(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    """As ``collate``, for videos with a single view each: (b, 1, t, 3, h, w) becomes (b, t, 3, h, w)."""
+    clips, labels = collate(items)
+    return clips.squeeze(1), labels
+
+
+def collate_with_errors(items: Sequence[Item]) -> tuple[Tensor | None, list[VideoError | None]]:
+    """Stack the views of the videos that could be read; for each item of the batch, what went wrong or None."""
+    good = [item[0] for item in items if not isinstance(item, VideoError)]
+    errors = [item if isinstance(item, VideoError) else None for item in items]
+    return torch.stack(good) if good else None, errors

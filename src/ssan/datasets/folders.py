@@ -1,0 +1,216 @@
+"""A user's own videos: a folder of classes, or a CSV file."""
+
+import csv
+import os
+import re
+from pathlib import Path
+
+from ssan.datasets.samples import SPLIT_ALIASES, Sample, Samples, canonical_split, find_videos, inside
+from ssan.errors import AnnotationError, UsageError, unknown
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+
+def read_folder(root: str, split: str, *, splits: str | None = None, val_groups: str | None = None) -> Samples:
+    """A folder of classes: ``ROOT/{train,val,test}/CLASS/FILE``, or ``ROOT/CLASS/FILE`` with a rule for the split.
+
+    :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule.
+    :param splits: a CSV file with columns ``path,split``; paths are relative to ``root``. Videos that it does not name
+        belong to no split.
+    :param val_groups: ``REGEX=a,b,c``: a video whose file name matches, with one of a, b, c as the regex's group, is in
+        ``val``, all others in ``train``. For splitting by person, place or source rather than at random.
+    :raises UsageError: no such folder, no class in it, or no way to tell the split.
+    """
+    if not os.path.isdir(root):
+        raise UsageError("no such folder of videos", code="missing", path=root)
+    subfolders = _subfolders(root)
+    by_split = [name for name in subfolders if name.lower() in SPLIT_FOLDERS]
+    if "train" in [SPLIT_FOLDERS[name.lower()] for name in by_split]:
+        homes = [(SPLIT_FOLDERS[name.lower()], name) for name in by_split]
+        classes = sorted({c for _, name in homes for c in _subfolders(os.path.join(root, name))})
+        found = [
+            (home, label, path)
+            for home, name in homes
+            for label in _subfolders(os.path.join(root, name))
+            for path in find_videos(os.path.join(root, name, label))
+        ]
+    else:
+        classes = subfolders
+        found = [("", label, path) for label in classes for path in find_videos(os.path.join(root, label))]
+        if split != "all":
+            rule = _split_rule(root, splits, val_groups, [path for _, _, path in found])
+            found = [(rule.get(path, ""), label, path) for _, label, path in found]
+    if not classes:
+        raise UsageError(
+            "the folder has no class folders; expected FOLDER/CLASS/FILE or FOLDER/train/CLASS/FILE", path=root
+        )
+    _refuse_lookalikes(classes, root)
+    index = {label: number for number, label in enumerate(classes)}
+    return Samples(
+        (
+            Sample(id=_identity(path, root), path=path, label=label, label_index=index[label])
+            for home, label, path in found
+            if split in ("all", home)
+        ),
+        classes,
+        root,
+    )
+
+
+def _subfolders(root: str) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _identity(path: str, root: str) -> str:
+    relative = Path(os.path.relpath(path, root))
+    return (relative if os.path.isdir(path) else relative.with_suffix("")).as_posix()
+
+
+def _refuse_lookalikes(classes: list[str], source: str) -> None:
+    folded: dict[str, str] = {}
+    for label in classes:
+        other = folded.setdefault(label.casefold(), label)
+        if other != label:
+            raise AnnotationError(
+                f"the classes {other!r} and {label!r} differ only by case; make them one, or name them apart",
+                code="bad_annotation",
+                path=source,
+            )
+
+
+def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: list[str]) -> dict[str, str]:
+    if splits and val_groups:
+        raise UsageError("--splits and --val-groups say the same thing twice; give one of them")
+    if splits:
+        homes = {}
+        for line, row in _rows(splits, ("path", "split")):
+            path = inside(root, row["path"], source=splits, line=line)
+            homes[path] = _known_split(row["split"], splits, line)
+        absent = [path for path in homes if path not in set(paths)]
+        if absent:
+            raise AnnotationError(
+                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {absent[0]}",
+                code="missing",
+                path=splits,
+            )
+        return homes
+    if val_groups:
+        pattern, equals, names = val_groups.rpartition("=")
+        groups = {name.strip() for name in names.split(",") if name.strip()}
+        if not equals or not groups:
+            raise UsageError(f"--val-groups is {val_groups!r}; expected REGEX=a,b,c, such as '^([a-z]+)_=ann,bob'")
+        try:
+            regex = re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"--val-groups: {pattern!r} is not a regular expression: {error}") from None
+        if regex.groups < 1:
+            raise UsageError(f"--val-groups: {pattern!r} has no group; put the part that names the group in ( )")
+        homes, seen = {}, set()
+        for path in paths:
+            match = regex.search(os.path.basename(path))
+            group = match.group(1) if match else None
+            seen.add(group)
+            homes[path] = "val" if group in groups else "train"
+        if groups - seen:
+            found = ", ".join(sorted(name for name in seen if name)) or "none"
+            raise UsageError(f"--val-groups: no file has the group {min(groups - seen)!r}; found: {found}")
+        return homes
+    raise UsageError(
+        "the folder does not say which videos are for training and which for validation. Make FOLDER/train and "
+        "FOLDER/val, or give --splits CSV (columns path,split), or --val-groups 'REGEX=a,b,c' (file names whose group "
+        "is a, b or c are for validation); --split all takes every video",
+        path=root,
+    )
+
+
+def read_csv(
+    root: str, split: str, *, annotations: str | None = None, videos: str | None = None, class_order: str = "sorted"
+) -> Samples:
+    """A CSV file with a header: ``path,label`` and, if wanted, ``split``, ``caption``, ``id``, ``num_frames``.
+
+    :param root: the file, or the folder of videos where ``annotations`` names the file.
+    :param videos: the folder that paths are relative to; by default the one that the file is in.
+    :param class_order: class indices by ``sorted`` label, or by first appearance in the ``file``.
+    """
+    table = annotations or root
+    folder = videos or (root if annotations else os.path.dirname(os.path.abspath(root)))
+    if class_order not in ("sorted", "file"):
+        raise UsageError(f"class_order is {class_order!r}; it must be 'sorted' or 'file'")
+    rows = list(_rows(table, ("path", "label")))
+    if split != "all" and rows and "split" not in rows[0][1]:
+        raise UsageError(
+            "the file has no column 'split', so it cannot tell which videos are for training; add one (train, val, "
+            "test), or take them all with --split all",
+            path=table,
+        )
+    labels = list(dict.fromkeys(row["label"] for _, row in rows if row["label"]))
+    classes = sorted(labels) if class_order == "sorted" else labels
+    _refuse_lookalikes(classes, table)
+    index = {label: number for number, label in enumerate(classes)}
+    samples = []
+    for line, row in rows:
+        if split != "all" and _known_split(row["split"], table, line) != split:
+            continue
+        path = inside(folder, row["path"], source=table, line=line)
+        frames = row.get("num_frames") or ""
+        if frames and not frames.isdecimal():
+            raise AnnotationError(
+                f"num_frames is {frames!r}; expected a whole number", code="bad_annotation", path=table, line=line
+            )
+        samples.append(
+            Sample(
+                id=row.get("id") or Path(row["path"]).with_suffix("").as_posix(),
+                path=path,
+                label=row["label"] or None,
+                label_index=index.get(row["label"]),
+                num_frames=int(frames) if frames else None,
+                caption=row.get("caption") or None,
+                exists=os.path.exists(path),
+            )
+        )
+    return Samples(samples, classes, table)
+
+
+def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file with a header, each with its line number; malformed ones are named."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            reader = csv.reader(handle, strict=True)
+            table = [(reader.line_num, cells) for cells in reader if cells]
+    except FileNotFoundError:
+        raise UsageError("no such file", code="missing", path=path) from None
+    except IsADirectoryError:
+        raise UsageError("a folder, where a CSV file was expected", path=path) from None
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=path) from None
+    except csv.Error as error:
+        raise AnnotationError(
+            f"not a CSV file: {error}", code="bad_annotation", path=path, line=reader.line_num
+        ) from None
+    header = [cell.strip() for cell in table[0][1]] if table else []
+    absent = [name for name in required if name not in header]
+    if absent:
+        raise AnnotationError(
+            f"the first line has no column {absent[0]!r}; expected a header with {','.join(required)}, separated by "
+            f"commas, and found {','.join(header) or 'nothing'!r}",
+            code="bad_annotation",
+            path=path,
+            line=1,
+        )
+    for line, cells in table[1:]:
+        if len(cells) != len(header):
+            raise AnnotationError(
+                f"{len(cells)} values where the header has {len(header)} columns; put values with commas in quotes",
+                code="bad_annotation",
+                path=path,
+                line=line,
+            )
+    return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in table[1:]]
+
+
+def _known_split(word: str, source: str, line: int) -> str:
+    known = {"train", "val", "test", *SPLIT_ALIASES}
+    if word not in known:
+        raise AnnotationError(unknown("split", word, known), code="bad_annotation", path=source, line=line)
+    return canonical_split(word)

@@ -1,0 +1,139 @@
+"""Something-Something V2 in its official layouts."""
+
+import csv
+import os
+from typing import Any
+
+from ssan.datasets.samples import Sample, Samples, inside
+from ssan.errors import AnnotationError, UsageError
+from ssan.files import read_json
+
+FILE_OF_SPLIT = {"train": "train", "val": "validation", "test": "test"}
+VIDEO_FOLDERS = ("20bn-something-something-v2", "videos")
+PREFIX = "something-something-v2-"
+
+
+def find_annotations(root: str) -> str | None:
+    """The folder and prefix of the official files below ``root`` (or its ``labels`` folder), or None."""
+    for start in (os.path.join(root, PREFIX), os.path.join(root, "labels", PREFIX), os.path.join(root, "labels", "")):
+        if os.path.isfile(f"{start}labels.json"):
+            return start
+    # labels.json by itself is anybody's; beside it the split files make it this layout.
+    start = os.path.join(root, "")
+    both = all(os.path.isfile(f"{start}{name}.json") for name in ("labels", "train"))
+    return start if both else None
+
+
+def read_something_v2(root: str, split: str, *, annotations: str | None = None, videos: str | None = None) -> Samples:
+    """``something-something-v2-{labels,train,validation,test}.json``, or the same names without the prefix.
+
+    The class of a video is its ``template`` without brackets; its index is the one that the labels file gives. The
+    caption is ``label``. Videos are ``{id}.webm``, another suffix, or a folder of frames ``{id}``. The test split has
+    labels only where ``test-answers.csv`` (``id;class`` a line) is beside it.
+
+    :raises AnnotationError: a file is malformed, a template is no class, or an id would lead out of the folder.
+    """
+    start = find_annotations(annotations or root)
+    if start is None:
+        raise UsageError(
+            f"no Something-Something V2 annotations here; expected {PREFIX}labels.json and {PREFIX}train.json, or a "
+            "folder labels/ with labels.json and train.json",
+            code="missing",
+            path=annotations or root,
+        )
+    classes = _read_classes(f"{start}labels.json")
+    index = {label: number for number, label in enumerate(classes)}
+    folder = videos or next(
+        (os.path.join(root, name) for name in VIDEO_FOLDERS if os.path.isdir(os.path.join(root, name))), root
+    )
+    present = _present(folder)
+    samples = []
+    for name in FILE_OF_SPLIT if split == "all" else [split]:
+        path = f"{start}{FILE_OF_SPLIT[name]}.json"
+        if split == "all" and not os.path.isfile(path):
+            continue
+        answers = _read_answers(start) if name == "test" else {}
+        for number, entry in enumerate(_entries(path), start=1):
+            identity = entry["id"]
+            label = entry["template"].replace("[", "").replace("]", "") if entry["template"] else answers.get(identity)
+            if label is not None and label not in index:
+                raise AnnotationError(
+                    f"entry {number} (id {identity}) has the class {label!r}, which is not in {start}labels.json",
+                    code="unknown_label",
+                    path=path,
+                )
+            if not identity or os.sep in identity or identity in (".", ".."):
+                raise AnnotationError(
+                    f"entry {number} has the id {identity!r}, which is not a file name", code="path_escape", path=path
+                )
+            file = present.get(identity)
+            samples.append(
+                Sample(
+                    id=identity,
+                    path=inside(folder, file or f"{identity}.webm", source=path),
+                    label=label,
+                    label_index=None if label is None else index[label],
+                    caption=entry["label"],
+                    exists=file is not None,
+                )
+            )
+    return Samples(samples, classes, start)
+
+
+def _read_classes(path: str) -> list[str]:
+    content = read_json(path)
+    wrong = 'expected {"class without brackets": "its index"} with indices 0, 1, 2 and so on'
+    if not isinstance(content, dict) or not content:
+        raise AnnotationError(wrong, code="bad_annotation", path=path)
+    by_index: dict[int, str] = {}
+    for label, number in content.items():
+        if not str(number).isdecimal() or int(number) in by_index:
+            raise AnnotationError(f"{label!r} has the index {number!r}; {wrong}", code="bad_annotation", path=path)
+        by_index[int(number)] = label
+    if sorted(by_index) != list(range(len(by_index))):
+        raise AnnotationError(f"the indices have gaps; {wrong}", code="bad_annotation", path=path)
+    return [by_index[number] for number in range(len(by_index))]
+
+
+def _entries(path: str) -> list[dict[str, Any]]:
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise AnnotationError("expected a list of entries with an id each", code="bad_annotation", path=path)
+    entries = []
+    for number, entry in enumerate(content, start=1):
+        fields = entry if isinstance(entry, dict) else {}
+        identity, template, label = fields.get("id"), fields.get("template"), fields.get("label")
+        if type(identity) not in (str, int) or not all(isinstance(v, str | None) for v in (template, label)):
+            raise AnnotationError(
+                f'entry {number} is {str(entry)[:80]!r}; expected {{"id", "label", "template"}} as text',
+                code="bad_annotation",
+                path=path,
+            )
+        entries.append({"id": str(identity), "template": template, "label": label})
+    return entries
+
+
+def _read_answers(start: str) -> dict[str, str]:
+    for path in (f"{start}test-answers.csv", os.path.join(os.path.dirname(start), "test-answers.csv")):
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8-sig", newline="") as handle:
+                rows = list(csv.reader(handle, delimiter=";"))
+            for line, row in enumerate(rows, start=1):
+                if len(row) != 2:
+                    raise AnnotationError("expected id;class", code="bad_annotation", path=path, line=line)
+            return {row[0]: row[1] for row in rows}
+    return {}
+
+
+def _present(folder: str) -> dict[str, str]:
+    """The videos of a folder by id, from one listing: asking for 200,000 files one by one is slow."""
+    if not os.path.isdir(folder):
+        return {}
+    found: dict[str, str] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            # The webm file counts where there are several of one id.
+            if stem not in found or suffix == ".webm":
+                found[stem] = entry.name
+    return found

@@ -1,0 +1,181 @@
+"""The demo: render videos whose classes differ by direction, train two networks, and show what each makes of them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssan.datasets import Samples, read
+from ssan.datasets.synthetic import render
+from ssan.errors import TrainingError
+from ssan.files import write_json, writing
+from ssan.insight.page import render_page
+from ssan.insight.plots import confusion_plot, curves_plot, frame_strip
+from ssan.recognition.evaluate import Protocol, score
+from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
+from ssan.recognition.model_file import Labeller, load_labeller
+from ssan.recognition.predict import predict
+from ssan.training.journal import read_journal
+
+MODELS = ("tsn_tiny", "ssan_tiny")
+NUM_CLASSES = 6
+SIZE_PX = 48
+NUM_UNSEEN = 12
+UNSEEN_SEED_OFFSET = 1_000_003
+
+
+def run_demo(
+    out: str | Path, *, num_videos: int, epochs: int | None, seed: int, quiet: bool, cores: int
+) -> dict[str, Any]:
+    """Render, train, evaluate, label; write ``results.json`` and ``index.html``; return the results.
+
+    A folder in which this was begun with the same arguments is gone on with. The two networks train side by side,
+    each in a process of its own.
+
+    :param num_videos: rendered in all; 70 % are for training, 15 % for validation, 15 % for the figures.
+    :param epochs: of both trainings; the recipes' own where None.
+    :param cores: processes that may compute at a time.
+    """
+    out = Path(out)
+    say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
+    say(f"1/4 rendering {num_videos} videos of {NUM_CLASSES} classes, in pairs that differ by direction alone")
+    started = time.monotonic()
+    for folder, number, its_seed in (("data", num_videos, seed), ("unseen", NUM_UNSEEN, seed + UNSEEN_SEED_OFFSET)):
+        render(str(out / folder), "order", number, its_seed, num_classes=NUM_CLASSES, size_px=SIZE_PX, workers=cores)
+    render_seconds = time.monotonic() - started
+    data = str(out / "data")
+
+    say(f"2/4 training {' and '.join(MODELS)} from random weights")
+    train_seconds = _train_all(out, data, epochs, seed, quiet, cores)
+
+    test, train = read("sthv2", data, "test"), read("sthv2", data, "train")
+    say(f"3/4 evaluating both on {len(test)} videos kept apart, with the frames in order, reversed and shuffled")
+    started = time.monotonic()
+    labellers = {name: load_labeller(out / name) for name in MODELS}
+    pairs = [(2 * n, 2 * n + 1) for n in range(len(test.classes) // 2)]
+    scores = {
+        name: score(labeller, test, Protocol(), probe=True, batch=32, workers=0, seed=seed, quiet=quiet)
+        for name, labeller in labellers.items()
+    }
+    for name, result in scores.items():
+        if result.errors or result.missing:
+            raise TrainingError(f"{name}: {len(result.errors) + len(result.missing)} test videos could not be read")
+    labels = np.array([sample.label_index for sample in test])
+    figures = {name: _figures(scores[name].scores, labels, pairs) for name in MODELS}
+    evaluate_seconds = time.monotonic() - started
+
+    say(f"4/4 labelling {NUM_UNSEEN} videos rendered from another seed")
+    predictions, shown = _label_unseen(read("sthv2", str(out / "unseen"), "all"), labellers)
+    results = {
+        "schema": 1,
+        "render_seconds": round(render_seconds, 3),
+        "train_seconds": train_seconds,
+        "evaluate_seconds": round(evaluate_seconds, 3),
+        "num_train": len(train),
+        "num_test": len(test),
+        "models": figures,
+        "predictions": predictions,
+    }
+    write_json(out / "results.json", results)
+    page = render_page(
+        "demo.html.j2",
+        results=results,
+        intervals={name: wilson_interval(round(figures[name]["top1"] * len(test)), len(test)) for name in MODELS},
+        classes=test.classes,
+        strips=shown,
+        confusions={
+            name: confusion_plot(
+                confusion(scores[name].scores["as_sampled"].argmax(axis=1), labels, len(test.classes)), test.classes
+            )
+            for name in MODELS
+        },
+        curves=curves_plot({name: _epochs(out / name) for name in MODELS}),
+        seed=seed,
+    )
+    with writing(out / "index.html") as handle:
+        handle.write(page)
+    return results
+
+
+def _train_all(out: Path, data: str, epochs: int | None, seed: int, quiet: bool, cores: int) -> dict[str, float]:
+    """Train every model in a process of its own, at most ``cores`` at a time, one thread each."""
+    waiting = list(reversed(MODELS))  # the slower one first
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        while waiting or running:
+            while waiting and len(running) < cores:
+                name = waiting.pop(0)
+                command = [
+                    sys.executable, "-m", "ssan", "train", "--recipe", f"demo/{name}",
+                    "--data", data, "--format", "sthv2", "--out", str(out / name), "--resume", "--device", "cpu", "--seed", str(seed), "--json",
+                    # The slower one gets a process that reads ahead, on the core that the other leaves idle.
+                    "--workers", "1" if name == "ssan_tiny" and cores > 1 else "0",
+                    *(["--quiet"] if quiet else []), *([f"epochs={epochs}"] if epochs else []),
+                ]  # fmt: skip
+                running[name] = subprocess.Popen(
+                    command, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+                )
+            for name, process in list(running.items()):
+                try:
+                    status = process.wait(timeout=0.2)
+                except subprocess.TimeoutExpired:
+                    continue
+                del running[name]
+                if status == 130:
+                    raise KeyboardInterrupt
+                if status != 0:
+                    raise TrainingError(f"training {name} ended with status {status}; see above", path=str(out / name))
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    # Epoch by epoch, so that a demo that was interrupted and gone on with tells the same time.
+    return {
+        name: round(sum({row["epoch"]: row["seconds"] for row in _epochs(out / name)}.values()), 3) for name in MODELS
+    }
+
+
+def _epochs(folder: Path) -> list[dict[str, Any]]:
+    return read_journal(folder / "journal.jsonl", "epoch")
+
+
+def _figures(scores: dict[str, np.ndarray], labels: np.ndarray, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    pair, within = pair_accuracies(scores["as_sampled"].argmax(axis=1), labels, pairs)
+    return {
+        "top1": accuracy(scores["as_sampled"], labels),
+        "pair_top1": pair,
+        "within_pair_top1": within,
+        "reversed_top1": accuracy(scores["reversed"], labels),
+        "shuffled_top1": accuracy(scores["shuffled"], labels),
+    }
+
+
+def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the SSAN says of each video, for the results; and frames with what every model says, for the page."""
+    predictions, shown = [], []
+    for sample in sorted(unseen, key=lambda sample: (sample.label_index or 0, sample.id)):
+        answers = {name: predict(labeller, sample.path, top=1) for name, labeller in labellers.items()}
+        for answer in answers.values():
+            if not answer["ok"]:
+                raise TrainingError(f"a rendered video cannot be read: {answer['error']['message']}", path=sample.path)
+        best = {name: answer["top"][0] for name, answer in answers.items()}
+        predictions.append(
+            {
+                "path": sample.path,
+                "label": sample.label,
+                "predicted": best["ssan_tiny"]["label"],
+                "score": best["ssan_tiny"]["score"],
+            }
+        )
+        views, _ = labellers["ssan_tiny"].preprocess.test_views(sample.path)
+        shown.append(
+            {"label": sample.label, "caption": sample.caption, "strip": frame_strip(views[0]), "answers": best}
+        )
+    return predictions, shown

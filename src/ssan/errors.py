@@ -1,0 +1,91 @@
+"""The one family of errors that a user's mistake or a user's file can raise.
+
+Every message says what happened with its values, what was expected, and what to do. The command line prints one of
+these as one line, without a traceback; anything else that escapes is a defect of the package.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+CODES = (
+    "missing",
+    "empty",
+    "not_video",
+    "no_video_stream",
+    "truncated",
+    "decode_error",
+    "too_few_frames",
+    "duplicate",
+    "bad_annotation",
+    "unknown_label",
+    "path_escape",
+    "wrong_model",
+    "nan",
+    "no_space",
+)
+
+
+class SsanError(Exception):
+    """The family. ``path`` and ``line`` say where, ``code`` is one of ``CODES`` or None for a mistake of usage."""
+
+    def __init__(
+        self, message: str, *, code: str | None = None, path: str | None = None, line: int | None = None
+    ) -> None:
+        if code is not None and code not in CODES:
+            raise ValueError(f"{code!r} is not an error code; known: {', '.join(CODES)}")
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.path = None if path is None else str(path)
+        self.line = line
+
+    def __str__(self) -> str:
+        where = self.path or ""
+        if self.line is not None:
+            where += f" line {self.line}" if where else f"line {self.line}"
+        return f"{where}: {self.message}" if where else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross process borders (loader workers); keyword-only fields need saying how.
+        return _rebuild, (type(self), self.message, self.code, self.path, self.line)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as the command line's JSON shows it: path, code, message, line."""
+        return {"path": self.path, "code": self.code, "message": self.message, "line": self.line}
+
+
+class UsageError(SsanError):
+    """A command, option, recipe or argument that cannot be carried out."""
+
+
+class VideoError(SsanError):
+    """A video (file or folder of frames) that cannot be read as asked."""
+
+
+class AnnotationError(SsanError):
+    """A list of videos, labels or captions that does not say what it should."""
+
+
+class ModelError(SsanError):
+    """A model file, or weights, that do not fit what they are asked to be."""
+
+
+class TrainingError(SsanError):
+    """A run that cannot go on."""
+
+
+def _rebuild(kind: type[SsanError], message: str, code: str | None, path: str | None, line: int | None) -> SsanError:
+    return kind(message, code=code, path=path, line=line)
+
+
+def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+    """A sentence for a word that is not among the known ones: the nearest one first, then all of them.
+
+    >>> unknown("layer", "sssa", ["ssa", "temporal_shift"])
+    "unknown layer 'sssa'. Did you mean 'ssa'? Known: ssa, temporal_shift"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}"

@@ -1,0 +1,57 @@
+"""Parameters and multiply-adds of a model, counted on shapes alone."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssan.models.catalogue import MODELS, build
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Trainable numbers in ``model``."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def multiply_adds(model: nn.Module, num_frames: int, size_px: int) -> int:
+    """Multiply-adds of one clip (1, num_frames, 3, size_px, size_px): convolutions, linear layers, matrix products.
+
+    Counted by torch's flop counter, which counts a multiply-add as two; runs on the ``meta`` device, so on a model
+    built there nothing is computed. Element-wise work (normalisation, softmax, pooling) is not counted, as in the
+    literature's tables.
+    """
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, num_frames, 3, size_px, size_px, device=device))
+    model.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def catalogue_rows(num_classes: int = 174) -> list[dict[str, Any]]:
+    """One row per named model, as ``ssan models --json`` prints it; 174 classes are Something-Something's."""
+    rows: list[dict[str, Any]] = []
+    for spec in MODELS.values():
+        with torch.device("meta"):
+            model = build(spec.name, num_classes)
+        places = None
+        if spec.places is not None:
+            places = {"stages": list(spec.places.stages), "slot": spec.places.slot, "every": spec.places.every}
+        rows.append(
+            {
+                "name": spec.name,
+                "family": spec.family,
+                "backbone": spec.backbone,
+                "layer": spec.layer,
+                "places": places,
+                "params": num_parameters(model),
+                "macs": multiply_adds(model, spec.num_frames, spec.size_px),
+                "num_frames": spec.num_frames,
+                "size_px": spec.size_px,
+                "num_classes": num_classes,
+                "knows_order": spec.knows_order,
+            }
+        )
+    return rows

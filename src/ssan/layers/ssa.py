@@ -1,0 +1,162 @@
+"""The separable self-attention block of SSAN (CVPR 2021, section 3.2, equations 4 to 8)."""
+
+import math
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssan.errors import UsageError
+
+
+class SeparableSelfAttention(nn.Module):
+    """Attend within each frame, over positions and over channels, then over frames.
+
+    With ``x_t`` the features of frame t as a matrix (p, c) and every ``W`` a 1x1 convolution::
+
+        theta_t, phi_t, g_t = W_theta x_t, W_phi x_t, W_g x_t           (p, e) each
+        M_P = softmax_rows(s_p * theta_t phi_t^T)                       (p, p)   eq. 4, position branch
+        M_C = softmax_rows(s_c * theta_t^T phi_t)                       (e, e)   eq. 5, channel branch
+        A_t = M_P g_t + g_t M_C^T                                       (p, e)   eq. 6
+        theta_T, phi_T = split(W_T * A over time)                       (t, p e) each
+        M_T = softmax_rows(s_t * theta_T phi_T^T)                       (t, t)   eq. 7
+        y = x + BN(W_z (M_T g_T))                                                eq. 8, g_T = g as (t, p e)
+
+    Said by the paper: both spatial branches share theta and phi; one 3x1x1 convolution makes the temporal embeddings
+    from A; the spatial and the temporal attention share the value g. Attention treats frames as a set, so that
+    convolution is the only part of the block that knows their order.
+
+    Unsaid by the paper, our choice (each pinned in tests/test_ssa.py against a twin written in loops):
+
+    - ``embedding``: the width e; None means e = c.
+    - ``similarity_scale``: ``sqrt`` divides each similarity by the square root of the length of the axis it sums over
+      (e, p, and p e); ``none`` takes the products as they are.
+    - ``position_branch``, ``channel_branch``: which terms of eq. 6 there are; with neither, A = g, which is the block
+      without spatial attention.
+    - ``shared_value``: False gives the temporal attention a value of its own, a 1x1x1 convolution of A.
+    - ``temporal_kernel``: 3, or 1 for an embedding that sees one frame; frames beyond the ends count as zero.
+    - ``temporal_embedding``: ``split`` cuts 2 e outputs into theta_T and phi_T; ``tied`` uses e outputs as both.
+    - ``temporal_scope``: ``frame`` compares whole frames, one (t, t) matrix; ``position`` compares each position with
+      itself at other times, one (t, t) matrix a position, scaled by the square root of e.
+    - ``output``: ``residual`` is eq. 8 above; ``plain`` returns M_T g_T itself, and then needs e = c.
+    - ``identity_start``: the last BatchNorm starts with weight 0, so that the block is the identity at first and a
+      pre-trained network keeps its features; False starts it with 1, as from random weights.
+    - ``pool_keys``: phi and g are max-pooled 2x2 before the position branch, a quarter of its cost; the channel branch
+      and the temporal attention see them whole.
+
+    A position branch never holds its (p, p) matrix where the device has a memory-efficient kernel for it.
+
+    :param channels: channels c of the input.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        embedding: int | None = None,
+        similarity_scale: Literal["sqrt", "none"] = "sqrt",
+        position_branch: bool = True,
+        channel_branch: bool = True,
+        shared_value: bool = True,
+        temporal_kernel: Literal[1, 3] = 3,
+        temporal_embedding: Literal["split", "tied"] = "split",
+        temporal_scope: Literal["frame", "position"] = "frame",
+        output: Literal["residual", "plain"] = "residual",
+        identity_start: bool = False,
+        pool_keys: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, allowed in [
+            ("similarity_scale", similarity_scale, ("sqrt", "none")),
+            ("temporal_kernel", temporal_kernel, (1, 3)),
+            ("temporal_embedding", temporal_embedding, ("split", "tied")),
+            ("temporal_scope", temporal_scope, ("frame", "position")),
+            ("output", output, ("residual", "plain")),
+        ]:
+            if value not in allowed:
+                raise UsageError(f"ssa: {name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
+        e = channels if embedding is None else embedding
+        if e < 1:
+            raise UsageError(f"ssa: embedding is {e}; it must be at least 1")
+        if output == "plain" and e != channels:
+            raise UsageError(f"ssa: output 'plain' needs embedding = channels; got {e} and {channels}")
+
+        self.embedding = e
+        self.similarity_scale = similarity_scale
+        self.position_branch = position_branch
+        self.channel_branch = channel_branch
+        self.temporal_scope = temporal_scope
+        self.pool_keys = pool_keys
+
+        # A 1x1 convolution is a Linear over the last axis of (b, t, p, c), where channels-last memory makes it free.
+        self.g = nn.Linear(channels, e)
+        if position_branch or channel_branch:
+            self.theta = nn.Linear(channels, e)
+            self.phi = nn.Linear(channels, e)
+        # 3x1x1 over (t, h, w) is 3x1 over (t, p).
+        num_outputs = 2 * e if temporal_embedding == "split" else e
+        self.temporal = nn.Conv2d(e, num_outputs, (temporal_kernel, 1), padding=(temporal_kernel // 2, 0))
+        self.g_temporal = None if shared_value else nn.Linear(e, e)
+        if output == "residual":
+            self.out: nn.Linear | None = nn.Linear(e, channels, bias=False)
+            self.norm = nn.BatchNorm2d(channels)
+            nn.init.constant_(self.norm.weight, 0.0 if identity_start else 1.0)
+        else:
+            self.out = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
+        if x.dim() != 5:
+            raise ValueError(f"ssa takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+        b, t, _, h, w = x.shape
+        x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3)
+        g_btpe = self.g(x_btpc)
+        a_btpe = self._attend_within_frames(x_btpc, g_btpe, h, w)
+        value_btpe = g_btpe if self.g_temporal is None else self.g_temporal(a_btpe)
+        y_btpe = self._attend_over_frames(a_btpe, value_btpe)
+        if self.out is None:
+            return y_btpe.unflatten(2, (h, w)).permute(0, 1, 4, 2, 3)
+        z = self.out(y_btpe).view(b * t, h, w, -1).permute(0, 3, 1, 2)
+        return x + self.norm(z).unflatten(0, (b, t))
+
+    def _attend_within_frames(self, x_btpc: Tensor, g_btpe: Tensor, h: int, w: int) -> Tensor:
+        """Equations 4 to 6: (b, t, p, c) and the value (b, t, p, e) to the spatial attention maps A (b, t, p, e)."""
+        if not (self.position_branch or self.channel_branch):
+            return g_btpe
+        theta = self.theta(x_btpc).flatten(0, 1)  # (bt, p, e), as are phi and g
+        phi = self.phi(x_btpc).flatten(0, 1)
+        g = g_btpe.flatten(0, 1)
+        a = None
+        if self.position_branch:
+            keys, values = (self._pool(phi, h, w), self._pool(g, h, w)) if self.pool_keys else (phi, g)
+            # One head, spelled out as an axis: without it the CPU's memory-efficient kernel is not taken.
+            scale = 1 / math.sqrt(self.embedding) if self.similarity_scale == "sqrt" else 1.0
+            a = F.scaled_dot_product_attention(
+                theta.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1), scale=scale
+            ).squeeze(1)
+        if self.channel_branch:
+            scale = 1 / math.sqrt(h * w) if self.similarity_scale == "sqrt" else 1.0
+            affinity_ee = ((theta * scale).transpose(1, 2) @ phi).softmax(dim=-1)
+            gathered = g @ affinity_ee.transpose(1, 2)
+            a = gathered if a is None else a + gathered
+        assert a is not None
+        return a.unflatten(0, g_btpe.shape[:2])
+
+    def _attend_over_frames(self, a_btpe: Tensor, value_btpe: Tensor) -> Tensor:
+        """Equations 7 and 8 up to M_T g_T: spatial attention maps and values (b, t, p, e) to (b, t, p, e)."""
+        embedded = self.temporal(a_btpe.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        theta, phi = embedded.chunk(2, dim=-1) if embedded.shape[-1] != self.embedding else (embedded, embedded)
+        if self.temporal_scope == "position":
+            scale = 1 / math.sqrt(self.embedding) if self.similarity_scale == "sqrt" else 1.0
+            theta, phi, value = (z.transpose(1, 2) for z in (theta, phi, value_btpe))  # (b, p, t, e)
+            return F.scaled_dot_product_attention(theta, phi, value, scale=scale).transpose(1, 2)
+        # theta_T phi_T^T sums p e products: scaled before the product, or half precision overflows.
+        p, e = a_btpe.shape[2:]
+        scale = 1 / math.sqrt(p * e) if self.similarity_scale == "sqrt" else 1.0
+        affinity_btt = ((theta * scale).flatten(2) @ phi.flatten(2).transpose(1, 2)).softmax(dim=-1)
+        return (affinity_btt @ value_btpe.flatten(2)).view_as(value_btpe)
+
+    def _pool(self, z: Tensor, h: int, w: int) -> Tensor:
+        """2x2 max-pooling of (bt, p, e) over its positions; a last odd row or column is a window of its own."""
+        pooled = F.max_pool2d(z.unflatten(1, (h, w)).permute(0, 3, 1, 2), 2, ceil_mode=True)
+        return pooled.flatten(2).transpose(1, 2).contiguous()

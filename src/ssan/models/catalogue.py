@@ -1,0 +1,149 @@
+"""Named models: a family (what looks across frames, and where) on a backbone.
+
+``ssan_r50`` is the family ``ssan`` on the backbone ``r50``. Each family is one entry below, each backbone another, and
+``MODELS`` is their product.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from ssan.errors import UsageError, unknown
+from ssan.layers import LAYERS
+from ssan.models.classifier import Classifier
+from ssan.models.mobilenet import MobileNetV2
+from ssan.models.place import Places, place
+from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A 2-D network by name, and the frames it was made for.
+
+    :param build: makes it; keyword arguments are options of the backbone, such as ``stride_in``.
+    :param ssa_slot: where attention goes in its blocks.
+    :param shift_every: TSM shifts in every block, in every second one where a stage has 23 blocks or more.
+    """
+
+    build: Callable[..., nn.Module]
+    size_px: int = 224
+    ssa_slot: str = "after_conv1"
+    shift_every: int = 1
+
+
+BACKBONES: dict[str, Backbone] = {
+    "r18": Backbone(lambda **o: ResNet(BasicBlock, (2, 2, 2, 2), **o)),
+    "r34": Backbone(lambda **o: ResNet(BasicBlock, (3, 4, 6, 3), **o)),
+    "r50": Backbone(lambda **o: ResNet(Bottleneck, (3, 4, 6, 3), **o)),
+    "r101": Backbone(lambda **o: ResNet(Bottleneck, (3, 4, 23, 3), **o), shift_every=2),
+    "r152": Backbone(lambda **o: ResNet(Bottleneck, (3, 8, 36, 3), **o), shift_every=2),
+    "mobilenet_v2": Backbone(MobileNetV2, ssa_slot="after_projection"),
+    # For the demo and for experiments on a laptop: three bottlenecks of width 16.
+    "tiny": Backbone(lambda **o: ResNet(Bottleneck, (1, 1, 1), width=16, **o), size_px=48),
+}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a model adds to its backbone. ``knows_order``: whether scores change when the frames are permuted."""
+
+    layer: str | None
+    places: Callable[[Backbone, tuple[str, ...]], Places] | None
+    knows_order: bool
+
+
+FAMILIES: dict[str, Family] = {
+    "tsn": Family(None, None, knows_order=False),
+    "tsm": Family(
+        "temporal_shift",
+        lambda backbone, stages: Places(stages, "before_conv1", backbone.shift_every),
+        knows_order=True,
+    ),
+    "ssan": Family("ssa", lambda backbone, _: Places(("res2", "res3"), backbone.ssa_slot), knows_order=True),
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A named model: everything but the number of classes and the options of a run."""
+
+    name: str
+    family: str
+    backbone: str
+    layer: str | None
+    places: Places | None
+    num_frames: int
+    size_px: int
+    knows_order: bool
+
+
+def _specify(family_name: str, backbone_name: str) -> ModelSpec:
+    family, backbone = FAMILIES[family_name], BACKBONES[backbone_name]
+    stages = tuple(f"res{n}" for n in range(2, 5 if backbone_name == "tiny" else 6))
+    places = family.places(backbone, stages) if family.places else None
+    return ModelSpec(
+        name=f"{family_name}_{backbone_name}",
+        family=family_name,
+        backbone=backbone_name,
+        layer=family.layer,
+        places=places,
+        num_frames=8,
+        size_px=backbone.size_px,
+        knows_order=family.knows_order,
+    )
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec for spec in (_specify(family, backbone) for family in FAMILIES for backbone in BACKBONES)
+}
+
+
+def specification(name: str) -> ModelSpec:
+    """The named model's specification; an unknown name is a ``UsageError`` with the nearest known one."""
+    if name not in MODELS:
+        raise UsageError(unknown("model", name, MODELS))
+    return MODELS[name]
+
+
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    dropout: float = 0.5,
+    layer_options: Mapping[str, Any] | None = None,
+    places: Mapping[str, Any] | None = None,
+    backbone_options: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """Build a named model with random weights.
+
+    :param layer_options: named arguments of the family's layer, such as ``{"channel_branch": False}``.
+    :param places: fields of ``Places`` that differ from the family's own, such as ``{"stages": ("res2",)}``.
+    :param backbone_options: named arguments of the backbone, such as ``{"stride_in": "conv1"}``.
+    :raises UsageError: an unknown model, option or place.
+    """
+    spec = specification(name)
+    backbone = _call(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
+    if spec.layer is None or spec.places is None:
+        for what, given in [("layer", layer_options), ("places", places)]:
+            if given:
+                raise UsageError(f"{name} has no layer between its frames, so {what} cannot be set: {dict(given)}")
+    else:
+        make, options = LAYERS[spec.layer], layer_options or {}
+        where = spec.places
+        if places:
+            where = _call(lambda **changes: replace(where, **changes), places, "places")
+        place(backbone, lambda channels: _call(lambda **o: make(channels, **o), options, f"layer {spec.layer}"), where)
+    return Classifier(backbone, num_classes, dropout=dropout)
+
+
+def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
+    """Call ``make(**options)``; an option that it does not take is a mistake of the user, and named."""
+    try:
+        return make(**options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        word = str(error).rsplit("'", 2)[-2]
+        raise UsageError(f"{what} has no option {word!r}") from error

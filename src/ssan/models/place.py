@@ -1,0 +1,49 @@
+"""Put a layer into the slots of a backbone: which stages, which slot, every block or every second one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ssan.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where layers go.
+
+    :param stages: names such as ``res2``; the paper's default is ``res2`` and ``res3`` (section 3.3).
+    :param slot: the slot's name in the block, such as ``after_conv1``; blocks of a named stage without that slot are
+        passed over, but at least one must have it.
+    :param every: 1 for every block of a stage, 2 for the first, the third and so on.
+    """
+
+    stages: tuple[str, ...] = ("res2", "res3")
+    slot: str = "after_conv1"
+    every: int = 1
+
+
+def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: Places) -> list[str]:
+    """Fill slots of ``backbone`` with ``layer(channels)`` and return the module names that were filled.
+
+    :raises UsageError: a stage or slot that the backbone does not have, or ``every`` below 1.
+    """
+    stages: dict[str, list[nn.Module]] = backbone.stages  # type: ignore[assignment]
+    if places.every < 1:
+        raise UsageError(f"places: every is {places.every}; it must be 1 (each block), 2 (each second block) or more")
+    if not places.stages:
+        raise UsageError(f"places: no stage is named; known: {', '.join(stages)}")
+    names = {id(module): name for name, module in backbone.named_modules()}
+    filled: list[str] = []
+    for stage in places.stages:
+        if stage not in stages:
+            raise UsageError("places: " + unknown("stage", stage, stages))
+        slots = {slot for block in stages[stage] for slot in block.slot_channels}  # type: ignore[union-attr]
+        if places.slot not in slots:
+            raise UsageError(f"places: {stage} has " + unknown("slot", places.slot, slots))
+        for block in stages[stage][:: places.every]:
+            channels: dict[str, int] = block.slot_channels  # type: ignore[assignment]
+            if places.slot in channels:
+                setattr(block, places.slot, layer(channels[places.slot]))
+                filled.append(f"{names[id(block)]}.{places.slot}")
+    return filled

@@ -1,0 +1,162 @@
+"""Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
+
+import pickle
+import urllib.error
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssan.errors import ModelError
+from ssan.models.classifier import Classifier
+
+# torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
+# The digits in each name begin the file's SHA-256.
+IMAGENET_URL = "https://download.pytorch.org/models/"
+IMAGENET_FILES = {
+    "r18": "resnet18-f37072fd.pth",
+    "r34": "resnet34-b627a593.pth",
+    "r50": "resnet50-0676ba61.pth",
+    "r101": "resnet101-63fe2227.pth",
+    "r152": "resnet152-394f9c45.pth",
+    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
+}
+
+# The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
+CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")
+
+
+@dataclass
+class LoadReport:
+    """What became of each key, by the model's names for matched and missing ones and the file's for the rest.
+
+    :param matched: number of tensors loaded.
+    :param missing: keys of the model that the file does not have; they keep their random start.
+    :param unexpected: keys of the file that the model has no place for.
+    :param reshaped: keys in both whose shapes differ, which are only ever the classifier's (other classes); they are
+        also listed under ``missing``.
+    """
+
+    matched: int = 0
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
+
+    A torch file is read with ``weights_only=True``: tensors and plain containers, no code. A dictionary that holds the
+    tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
+
+    :raises ModelError: the file is missing or unreadable, needs code to be executed, or holds no tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError("no such weights file", code="missing", path=str(path))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"cannot be read as plain tensors ({str(error).splitlines()[0]}); files that need code to be executed are "
+            "refused. Convert it to .safetensors where it was made",
+            code="wrong_model",
+            path=str(path),
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"not a readable weights file ({reason}); expected .safetensors or a torch state dict",
+            code="wrong_model",
+            path=str(path),
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelError("holds no tensors by name; expected a state dict", code="wrong_model", path=str(path))
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -> LoadReport:
+    """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
+
+    The image classifier is loaded too where it has as many classes. Keys of layers in slots and of another classifier
+    stay missing; nothing else may.
+
+    :param source: where the tensors came from, for the message.
+    :raises ModelError: a backbone key is missing or has another shape: the weights are another network's.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
+        renamed[f"backbone.{name}" if tail is None else f"fc.{tail}"] = (name, tensor)
+    own = model.state_dict()
+    report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
+    fitting, wrong = {}, []
+    for key, tensor in own.items():
+        given = renamed.get(key)
+        if given is not None and given[1].shape == tensor.shape:
+            fitting[key] = given[1]
+            continue
+        report.missing.append(key)
+        if given is not None:
+            report.reshaped.append(key)
+        # Old files lack BatchNorm's counter of batches; it changes nothing.
+        if not key.startswith("fc.") and not _in_slot(key) and not key.endswith("num_batches_tracked"):
+            shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
+            wrong.append(f"{key} ({shapes})")
+    if wrong:
+        raise ModelError(
+            f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit, first {wrong[0]}; "
+            f"{len(report.unexpected)} keys are not known here"
+            + (f", first {report.unexpected[0]}" if report.unexpected else "")
+            + ". Give the file of the backbone that the model is built on",
+            code="wrong_model",
+            path=source,
+        )
+    model.load_state_dict(fitting, strict=False)
+    report.matched = len(fitting)
+    return report
+
+
+def _in_slot(key: str) -> bool:
+    return any(part.startswith(("before_", "after_")) for part in key.split("."))
+
+
+def imagenet_file(backbone: str) -> Path:
+    """The path of torchvision's ImageNet file for a backbone, fetched once into torch's own cache and verified.
+
+    :raises ModelError: there is no such file for the backbone, or it cannot be fetched; the message then says what to
+        put where.
+    """
+    if backbone not in IMAGENET_FILES:
+        raise ModelError(
+            f"there are no published ImageNet weights for the backbone {backbone!r}; known: "
+            f"{', '.join(IMAGENET_FILES)}. Leave out --init, or give a file",
+            code="wrong_model",
+        )
+    name = IMAGENET_FILES[backbone]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(
+            IMAGENET_URL + name, str(path), hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"), progress=False
+        )
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the ImageNet weights could not be fetched ({error}). Download {IMAGENET_URL}{name} on a machine with a "
+            f"network and give it with --init FILE, or put it at {path}",
+            code="missing",
+        ) from error
+    return path

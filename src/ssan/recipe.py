@@ -1,0 +1,198 @@
+"""The recipe of a run: every choice that shapes its result, each described once, here.
+
+A recipe is read from YAML, changed by ``key=value`` on the command line, and written whole into the run's folder. One
+word is the key in the file, the field here, the override and the report's column. Unknown keys are errors.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssan.errors import UsageError, unknown
+
+MAX_RECIPE_BYTES = 1_000_000
+
+Scalar = str | int | float | bool | None
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """How a classifier is built, fed and trained. Defaults are section 4.2 of the paper wherever it says something."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # The network.
+    model: str = Field("ssan_r50", description="a name from `ssan models`")
+    layer: dict[str, Scalar] = Field({}, description="options of the model's layer, as layer.NAME=VALUE")
+    places: dict[str, Any] = Field({}, description="stages, slot, every: where the layer goes if not the usual place")
+    backbone: dict[str, Scalar] = Field({}, description="options of the backbone, such as stride_in: conv1")
+    init: str | None = Field(None, description="weights to start from: a file, `imagenet`, or nothing")
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of features dropped before the classifier")
+
+    # Frames.
+    num_frames: Positive = Field(8, description="frames of a clip")
+    sampling: Literal["segment", "dense"] = Field("segment", description="one frame a segment, or a dense window")
+    stride: Positive = Field(8, description="frames between two samples of a dense window")
+    crop_px: Positive | None = Field(None, description="side of the network's input; the model's own by default")
+    size_px: Positive | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
+    resize: Literal["square", "short_side"] = Field("square", description="to a square, or keeping the aspect ratio")
+    crop: Literal["multi_scale", "random", "center"] = Field("multi_scale", description="training crop")
+    flip: Literal["swap", "skip_directed", "off"] = Field("swap", description="mirrored training clips")
+
+    # Optimisation.
+    epochs: Positive = Field(80, description="passes over the training videos")
+    batch: Positive = Field(64, description="clips of a batch on each process")
+    accumulate: Positive = Field(1, description="batches summed before each step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    lr: float = Field(0.01, gt=0, description="learning rate at lr_reference_batch clips a step")
+    lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="how lr grows with the effective batch")
+    lr_reference_batch: Positive = Field(64, description="the effective batch for which lr is stated")
+    backbone_lr_scale: float = Field(1.0, ge=0, description="the backbone's rate as a share of the new layers'")
+    weight_decay: float = Field(5e-4, ge=0, description="of every trained weight")
+    schedule: Literal["plateau", "step", "cosine", "constant"] = Field("plateau", description="the rate over epochs")
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
+    milestones: list[Positive] = Field([], description="epochs after which `step` multiplies the rate by gamma")
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor of `step` and `plateau`")
+    patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    freeze_bn: bool = Field(
+        False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
+    )
+    precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
+    seed: int = Field(0, ge=0, description="of every random draw in the run")
+    checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
+
+
+def recipe_keys() -> list[str]:
+    return list(Recipe.model_fields)
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from YAML and apply ``key=value`` overrides (``layer.channel_branch=false`` reaches into a key).
+
+    :raises UsageError: a missing or malformed file, an unknown key, or a value of the wrong kind; with file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise UsageError(f"larger than {MAX_RECIPE_BYTES:,} bytes: not a recipe", path=str(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"not UTF-8 text (byte {error.start})", path=str(path)) from None
+    values, lines = _parse(text, str(path))
+    return make_recipe(values, overrides, path=str(path), lines=lines)
+
+
+def make_recipe(
+    values: dict[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    path: str | None = None,
+    lines: dict[str, int] | None = None,
+) -> Recipe:
+    """Build a recipe from values and ``key=value`` overrides; ``lines`` says where each key stands in ``path``."""
+    values, lines = dict(values), dict(lines or {})
+    where: dict[str, str] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UsageError(f"{override!r} is not an override; write key=value, such as epochs=20")
+        head, _, tail = key.partition(".")
+        if head not in Recipe.model_fields:
+            raise UsageError(f"in {override!r}: {unknown('key', head, recipe_keys())}")
+        value = _parse_scalar(text, override)
+        if tail:
+            inner = values.get(head)
+            values[head] = {**(inner if isinstance(inner, dict) else {}), tail: value}
+        else:
+            values[head] = value
+        where[head] = override
+        lines.pop(head, None)
+    # YAML reads 32 as a number; precision is one of three words.
+    if type(values.get("precision")) is int:
+        values["precision"] = str(values["precision"])
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        head = str(problem["loc"][0]) if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            message = unknown("key", key, recipe_keys())
+        else:
+            message = f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
+        if head in where:
+            raise UsageError(f"in {where[head]!r}: {message}") from None
+        raise UsageError(message, path=path, line=lines.get(key, lines.get(head))) from None
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every key present."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def recipe_from_json(text: str, *, path: str) -> Recipe:
+    """The recipe stored in a model file; one that this version cannot read is named with its file."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"its recipe is not valid JSON: {error.msg}", code="wrong_model", path=path) from None
+    if not isinstance(values, dict):
+        raise UsageError("its recipe is not a mapping", code="wrong_model", path=path)
+    return make_recipe(values, path=path)
+
+
+def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """YAML text to its mapping and the line of each key; objects, aliases and repeated keys are refused."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UsageError(
+                    "aliases are not allowed in a recipe; write the value out",
+                    path=path,
+                    line=None if event.start_mark is None else event.start_mark.line + 1,
+                )
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise UsageError(f"not valid YAML: {error.problem}", path=path, line=line) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(f"not valid YAML: {str(error).splitlines()[0]}", path=path) from None
+    if values is None:
+        return {}, {}
+    if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
+        raise UsageError("a recipe is a mapping of keys to values, such as `epochs: 20`", path=path, line=1)
+    lines: dict[str, int] = {}
+    for key_node, value_node in root.value:
+        key = str(key_node.value)
+        if key in lines:
+            raise UsageError(
+                f"key {key!r} stands twice (first in line {lines[key]})", path=path, line=key_node.start_mark.line + 1
+            )
+        lines[key] = key_node.start_mark.line + 1
+        if isinstance(value_node, yaml.MappingNode):
+            for inner_key, _ in value_node.value:
+                lines[f"{key}.{inner_key.value}"] = inner_key.start_mark.line + 1
+    return {str(key): value for key, value in values.items()}, lines
+
+
+def _parse_scalar(text: str, override: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UsageError(f"in {override!r}: {text!r} is not a value") from None
+    # YAML 1.1 reads 1e-3 as text; people mean the number.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

@@ -1,0 +1,73 @@
+"""Accuracies of a matrix of scores, with their uncertainty."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rank of each video's own class among its scores (n, k), 0 for first; a tie counts against it.
+
+    :raises ValueError: a score is NaN: it would compare as smaller than everything and hide in the mean.
+    """
+    if np.isnan(scores).any():
+        raise ValueError(f"{int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} videos have scores that are NaN")
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    return (scores >= own).sum(axis=1) - 1
+
+
+def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
+    """Share of videos whose class is among the ``top`` highest scores."""
+    return float((ranks(scores, labels) < top).mean())
+
+
+def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of the top-1 accuracy within each."""
+    right = ranks(scores, labels) == 0
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def wilson_interval(num_right: int, num: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """The 95 % interval of a proportion after Wilson (1927), within [0, 1] also for 0 or all of few.
+
+    It speaks of other videos of the same kind, not of other training runs.
+    """
+    if num == 0:
+        return 0.0, 1.0
+    share = num_right / num
+    center = (share + z * z / (2 * num)) / (1 + z * z / num)
+    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
+    # At 0 and at all of them the ends are exact, but for rounding.
+    return max(0.0, min(center - half, share)), min(1.0, max(center + half, share))
+
+
+def per_class(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class its number of videos and top-1 accuracy (None where it has no video)."""
+    right = ranks(scores, labels) == 0
+    rows = []
+    for index, label in enumerate(classes):
+        own = right[labels == index]
+        rows.append({"label": label, "num": len(own), "top1": float(own.mean()) if len(own) else None})
+    return rows
+
+
+def pair_accuracies(
+    predicted: np.ndarray, labels: np.ndarray, pairs: Sequence[tuple[int, int]]
+) -> tuple[float, float | None]:
+    """For classes that come in pairs: share of answers in the right pair, and among these, in the right class of it.
+
+    The second is None where no answer is in the right pair.
+    """
+    pair_of = {index: number for number, pair in enumerate(pairs) for index in pair}
+    in_pair = np.array([pair_of[p] == pair_of[q] for p, q in zip(predicted.tolist(), labels.tolist(), strict=True)])
+    right = predicted == labels
+    return float(in_pair.mean()), float(right[in_pair].mean()) if in_pair.any() else None
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts (k, k): row the true class, column the answer."""
+    table = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    return table

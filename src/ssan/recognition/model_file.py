@@ -1,0 +1,111 @@
+"""A trained classifier on disk: weights, recipe, classes, preprocessing and protocol in one file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssan.datasets.clips import Preprocess
+from ssan.errors import ModelError, UsageError
+from ssan.models.catalogue import build
+from ssan.models.classifier import Classifier
+from ssan.recipe import Recipe, make_recipe
+from ssan.training.checkpoint import read_model_file, write_model_file
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A classifier with everything needed to use it on a video.
+
+    :param hash: SHA-256 of its tensors.
+    """
+
+    model: Classifier
+    classes: list[str]
+    preprocess: Preprocess
+    recipe: Recipe
+    protocol: dict[str, Any]
+    hash: str
+
+
+def preprocess_of(recipe: Recipe) -> Preprocess:
+    """The input side of a complete recipe."""
+    assert recipe.size_px is not None
+    assert recipe.crop_px is not None
+    return Preprocess(
+        num_frames=recipe.num_frames,
+        sampling=recipe.sampling,
+        stride=recipe.stride,
+        resize=recipe.resize,
+        size_px=recipe.size_px,
+        crop_px=recipe.crop_px,
+    )
+
+
+def build_from(recipe: Recipe, num_classes: int) -> Classifier:
+    """The recipe's network with random weights, in channels-last memory."""
+    model = build(
+        recipe.model,
+        num_classes,
+        dropout=recipe.dropout,
+        layer_options=recipe.layer,
+        places=recipe.places,
+        backbone_options=recipe.backbone,
+    )
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def save_labeller(
+    path: str | Path, model: Classifier, classes: Sequence[str], recipe: Recipe, protocol: Mapping[str, Any]
+) -> str:
+    """Write a classifier with what is needed to use it; returns the hash of its tensors."""
+    metadata = {
+        "recipe": recipe.model_dump(),
+        "classes": list(classes),
+        "preprocess": preprocess_of(recipe).as_dict(),
+        "protocol": dict(protocol),
+    }
+    return write_model_file(path, model.state_dict(), metadata)
+
+
+def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
+    """Read a classifier that ``save_labeller`` wrote, in evaluation mode; a run's folder stands for its best model.
+
+    :raises ModelError: the file is not one of ours, or its parts do not fit together (code ``wrong_model``).
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    tensors, metadata = read_model_file(path)
+
+    def part(name: str, kind: type) -> Any:
+        value = metadata.get(name)
+        if not isinstance(value, kind) or not value:
+            raise ModelError(f"its metadata lacks {name!r}", code="wrong_model", path=str(path))
+        return value
+
+    classes = [str(label) for label in part("classes", list)]
+    try:
+        recipe = make_recipe(part("recipe", dict))
+        model = build_from(recipe, len(classes))
+        preprocess = Preprocess(**part("preprocess", dict))
+        model.load_state_dict(tensors)
+    except UsageError as error:
+        raise ModelError(f"its recipe cannot be built: {error}", code="wrong_model", path=str(path)) from error
+    except TypeError as error:
+        raise ModelError(f"its preprocessing is not understood: {error}", code="wrong_model", path=str(path)) from error
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(
+            f"its tensors do not fit its recipe ({recipe.model}): {reason}", code="wrong_model", path=str(path)
+        ) from error
+    return Labeller(
+        model=model.eval().to(device),
+        classes=classes,
+        preprocess=preprocess,
+        recipe=recipe,
+        protocol=metadata.get("protocol") or {},
+        hash=metadata["sha256"],
+    )

@@ -1,0 +1,47 @@
+"""Labelling videos with a trained classifier."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ssan.datasets.samples import find_videos
+from ssan.errors import SsanError, VideoError
+from ssan.recognition.model_file import Labeller
+
+
+def expand(paths: Sequence[str]) -> Iterator[str]:
+    """The videos that paths stand for, in order: a folder that directly holds pictures is one, any other is walked.
+
+    A folder without any video stands for itself, so that the answer says that it is empty.
+    """
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        yield from find_videos(path) or [path]
+
+
+def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
+    """The likeliest classes of one video, or why there are none; the answer is a line of ``ssan predict --json``."""
+    device = next(labeller.model.parameters()).device
+    try:
+        views, clip = labeller.preprocess.test_views(path)
+    except VideoError as error:
+        return {"path": path, "ok": False, "error": error.as_dict() | {"path": path}}
+    with torch.inference_mode():
+        shares = labeller.model(views.to(device))[0].double().softmax(dim=0)
+    if not torch.isfinite(shares).all():
+        raise SsanError("the model's scores are not finite; its weights are unusable", code="nan", path=path)
+    best = shares.topk(min(top, len(labeller.classes)))
+    return {
+        "path": path,
+        "ok": True,
+        "num_frames": clip.num_frames,
+        "duration_seconds": clip.duration_seconds,
+        "top": [
+            {"label": labeller.classes[index], "index": index, "score": value}
+            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ],
+    }

@@ -1,0 +1,299 @@
+"""Training a classifier from a recipe and labelled videos."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import ssan
+from ssan.datasets import Samples, read
+from ssan.datasets.audit import Fault, audit, write_skipped
+from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
+from ssan.errors import UsageError
+from ssan.files import writing
+from ssan.models.catalogue import BACKBONES, specification
+from ssan.models.classifier import Classifier
+from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
+from ssan.recipe import Recipe, write_recipe
+from ssan.recognition.model_file import build_from, preprocess_of, save_labeller
+from ssan.training.batches import Batches, BatchPlan
+from ssan.training.fit import Task, fit
+from ssan.training.journal import Journal
+from ssan.training.optim import LearningRate, make_optimizer, scaled_lr
+from ssan.video.transforms import Augmentation, flip_pairs
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where labelled videos are, and how to read them.
+
+    :param options: what the format's reader takes, such as ``annotations``, ``videos``, ``splits``, ``val_groups``.
+    """
+
+    root: str
+    format: str = "auto"
+    options: dict[str, str] = field(default_factory=dict)
+
+    def read(self, split: str) -> Samples:
+        return read(self.format, self.root, split, **self.options)
+
+
+def complete(recipe: Recipe) -> Recipe:
+    """Fill in what a recipe leaves to the model: its input size, and how a new layer starts.
+
+    Unsaid by the paper, our choice: with weights to start from, SSA starts as the identity, so that they survive; from
+    random weights it does not (pinned in tests/test_train.py).
+    """
+    spec = specification(recipe.model)
+    crop_px = recipe.crop_px or spec.size_px
+    changes: dict[str, Any] = {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
+    if spec.layer == "ssa" and "identity_start" not in recipe.layer and recipe.layer.get("output") != "plain":
+        changes["layer"] = {**recipe.layer, "identity_start": recipe.init is not None}
+    if changes["size_px"] < crop_px:
+        raise UsageError(f"size_px is {changes['size_px']}, smaller than crop_px, {crop_px}; a crop is cut out of it")
+    return recipe.model_copy(update=changes)
+
+
+def train(
+    recipe: Recipe,
+    data: DataSource,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    skip_bad: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    workers: int = 0,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a classifier and keep the best one; the answer has the fields of ``ssan train --json``.
+
+    :raises UsageError: the recipe, the data or the folder does not allow it.
+    :raises VideoError, AnnotationError: the list or a video is bad and ``skip_bad`` is off.
+    """
+    out = Path(out)
+    recipe = complete(recipe)
+    say = _sayer(quiet)
+    train_samples, val_samples = data.read("train"), data.read("val")
+    for name, samples in (("train", train_samples), ("val", val_samples)):
+        if not samples:
+            raise UsageError(f"there are no videos in the split {name!r}", path=data.root)
+    train_samples, val_samples, faults = _checked(train_samples, val_samples, skip_bad, quiet)
+    flips = flip_pairs(train_samples.classes)
+    say(
+        f"{len(train_samples)} videos for training, {len(val_samples)} for validation, "
+        f"{len(train_samples.classes)} classes"
+    )
+    if recipe.flip != "off":
+        names = [f"{train_samples.classes[a]} <-> {train_samples.classes[b]}" for a, b in flips.pairs]
+        say(f"mirroring ({recipe.flip}) exchanges {len(names)} pairs of classes" + "".join(f"\n  {n}" for n in names))
+
+    torch.manual_seed(recipe.seed)
+    model = build_from(recipe, len(train_samples.classes))
+    report = _load_init(model, recipe)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    effective_batch = min(recipe.batch * world, len(train_samples)) * recipe.accumulate
+    lr = scaled_lr(recipe.lr, recipe.lr_rule, effective_batch, recipe.lr_reference_batch)
+    say(
+        f"{recipe.model}: learning rate {lr:g} for an effective batch of {effective_batch} "
+        f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})"
+    )
+    start = {
+        "recipe": recipe.model_dump(),
+        "data": {"root": data.root, "format": data.format, "options": data.options},
+        "num_train": len(train_samples),
+        "num_val": len(val_samples),
+        "num_skipped": len(faults),
+        "classes": train_samples.classes,
+        "flip_pairs": flips.pairs,
+        "effective_batch": effective_batch,
+        "lr": lr,
+        "weights": report.as_dict(),
+        "processes": world,
+        "device": device,
+        "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    if int(os.environ.get("RANK", "0")) == 0:
+        _open_run(out, recipe, start, faults, resume)
+
+    preprocess = preprocess_of(recipe)
+    augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
+
+    def batches(split: str, rank: int, world: int) -> Batches:
+        if split == "train":
+            plan = BatchPlan(len(train_samples), recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world)
+            clips = TrainingClips(train_samples, preprocess, augment, recipe.seed)
+            return Batches(clips, plan, workers=workers, collate=collate)
+        plan = BatchPlan(len(val_samples), recipe.batch, rank=rank, world=world)
+        return Batches(TestClips(val_samples, preprocess), plan, workers=workers, collate=collate_one_view)
+
+    def keep(module: nn.Module, measures: dict[str, float]) -> None:
+        assert isinstance(module, Classifier)
+        protocol = {
+            "split": "val", "views": 1, "crops": 1, "average": "logits", "num_scored": len(val_samples),
+            "num_frames": preprocess.num_frames, "resize": preprocess.resize, "crop_px": preprocess.crop_px,
+            "top1": measures["val_top1"],
+        }  # fmt: skip
+        save_labeller(out / "model.safetensors", module, train_samples.classes, recipe, protocol)
+
+    outcome = fit(
+        Task(
+            module=model,
+            batches=batches,
+            loss=F.cross_entropy,
+            measure=measure,
+            optimizer=lambda module, rate: make_optimizer(
+                module,
+                recipe.optimizer,
+                lr=rate,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
+            ),
+            rate=lambda steps_per_epoch, world: LearningRate(
+                base=lr,
+                schedule=recipe.schedule,
+                steps_per_epoch=steps_per_epoch,
+                epochs=recipe.epochs,
+                warmup_epochs=recipe.warmup_epochs,
+                milestones=recipe.milestones,
+                gamma=recipe.gamma,
+                patience=recipe.patience,
+            ),
+            keep=keep,
+            frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
+        ),
+        out,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        precision=recipe.precision,
+        checkpoint_every_steps=recipe.checkpoint_every_steps,
+        device=device,
+        quiet=quiet,
+        resume=resume,
+    )
+    answer = {
+        "model": str(out / "model.safetensors"),
+        "num_train": len(train_samples),
+        "num_val": len(val_samples),
+        "num_skipped": len(faults),
+        "epochs": recipe.epochs,
+        "steps": outcome.steps,
+        "best_epoch": outcome.best_epoch,
+        "val_top1": outcome.best["val_top1"],
+        "train_seconds": round(outcome.seconds, 3),
+        "resumed_from_step": outcome.resumed_from_step,
+        "weights": report.as_dict(),
+    }
+    if int(os.environ.get("RANK", "0")) == 0:
+        Journal(out).record("end", **answer)
+    return answer
+
+
+def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Loss and top-1 of each video, from logits (b, k)."""
+    return {
+        "loss": F.cross_entropy(scores.float(), labels, reduction="none"),
+        "top1": (scores.argmax(dim=1) == labels).float(),
+    }
+
+
+def is_new(name: str) -> bool:
+    """Whether a parameter is the classifier's or a slot's, which no image network brings along."""
+    return name.startswith("fc.") or any(part.startswith(("before_", "after_")) for part in name.split("."))
+
+
+def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
+    """Stop training the backbone's BatchNorm, and return every BatchNorm, for evaluation mode while the rest trains.
+
+    Those of layers in slots use their stored statistics too, but their weight and bias still learn: from the identity
+    start they are what lets the layer in.
+    """
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    for name, module in norms.items():
+        if not is_new(name):
+            module.requires_grad_(False)
+    return list(norms.values())
+
+
+def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple[Samples, Samples, list[Fault]]:
+    """Both lists without the videos that cannot be used; refuses where there are any and ``skip_bad`` is off."""
+    faults = audit([*train, *val], quiet=quiet)
+    unlabelled = [sample for sample in (*train, *val) if sample.label_index is None]
+    if unlabelled:
+        raise UsageError(f"{len(unlabelled)} videos have no label, first {unlabelled[0].path}", path=train.source)
+    if faults and not skip_bad:
+        first = faults[0].error
+        listed = "; ".join(f"{fault.error.path} ({fault.error.code})" for fault in faults[:5])
+        raise UsageError(
+            f"{len(faults)} of {len(train) + len(val)} videos cannot be used: {listed}"
+            + ("; ..." if len(faults) > 5 else "")
+            + f". Mend them or leave them out with --skip-bad. First: {first.message}",
+            code=first.code,
+        )
+    bad = {fault.sample.id for fault in faults}
+    kept = [samples.kept(s for s in samples if s.id not in bad) for samples in (train, val)]
+    if not all(kept):
+        raise UsageError("after leaving out the bad videos a split is empty", path=train.source)
+    return kept[0], kept[1], faults
+
+
+def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
+    if recipe.init is None:
+        return LoadReport(missing=list(model.state_dict()))
+    backbone = specification(recipe.model).backbone
+    assert backbone in BACKBONES
+    path = str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init
+    return load_backbone(model, read_state_dict(path), source=path)
+
+
+def _open_run(out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Sequence[Fault], resume: bool) -> None:
+    """Begin a run's folder, or find the run to resume there; another recipe or other data are refused."""
+    journal = Journal(out)
+    before = journal.events("start")
+    if before and not resume:
+        raise UsageError(
+            "the folder already holds a run; add --resume to go on with it, or name another", path=str(out)
+        )
+    if before:
+        changed = _difference(before[-1], json.loads(json.dumps(dict(start))))
+        if changed:
+            raise UsageError(
+                f"cannot resume: the run was started otherwise: {'; '.join(changed)}. Use the same recipe and data, or "
+                "another folder",
+                path=str(out),
+            )
+        return
+    with writing(out / "recipe.yaml") as handle:
+        handle.write(write_recipe(recipe))
+    write_skipped(out / "skipped.csv", faults)
+    journal.record("start", **start)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    changed = []
+    for key in ("data", "num_train", "num_val", "classes", "processes"):
+        if old.get(key) != new[key]:
+            changed.append(f"{key} {str(old.get(key))[:80]} is now {str(new[key])[:80]}")
+    for key, value in new["recipe"].items():
+        if old["recipe"].get(key) != value:
+            changed.append(f"{key} {old['recipe'].get(key)!r} is now {value!r}")
+    return changed
+
+
+def _sayer(quiet: bool) -> Any:
+    def say(text: str) -> None:
+        if not quiet and int(os.environ.get("RANK", "0")) == 0:
+            print(text, file=sys.stderr, flush=True)
+
+    return say

@@ -1,0 +1,196 @@
+"""What happens beside the training step: keeping checkpoints, recording, showing progress, stopping when told."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from ssan.files import replacing
+from ssan.training.journal import Journal
+
+
+class Keeper(pl.Callback):
+    """Keeps the best model, and in ``last/`` the state to resume from, each written whole or not at all."""
+
+    def __init__(
+        self,
+        folder: Path,
+        keep: Callable[[nn.Module, dict[str, float]], None],
+        monitor: str,
+        every_steps: int | None,
+    ) -> None:
+        self.path = folder / "last" / "state.ckpt"
+        self.keep, self.monitor, self.every_steps = keep, monitor, every_steps
+        self.best: dict[str, float] = {}
+        self.best_epoch = 0
+        self.saved_step = -1
+        self.resumed_from_step: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_epoch = dict(state["best"]), int(state["best_epoch"])
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.ckpt_path is not None:
+            self.resumed_from_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.every_steps and trainer.global_step % self.every_steps == 0:
+            self.save(trainer, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        measures: dict[str, float] = module.measures
+        value, best = measures[self.monitor], self.best.get(self.monitor)
+        # Of two equal epochs the one with the lower loss is the better.
+        if best is None or (value, -measures["val_loss"]) > (best, -self.best["val_loss"]):
+            self.best, self.best_epoch = measures, trainer.current_epoch + 1
+            if trainer.is_global_zero:
+                self.keep(module.module, measures)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._write(trainer)
+
+    def save(self, trainer: pl.Trainer, batch_idx: int) -> None:
+        """Save within an epoch; only between optimizer steps, and not after the last, where validation comes first."""
+        at_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if at_step and batch_idx + 1 < trainer.num_training_batches and self.saved_step != trainer.global_step:
+            self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        self.saved_step = trainer.global_step
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.path)  # takes part in the collective; only process 0 writes
+            return
+        with replacing(self.path) as partial:
+            trainer.save_checkpoint(partial)
+
+
+class Recorder(pl.Callback):
+    """Writes each epoch to the journal, ``metrics.csv`` and TensorBoard."""
+
+    def __init__(self, journal: Journal, folder: Path) -> None:
+        self.journal, self.folder = journal, folder
+        self._epoch_started = 0.0
+        self._board: SummaryWriter | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            self._board = SummaryWriter(str(self.folder))
+        if trainer.is_global_zero and trainer.ckpt_path is not None:
+            self.journal.record("resumed", step=trainer.global_step, epoch=trainer.current_epoch + 1)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._epoch_started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self._board is None:
+            return
+        lr = module.rate.value(max(trainer.global_step - 1, 0))
+        seconds = round(time.monotonic() - self._epoch_started, 3)
+        epoch = trainer.current_epoch + 1
+        self.journal.record("epoch", epoch=epoch, step=trainer.global_step, **module.measures, lr=lr, seconds=seconds)
+        self.journal.write_tables()
+        for name, value in {**module.measures, "lr": lr}.items():
+            self._board.add_scalar(name, value, epoch)
+        self._board.flush()
+
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+class Progress(pl.Callback):
+    """A progress bar for each epoch, on standard error; plain lines where that is no terminal."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        self.name, self.quiet = name, quiet
+        self._bar: tqdm[Any] | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero and not self.quiet and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=int(trainer.num_training_batches),
+                desc=f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                file=sys.stderr,
+                unit="batch",
+                leave=False,
+            )
+            self._bar.update(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix(loss=f"{module.last_loss:.3f}", refresh=False)
+            self._bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if trainer.is_global_zero and not self.quiet:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in module.measures.items())
+            done = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            print(f"{done}  {shown}", file=sys.stderr, flush=True)
+
+
+class Interruption(pl.Callback):
+    """SIGTERM and Ctrl-C save at the next step and stop the run; a second one stops it at once."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._told = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._tell)
+
+    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        self._restore()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # After the last batch of an epoch validation comes first; the end of the epoch then saves and stops.
+        at_step = (
+            batch_idx + 1
+        ) % trainer.accumulate_grad_batches == 0 and batch_idx + 1 < trainer.num_training_batches
+        if self._anyone_told(trainer) and at_step:
+            self.keeper.save(trainer, batch_idx)
+            raise InterruptedRun
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self._anyone_told(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            raise InterruptedRun
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        if self._told:
+            raise KeyboardInterrupt
+        self._told = True
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _anyone_told(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self._told
+        told = torch.tensor(float(self._told), device=trainer.strategy.root_device)
+        return bool(trainer.strategy.reduce(told, reduce_op="sum").item() > 0)
+
+
+class InterruptedRun(Exception):  # noqa: N818 - not an error: the run is saved and can go on
+    """The run was told to stop and has saved its state."""

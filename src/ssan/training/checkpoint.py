@@ -1,0 +1,92 @@
+"""Model files: tensors and text in one safetensors file, which is read without executing anything."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ssan.errors import ModelError
+from ssan.files import replacing
+
+FORMAT = "1"
+PREFIX = "ssan."
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and bytes of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Write tensors with metadata (each value as JSON, under ``ssan.NAME``), whole or not at all; return their hash."""
+    # Plain, unshared, row-major copies: safetensors refuses tensors that share memory, and channels-last is a layout of
+    # this machine's, not of the file's.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    digest = hash_tensors(plain)
+    text = {f"{PREFIX}{name}": json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
+    text |= {f"{PREFIX}format": FORMAT, f"{PREFIX}sha256": digest}
+    with replacing(path) as partial:
+        save_file(plain, partial, metadata=text)
+    return digest
+
+
+def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name and metadata by name (without ``ssan.``) of a model file; its hash is checked.
+
+    :raises ModelError: missing, not a safetensors file, not one of ours, of a newer format, or changed since written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError("no such model file", code="missing", path=str(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"not a model file ({error}); expected a .safetensors file that `ssan train` wrote",
+            code="wrong_model",
+            path=str(path),
+        ) from error
+    if f"{PREFIX}format" not in text:
+        raise ModelError(
+            "a safetensors file, but not a model of ssan: it does not say its recipe and classes. Give it to "
+            "`ssan train --init` if it holds a backbone's weights",
+            code="wrong_model",
+            path=str(path),
+        )
+    if text[f"{PREFIX}format"] != FORMAT:
+        raise ModelError(
+            f"its format is {text[f'{PREFIX}format']!r}; this version reads {FORMAT!r}. Upgrade ssan",
+            code="wrong_model",
+            path=str(path),
+        )
+    if text.get(f"{PREFIX}sha256") != hash_tensors(tensors):
+        raise ModelError(
+            "its tensors are not those that were written (the hash differs); copy the file again",
+            code="wrong_model",
+            path=str(path),
+        )
+    try:
+        metadata = {
+            name.removeprefix(PREFIX): json.loads(value)
+            for name, value in text.items()
+            if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256")
+        }
+    except json.JSONDecodeError as error:
+        raise ModelError(f"its metadata is not valid JSON: {error}", code="wrong_model", path=str(path)) from error
+    metadata["sha256"] = text[f"{PREFIX}sha256"]
+    return tensors, metadata

@@ -1,0 +1,248 @@
+"""Fitting a module to batches with the Lightning Trainer: the step, the rate, what is measured, and the way back in."""
+
+import contextlib
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssan.errors import TrainingError
+from ssan.training.batches import Batches
+from ssan.training.callbacks import Interruption, Keeper, Progress, Recorder
+from ssan.training.journal import Journal
+from ssan.training.optim import LearningRate
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and targets of a batch to the mean loss, a scalar."""
+
+Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
+"""Outputs and targets of a validation batch to values per item; each is averaged over all items of the set."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is fitted to what.
+
+    :param batches: split (``train`` or ``val``), rank and number of processes to that process's batches.
+    :param optimizer: makes the optimizer for a given rate.
+    :param rate: makes the schedule for a given number of optimizer steps an epoch and of processes.
+    :param frozen: modules that stay in evaluation mode while the rest trains.
+    :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
+    :param monitor: the measure whose largest value is best.
+    """
+
+    module: nn.Module
+    batches: Callable[[str, int, int], Batches]
+    loss: Loss
+    measure: Measure
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
+    rate: Callable[[int, int], LearningRate]
+    keep: Callable[[nn.Module, dict[str, float]], None]
+    frozen: list[nn.Module] = field(default_factory=list)
+    monitor: str = "top1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    steps: int
+    best_epoch: int
+    best: dict[str, float]
+    resumed_from_step: int | None
+    seconds: float
+
+
+class Fit(pl.LightningModule):
+    """A module, a loss and a rate, as the Trainer wants them."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        super().__init__()
+        self.module = task.module
+        self.task, self.seed = task, seed
+        self.rate: LearningRate | None = None
+        self.measures: dict[str, float] = {}
+        self._train_sum, self._train_items = 0.0, 0
+        self._val_sums: dict[str, Tensor] = {}
+        self._val_items = 0
+
+    def train_dataloader(self) -> Batches:
+        return self.task.batches("train", self.trainer.global_rank, self.trainer.world_size)
+
+    def val_dataloader(self) -> Batches:
+        return self.task.batches("val", self.trainer.global_rank, self.trainer.world_size)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        batches = self.trainer.num_training_batches
+        if batches == float("inf"):
+            self.trainer.fit_loop.setup_data()
+            batches = self.trainer.num_training_batches
+        steps = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        self.rate = self.task.rate(steps, self.trainer.world_size)
+        return self.task.optimizer(self.module, self.rate.base)
+
+    def train(self, mode: bool = True) -> "Fit":
+        super().train(mode)
+        for module in self.task.frozen:
+            module.eval()
+        return self
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Dropout and the like depend on where the run is, not on what was drawn before: so it can start from here.
+        where = [self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.task.loss(self.module(inputs), targets)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {self.trainer.global_step} (epoch {self.trainer.current_epoch + 1}, "
+                f"batch {batch_idx + 1}); the best model so far is kept. Lower lr, set clip_norm, or use precision=32",
+                code="nan",
+            )
+        self._train_sum += value * len(targets)
+        self._train_items += len(targets)
+        self.last_loss = value
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        assert self.rate is not None
+        lr = self.rate.value(self.trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_sums, self._val_items = {}, 0
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        inputs, targets = batch
+        for name, values in self.task.measure(self.module(inputs), targets).items():
+            # In float64, so that the sum does not depend on how the set was cut into batches.
+            self._val_sums[name] = self._val_sums.get(name, 0) + values.double().sum()
+        self._val_items += len(targets)
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.rate is not None
+        sums = torch.stack([*self._val_sums.values(), self._sum_like(self._val_items)])
+        train = torch.stack([self._sum_like(self._train_sum), self._sum_like(self._train_items)])
+        sums, train = (self.trainer.strategy.reduce(total, reduce_op="sum") for total in (sums, train))
+        means = (sums[:-1] / sums[-1]).tolist()
+        self.measures = {
+            "train_loss": (train[0] / train[1]).item(),
+            **{f"val_{name}": value for name, value in zip(self._val_sums, means, strict=True)},
+        }
+        self.rate.observe(self.measures["val_loss"])
+        self._train_sum, self._train_items = 0.0, 0
+
+    def _sum_like(self, value: float) -> Tensor:
+        return torch.tensor(float(value), dtype=torch.float64, device=next(iter(self._val_sums.values())).device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert self.rate is not None
+        checkpoint["rate"] = self.rate.state_dict()
+        checkpoint["train_sum"] = [self._train_sum, self._train_items]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint
+
+    def on_fit_start(self) -> None:
+        # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
+        if loaded := getattr(self, "_loaded", None):
+            assert self.rate is not None
+            self.rate.load_state_dict(loaded["rate"])
+            self._train_sum, self._train_items = loaded["train_sum"]
+
+
+def fit(
+    task: Task,
+    folder: str | Path,
+    *,
+    epochs: int,
+    seed: int,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    precision: Literal["32", "bf16", "16"] = "32",
+    checkpoint_every_steps: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    quiet: bool = False,
+    resume: bool = False,
+) -> Outcome:
+    """Train ``task.module`` for ``epochs``, validating after each.
+
+    The run's files go to ``folder``. ``last`` in it is written every ``checkpoint_every_steps`` optimizer steps and
+    after each epoch. With ``resume`` the run goes on from there, if there is one, and ends with the weights of a run
+    that was never interrupted. SIGTERM and Ctrl-C write it too and raise ``InterruptedRun``.
+
+    Under ``torchrun`` every process calls this; gradients are averaged over them.
+
+    :raises TrainingError: the loss is not finite (code ``nan``).
+    """
+    folder = Path(folder)
+    journal = Journal(folder)
+    module = Fit(task, seed)
+    keeper = Keeper(folder, task.keep, f"val_{task.monitor}", checkpoint_every_steps)
+    state = folder / "last" / "state.ckpt"
+    start_from = str(state) if resume and state.is_file() else None
+    started = time.monotonic()
+    processes, nodes = _world()
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=processes,
+            num_nodes=nodes,
+            strategy="ddp" if processes * nodes > 1 else "auto",
+            precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+            max_epochs=epochs,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=clip_norm,
+            callbacks=[Recorder(journal, folder), keeper, Progress(folder.name, quiet), Interruption(keeper)],
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(module, ckpt_path=start_from, weights_only=True)
+    return Outcome(
+        steps=trainer.global_step,
+        best_epoch=keeper.best_epoch,
+        best=keeper.best,
+        resumed_from_step=keeper.resumed_from_step,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _world() -> tuple[int, int]:
+    """Processes on this machine and machines, as ``torchrun`` says; one and one without it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return local, max(world // local, 1)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advertisements and advice out of the log; what matters of it is said by us."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,80 @@
+"""The journal of a run: one JSON object a line, and the tables and curves that are drawn from it."""
+
+import csv
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from ssan.errors import UsageError
+from ssan.files import writing
+
+
+class Journal:
+    """Appends events to ``journal.jsonl`` in a run's folder; each line is complete once it is written.
+
+    Numbers that are not finite are written as null: the journal stays valid JSON.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / "journal.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Append one event with the present time in seconds since 1970."""
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, ensure_ascii=False)
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(line + "\n")
+
+    def events(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The events so far, oldest first; a last line cut off by a crash is left out."""
+        return read_journal(self.path, event) if self.path.exists() else []
+
+    def write_tables(self) -> None:
+        """Write ``metrics.csv``: one row an epoch; after a resumption the later record of an epoch counts."""
+        rows = {row["epoch"]: row for row in self.events("epoch")}
+        if not rows:
+            return
+        columns = [key for key in next(iter(rows.values())) if key not in ("event", "time")]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[epoch] for epoch in sorted(rows))
+        with writing(self.folder / "metrics.csv") as handle:
+            handle.write(text.getvalue())
+
+
+def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, Any]]:
+    """Events of a ``journal.jsonl``, oldest first, of one kind where ``event`` is given.
+
+    :raises UsageError: there is no journal, or a line other than the last is not JSON.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UsageError("no such journal; name a run's folder", code="missing", path=str(path)) from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise UsageError("not a line of a journal", code="bad_annotation", path=str(path), line=number) from None
+        if event is None or record.get("event") == event:
+            found.append(record)
+    return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,115 @@
+"""Optimizers and the learning rate over a run (SSAN, section 4.2; Goyal et al. 2017 for the scaling and warm-up)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+def scaled_lr(lr: float, rule: Literal["linear", "sqrt", "none"], effective_batch: int, reference_batch: int) -> float:
+    """The rate for ``effective_batch`` clips a step (batch x processes x accumulated), from that for the reference."""
+    ratio = effective_batch / reference_batch
+    return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
+
+
+def make_optimizer(
+    module: nn.Module,
+    kind: Literal["sgd", "adamw"],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    lr_scale: Callable[[str], float] = lambda name: 1.0,
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW, over the parameters that require a gradient.
+
+    :param lr_scale: parameter name to the share of ``lr`` that it gets; each share is one parameter group, which keeps
+        it as ``lr_scale``. Parameters with share 0 are not trained.
+    """
+    shares: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            share = lr_scale(name)
+            if share == 0:
+                parameter.requires_grad_(False)
+            else:
+                shares.setdefault(share, []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": lr * share, "lr_scale": share} for share, parameters in sorted(shares.items())
+    ]
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+
+
+@dataclass
+class LearningRate:
+    """The rate at each step: linear warm-up, times a decay by epoch, by plateau, or along a cosine.
+
+    ::
+
+        rate
+        lr |   ____________            plateau, step: times gamma, now and then
+           |  /            |______
+           | /                    |___
+           +-----------------------------> steps
+             warm-up
+
+    ``value`` is a pure function of the step and of ``reductions``, which only ``plateau`` changes; both are all the
+    state there is.
+
+    :param base: the rate after warm-up.
+    :param steps_per_epoch: optimizer steps, not batches.
+    """
+
+    base: float
+    schedule: Literal["plateau", "step", "cosine", "constant"]
+    steps_per_epoch: int
+    epochs: int
+    warmup_epochs: float = 1.0
+    milestones: Sequence[int] = ()
+    gamma: float = 0.1
+    patience: int = 5
+    reductions: int = 0
+    best_loss: float = math.inf
+    epochs_since_best: int = 0
+
+    def value(self, step: int) -> float:
+        """The rate of optimizer step ``step``, counted from 0."""
+        # A warm-up as long as the run would never arrive.
+        warmup = min(self.warmup_epochs * self.steps_per_epoch, self.steps_per_epoch * self.epochs / 2)
+        if step < warmup:
+            return self.base * (step + 1) / (math.ceil(warmup) + 1)
+        if self.schedule == "cosine":
+            total = self.steps_per_epoch * self.epochs
+            return self.base * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
+        if self.schedule == "step":
+            epoch = step // self.steps_per_epoch
+            return self.base * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return self.base * self.gamma**self.reductions
+
+    def observe(self, validation_loss: float) -> None:
+        """Tell the schedule an epoch's validation loss; ``plateau`` acts after ``patience`` epochs above the best."""
+        if self.schedule != "plateau":
+            return
+        if validation_loss < self.best_loss:
+            self.best_loss, self.epochs_since_best = validation_loss, 0
+            return
+        self.epochs_since_best += 1
+        if self.epochs_since_best >= self.patience:
+            self.reductions, self.epochs_since_best = self.reductions + 1, 0
+
+    def state_dict(self) -> dict[str, float]:
+        return {
+            "reductions": self.reductions,
+            "best_loss": self.best_loss,
+            "epochs_since_best": self.epochs_since_best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.reductions = int(state["reductions"])
+        self.best_loss = float(state["best_loss"])
+        self.epochs_since_best = int(state["epochs_since_best"])

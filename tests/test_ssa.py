@@ -1,0 +1,231 @@
+"""SeparableSelfAttention against a twin written in loops, numbers worked by hand, and what it may and may not know."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import naive
+from ssan.errors import UsageError
+from ssan.layers import SeparableSelfAttention
+
+# All sizes are different primes (c = 7, e = 5 or 7), so that no two axes can be mistaken for each other.
+B, T, C, H, W = 2, 3, 7, 5, 11
+
+SWITCHES = {
+    "embedding": [None, 5],
+    "similarity_scale": ["sqrt", "none"],
+    "position_branch": [True, False],
+    "channel_branch": [True, False],
+    "shared_value": [True, False],
+    "temporal_kernel": [3, 1],
+    "temporal_embedding": ["split", "tied"],
+    "temporal_scope": ["frame", "position"],
+    "output": ["residual", "plain"],
+    "pool_keys": [False, True],
+}
+COMBINATIONS = [
+    dict(zip(SWITCHES, values, strict=True))
+    for values in itertools.product(*SWITCHES.values())
+    # "plain" needs e = c; without a position branch there are no keys to pool.
+    if not (values[0] == 5 and values[8] == "plain") and not (values[9] and not values[2])
+]
+
+
+def randomised(layer: nn.Module, seed: int = 0) -> nn.Module:
+    """Every weight and statistic random, so that none can be left out unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in layer.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * 0.5)
+                if name.endswith("running_var"):
+                    tensor.abs_().add_(0.5)
+    return layer
+
+
+def video(seed: int = 1, b: int = B, t: int = T, c: int = C, h: int = H, w: int = W) -> Tensor:
+    return torch.randn(b, t, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_equals_the_loops_for_every_combination_of_switches(part: int) -> None:
+    assert len(COMBINATIONS) == 576
+    for number, switches in list(enumerate(COMBINATIONS))[part::8]:
+        # Small enough for loops; still pairwise different primes where it matters.
+        x = video(seed=number, b=1, t=3, c=7, h=2, w=5)
+        layer = randomised(SeparableSelfAttention(7, **switches).double(), seed=number)
+        training = number % 2 == 0
+        layer.train(training)
+        params = {name: tensor.numpy().copy() for name, tensor in layer.state_dict().items()}
+        keywords = {name: value for name, value in switches.items() if name != "embedding"}
+        expected = naive.ssa(x.numpy(), params, training=training, **keywords)
+        torch.testing.assert_close(
+            layer(x).detach(), torch.from_numpy(expected), rtol=0, atol=1e-10, msg=lambda m, s=switches: f"{s}: {m}"
+        )
+
+
+def test_equals_the_loops_on_several_videos_of_prime_sizes() -> None:
+    switches = {name: values[0] for name, values in SWITCHES.items() if name != "embedding"}
+    layer = randomised(SeparableSelfAttention(C, embedding=5).double()).eval()
+    x = video()
+    params = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+    expected = naive.ssa(x.numpy(), params, training=False, **switches)
+    torch.testing.assert_close(layer(x).detach(), torch.from_numpy(expected), rtol=0, atol=1e-10)
+
+
+def test_a_number_worked_by_hand() -> None:
+    """Two frames of one position and one channel, x = 1 and 3; W_theta = W_phi = W_g = 1, no biases.
+
+    One position and one channel: both softmaxes over a single entry are 1, so A = g + g = 2 g = (2, 6). The temporal
+    weights are (previous, own, next) = (0, 1, 0) for theta_T and (1, 0, 0) for phi_T: theta_T = (2, 6), phi_T = (0, 2).
+    M_T rows: softmax(2 * (0, 2)) and softmax(6 * (0, 2)), so the second entries are 1 / (1 + e^-4) and 1 / (1 + e^-12).
+    M_T g with g = (1, 3) is 1 + 2 * those.
+    """
+    layer = SeparableSelfAttention(1, output="plain").double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        for name in ("theta", "phi", "g"):
+            getattr(layer, name).weight.fill_(1)
+        layer.temporal.weight[0, 0, 1, 0] = 1
+        layer.temporal.weight[1, 0, 0, 0] = 1
+    out = layer(torch.tensor([1.0, 3.0], dtype=torch.float64).view(1, 2, 1, 1, 1)).flatten().tolist()
+    assert out == pytest.approx([1 + 2 / (1 + math.exp(-4)), 1 + 2 / (1 + math.exp(-12))], abs=1e-12)
+
+
+def test_a_channel_gathers_the_channels_of_its_row() -> None:
+    """Equation 6's g M_C^T, by hand: one position, theta = (1, 0), phi = (0, ln 3), g = (4, 8).
+
+    theta^T phi = [[0, ln 3], [0, 0]]; its softmaxed rows are (1/4, 3/4) and (1/2, 1/2), so channel 0 gathers 7 and
+    channel 1 gathers 6. The transposed reading would give 4/4 + 8/2 = 5 and 3/4*4 + 8/2 = 7.
+    """
+    layer = SeparableSelfAttention(2, position_branch=False, temporal_kernel=1).double()
+    seen = []
+    layer.temporal.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].flatten().tolist()))
+    with torch.no_grad():
+        for name in ("theta", "phi", "g"):
+            getattr(layer, name).weight.zero_()
+        layer.theta.bias.copy_(torch.tensor([1.0, 0.0]))
+        layer.phi.bias.copy_(torch.tensor([0.0, math.log(3)], dtype=torch.float64))
+        layer.g.bias.copy_(torch.tensor([4.0, 8.0]))
+    layer.eval()(torch.zeros(1, 1, 2, 1, 1, dtype=torch.float64))
+    assert seen[0] == pytest.approx([7.0, 6.0], abs=1e-12)
+
+
+@pytest.mark.parametrize("t", [1, 2, 3, 5, 13])
+def test_one_block_takes_any_number_of_frames(t: int) -> None:
+    layer = SeparableSelfAttention(C).eval()
+    assert layer(torch.randn(1, t, C, H, W)).shape == (1, t, C, H, W)
+
+
+def test_entries_of_the_batch_never_mix() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    x = video(b=3)
+    together = layer(x)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], layer(x[i : i + 1]), rtol=0, atol=1e-12)
+
+
+def test_every_frame_reaches_every_frame_and_every_position_every_position() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    x = video(b=1).requires_grad_()
+    layer(x)[0, 0, :, 0, 0].sum().backward()
+    assert x.grad is not None
+    assert (x.grad.abs().sum(dim=2) > 0).all()
+
+
+def test_starts_as_the_identity_when_told_to() -> None:
+    x = torch.randn(B, T, C, H, W)
+    assert torch.equal(SeparableSelfAttention(C, identity_start=True)(x), x)
+    assert not torch.allclose(SeparableSelfAttention(C)(x), x)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    for scope in ("frame", "position"):
+        # In training BatchNorm takes away what is the same everywhere, such as the effect of a bias.
+        layer = randomised(SeparableSelfAttention(C, shared_value=False, temporal_scope=scope).double()).eval()
+        (layer(video()) * video(seed=5)).sum().backward()
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 1e-12, name
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    layer = randomised(SeparableSelfAttention(3, embedding=2, pool_keys=True).double()).eval()
+    x = video(b=1, t=2, c=3, h=2, w=3).requires_grad_()
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+def permuted_gap(layer: nn.Module, order: list[int]) -> float:
+    """How far the mean over frames of the block's output changes when the frames are permuted."""
+    x = video(b=1, t=5)
+    with torch.no_grad():
+        return float((layer(x).mean(dim=1) - layer(x[:, order]).mean(dim=1)).abs().max())
+
+
+@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
+@pytest.mark.parametrize("scope", ["frame", "position"])
+def test_without_the_convolution_over_time_the_order_of_frames_is_unknown(order: list[int], scope: str) -> None:
+    layer = randomised(SeparableSelfAttention(C, temporal_kernel=1, temporal_scope=scope).double()).eval()
+    assert permuted_gap(layer, order) < 1e-10
+
+
+@pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]])
+@pytest.mark.parametrize("scope", ["frame", "position"])
+def test_with_the_convolution_over_time_the_order_of_frames_is_known(order: list[int], scope: str) -> None:
+    layer = randomised(SeparableSelfAttention(C, temporal_scope=scope).double()).eval()
+    assert permuted_gap(layer, order) > 1e-3
+
+
+def test_the_position_branch_keeps_no_matrix_of_positions() -> None:
+    """At 56 x 56 a written-out (p, p) matrix would be 39 MB a frame; nothing that autograd keeps comes near it."""
+    layer = SeparableSelfAttention(8)
+    x = torch.randn(1, 1, 8, 56, 56, requires_grad=True)
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    assert max(sizes) < 56**4 / 20
+
+
+def test_channels_last_and_contiguous_input_give_the_same() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    x = video()
+    last = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (B, T))
+    torch.testing.assert_close(layer(x), layer(last), rtol=0, atol=1e-12)
+    assert layer(last).flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"similarity_scale": "sqr"}, "similarity_scale"),
+        ({"temporal_kernel": 5}, "temporal_kernel"),
+        ({"temporal_embedding": "both"}, "temporal_embedding"),
+        ({"temporal_scope": "clip"}, "temporal_scope"),
+        ({"output": "sum"}, "output"),
+        ({"embedding": 0}, "embedding"),
+        ({"output": "plain", "embedding": 3}, "plain"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, object], word: str) -> None:
+    with pytest.raises(UsageError, match=word):
+        SeparableSelfAttention(C, **options)
+
+
+def test_a_batch_of_images_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(b, t, c, h, w\); got 4 axes"):
+        SeparableSelfAttention(C)(torch.randn(2, C, H, W))
+
+
+def test_naive_softmax_rows_sum_to_one() -> None:
+    assert sum(naive.softmax([1.0, 2.0, 700.0])) == pytest.approx(1)
+    assert np.argmax(naive.softmax([0.0, 3.0, 1.0])) == 1

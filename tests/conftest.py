@@ -41,3 +41,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no real data at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def order_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small rendered set in Something-Something V2's layout: four classes in two pairs, 32 px."""
+    from ssan.datasets.synthetic import render
+
+    root = tmp_path_factory.mktemp("order_set")
+    render(str(root), "order", 40, 0, num_classes=4, size_px=32)
+    return root

@@ -103,24 +103,16 @@ def run_demo(
 
 
 def _train_all(out: Path, data: str, epochs: int | None, seed: int, quiet: bool, cores: int) -> dict[str, float]:
-    """Train every model in a process of its own, at most ``cores`` at a time, one thread each."""
+    """Train every model in a process of its own, at most ``cores`` at a time; return the seconds of each."""
     waiting = list(reversed(MODELS))  # the slower one first
     running: dict[str, subprocess.Popen[bytes]] = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         while waiting or running:
             while waiting and len(running) < cores:
                 name = waiting.pop(0)
-                command = [
-                    sys.executable, "-m", "ssan", "train", "--recipe", f"demo/{name}",
-                    "--data", data, "--format", "sthv2", "--out", str(out / name), "--resume", "--device", "cpu", "--seed", str(seed), "--json",
-                    # The slower one gets a process that reads ahead, on the core that the other leaves idle.
-                    "--workers", "1" if name == "ssan_tiny" and cores > 1 else "0",
-                    *(["--quiet"] if quiet else []), *([f"epochs={epochs}"] if epochs else []),
-                ]  # fmt: skip
-                running[name] = subprocess.Popen(
-                    command, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-                )
+                # The slower one gets a process that reads ahead, on the core that the other leaves idle.
+                workers = 1 if name == "ssan_tiny" and cores > 1 else 0
+                running[name] = _start_training(name, out, data, epochs, seed, quiet, workers)
             for name, process in list(running.items()):
                 try:
                     status = process.wait(timeout=0.2)
@@ -140,6 +132,19 @@ def _train_all(out: Path, data: str, epochs: int | None, seed: int, quiet: bool,
     return {
         name: round(sum({row["epoch"]: row["seconds"] for row in _epochs(out / name)}.values()), 3) for name in MODELS
     }
+
+
+def _start_training(
+    name: str, out: Path, data: str, epochs: int | None, seed: int, quiet: bool, workers: int
+) -> subprocess.Popen[bytes]:
+    """``ssan train`` with the demo's recipe, on one thread, going on with what an earlier call has done."""
+    command = [sys.executable, "-m", "ssan", "train", "--recipe", f"demo/{name}", "--resume", "--device", "cpu"]
+    command += ["--data", data, "--format", "sthv2", "--out", str(out / name)]
+    command += ["--seed", str(seed), "--workers", str(workers)]
+    command += ["--quiet"] if quiet else []
+    command += [f"epochs={epochs}"] if epochs else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:

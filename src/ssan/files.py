@@ -73,7 +73,7 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise UsageError("no such file", code="missing", path=str(path)) from None
     except UnicodeDecodeError as error:
         raise UsageError(f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=str(path)) from None
@@ -81,6 +81,8 @@ def read_json(path: str | Path) -> Any:
         raise UsageError(
             f"not valid JSON: {error.msg}", code="bad_annotation", path=str(path), line=error.lineno
         ) from None
+    except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
+        raise UsageError(f"not usable JSON: {error}", code="bad_annotation", path=str(path)) from None
 
 
 def sha256(path: str | Path) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from ssan.errors import UsageError, unknown
 
@@ -23,7 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Recipe(BaseModel):
     """How a classifier is built, fed and trained. Defaults are section 4.2 of the paper wherever it says something."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # The network.
     model: str = Field("ssan_r50", description="a name from `ssan models`")
@@ -66,6 +67,14 @@ class Recipe(BaseModel):
     precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
     seed: int = Field(0, ge=0, description="of every random draw in the run")
     checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1; `epochs=yes` is a mistake."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise PydanticCustomError("truth", "true and false are no value of this key")
+        return value
 
 
 def recipe_keys() -> list[str]:
@@ -115,14 +124,17 @@ def make_recipe(
             values[head] = value
         where[head] = override
         lines.pop(head, None)
-    # YAML reads 32 as a number; precision is one of three words.
+    # YAML reads 32 as a number and a bare off as false; precision and flip are words.
     if type(values.get("precision")) is int:
         values["precision"] = str(values["precision"])
+    if values.get("flip") is False:
+        values["flip"] = "off"
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in problem["loc"])
+        # Of a mapping's key, the place goes on with the kinds of value that were tried.
+        key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
             message = unknown("key", key, recipe_keys())
@@ -166,28 +178,32 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise UsageError(f"not valid YAML: {error.problem}", path=path, line=line) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"not valid YAML: {str(error).splitlines()[0]}", path=path) from None
+    except (LookupError, AttributeError):  # PyYAML's own, for a tag such as !!bool before what is none
+        raise UsageError("not valid YAML: a value is not of the type that its tag says", path=path) from None
     if values is None:
         return {}, {}
     if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
         raise UsageError("a recipe is a mapping of keys to values, such as `epochs: 20`", path=path, line=1)
     lines: dict[str, int] = {}
-    for key_node, value_node in root.value:
-        key = str(key_node.value)
+
+    def note(key: str, node: yaml.Node) -> None:
+        line = node.start_mark.line + 1
         if key in lines:
-            raise UsageError(
-                f"key {key!r} stands twice (first in line {lines[key]})", path=path, line=key_node.start_mark.line + 1
-            )
-        lines[key] = key_node.start_mark.line + 1
+            raise UsageError(f"key {key!r} stands twice (first in line {lines[key]})", path=path, line=line)
+        lines[key] = line
+
+    for key_node, value_node in root.value:
+        note(str(key_node.value), key_node)
         if isinstance(value_node, yaml.MappingNode):
             for inner_key, _ in value_node.value:
-                lines[f"{key}.{inner_key.value}"] = inner_key.start_mark.line + 1
+                note(f"{key_node.value}.{inner_key.value}", inner_key)
     return {str(key): value for key, value in values.items()}, lines
 
 
 def _parse_scalar(text: str, override: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError):
         raise UsageError(f"in {override!r}: {text!r} is not a value") from None
     # YAML 1.1 reads 1e-3 as text; people mean the number.
     if isinstance(value, str):

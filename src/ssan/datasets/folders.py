@@ -83,11 +83,21 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
     if splits and val_groups:
         raise UsageError("--splits and --val-groups say the same thing twice; give one of them")
     if splits:
-        homes = {}
+        homes: dict[str, str] = {}
+        there = {os.path.normpath(path): path for path in paths}
         for line, row in _rows(splits, ("path", "split")):
             path = inside(root, row["path"], source=splits, line=line)
+            path = there.get(path, path)
+            if path in homes:
+                raise AnnotationError(
+                    f"{row['path']!r} stands in an earlier line too; a video has one line",
+                    code="duplicate",
+                    path=splits,
+                    line=line,
+                )
             homes[path] = _known_split(row["split"], splits, line)
-        absent = [path for path in homes if path not in set(paths)]
+        present = set(paths)
+        absent = [path for path in homes if path not in present]
         if absent:
             raise AnnotationError(
                 f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {absent[0]}",
@@ -148,11 +158,28 @@ def read_csv(
     classes = sorted(labels) if class_order == "sorted" else labels
     _refuse_lookalikes(classes, table)
     index = {label: number for number, label in enumerate(classes)}
-    samples = []
+    samples: list[Sample] = []
+    lines: dict[str, int] = {}
     for line, row in rows:
         if split != "all" and _known_split(row["split"], table, line) != split:
             continue
         path = inside(folder, row["path"], source=table, line=line)
+        if path == os.path.normpath(folder):
+            raise AnnotationError(
+                f"the path is {row['path']!r}; expected a file below {folder}",
+                code="bad_annotation",
+                path=table,
+                line=line,
+            )
+        identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
+        if identity in lines:
+            raise AnnotationError(
+                f"the id {identity!r} stands in line {lines[identity]} too; ids must differ (a column id sets them)",
+                code="duplicate",
+                path=table,
+                line=line,
+            )
+        lines[identity] = line
         frames = row.get("num_frames") or ""
         if frames and not frames.isdecimal():
             raise AnnotationError(
@@ -160,7 +187,7 @@ def read_csv(
             )
         samples.append(
             Sample(
-                id=row.get("id") or Path(row["path"]).with_suffix("").as_posix(),
+                id=identity,
                 path=path,
                 label=row["label"] or None,
                 label_index=index.get(row["label"]),

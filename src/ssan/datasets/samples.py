@@ -90,7 +90,13 @@ def inside(root: str | Path, relative: str, *, source: str, line: int | None = N
 def is_frame_folder(path: str | Path) -> bool:
     """Whether a folder directly holds pictures, and so is one video."""
     with os.scandir(path) as entries:
-        return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir() for entry in entries)
+        return any(_is_picture(entry) for entry in entries)
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    # A hidden picture is some program's thumbnail of the folder, not a frame.
+    suffix = Path(entry.name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not entry.is_dir()
 
 
 def find_videos(root: str | Path) -> list[str]:

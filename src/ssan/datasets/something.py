@@ -116,8 +116,13 @@ def _entries(path: str) -> list[dict[str, Any]]:
 def _read_answers(start: str) -> dict[str, str]:
     for path in (f"{start}test-answers.csv", os.path.join(os.path.dirname(start), "test-answers.csv")):
         if os.path.isfile(path):
-            with open(path, encoding="utf-8-sig", newline="") as handle:
-                rows = list(csv.reader(handle, delimiter=";"))
+            try:
+                with open(path, encoding="utf-8-sig", newline="") as handle:
+                    rows = list(csv.reader(handle, delimiter=";"))
+            except UnicodeDecodeError as error:
+                raise AnnotationError(
+                    f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=path
+                ) from None
             for line, row in enumerate(rows, start=1):
                 if len(row) != 2:
                     raise AnnotationError("expected id;class", code="bad_annotation", path=path, line=line)

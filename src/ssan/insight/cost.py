@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of a model, counted on shapes alone."""
 
+import copy
 from typing import Any
 
 import torch
@@ -17,16 +18,14 @@ def num_parameters(model: nn.Module) -> int:
 def multiply_adds(model: nn.Module, num_frames: int, size_px: int) -> int:
     """Multiply-adds of one clip (1, num_frames, 3, size_px, size_px): convolutions, linear layers, matrix products.
 
-    Counted by torch's flop counter, which counts a multiply-add as two; runs on the ``meta`` device, so on a model
-    built there nothing is computed. Element-wise work (normalisation, softmax, pooling) is not counted, as in the
-    literature's tables.
+    Counted by torch's flop counter, which counts a multiply-add as two, on a copy on the ``meta`` device: nothing is
+    computed, and the attention kernel of the CPU, which the counter does not know, is not taken. Element-wise work
+    (normalisation, softmax, pooling) is not counted, as in the literature's tables.
     """
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
+    tensors = [*model.parameters(), *model.buffers()]
+    shapes = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, num_frames, 3, size_px, size_px, device=device))
-    model.train(was_training)
+        shapes(torch.empty(1, num_frames, 3, size_px, size_px, device="meta"))
     return counter.get_total_flops() // 2
 
 

@@ -90,9 +90,8 @@ class MobileNetV2(nn.Module):
         """Frames (b, t, 3, h, w) to the last convolution's features (b, t, 1280, h / 32, w / 32)."""
         t = x.shape[1]
         x = self.features[0](x.flatten(0, 1)).unflatten(0, (-1, t))
-        for blocks in self.stages.values():
-            for block in blocks:
-                x = block(x)
+        for index in range(1, len(self.features) - 1):  # by module, not by ``stages``: a block may have been wrapped
+            x = self.features[index](x)
         return self.features[-1](x.flatten(0, 1)).unflatten(0, (-1, t))
 
     def forward(self, x: Tensor) -> Tensor:

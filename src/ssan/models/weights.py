@@ -1,6 +1,7 @@
 """Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
 
 import pickle
+import struct
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,13 @@ IMAGENET_FILES = {
     "r152": "resnet152-394f9c45.pth",
     "mobilenet_v2": "mobilenet_v2-b0353104.pth",
 }
+
+# What reading a damaged file, or one of another kind, has been seen to raise: torch's restricted unpickler runs into the
+# bytes unguarded, and a page of text ends in an IndexError.
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+    SafetensorError,
+)  # fmt: skip
 
 # The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
 CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")
@@ -62,8 +70,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise ModelError("no such weights file", code="missing", path=str(path))
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"cannot be read as plain tensors ({str(error).splitlines()[0]}); files that need code to be executed are "
@@ -71,7 +80,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             code="wrong_model",
             path=str(path),
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"not a readable weights file ({reason}); expected .safetensors or a torch state dict",
@@ -148,8 +157,8 @@ def imagenet_file(backbone: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(
             IMAGENET_URL + name, str(path), hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"), progress=False
         )

@@ -24,6 +24,9 @@ class BatchPlan(Sampler[list[Draw]]):
     ``world``-th item of each batch. In training all processes get equally many items of a batch, which leaves out at
     most ``world - 1`` of it; in validation (``shuffle=False``) nothing is left out and nothing is repeated.
 
+    With ``batch`` 1, so many batches could leave a process without an item; there are then fewer, and in validation a
+    process may get 2 items of one.
+
     :param batch: items of a batch on each process, at most.
     """
 
@@ -39,7 +42,7 @@ class BatchPlan(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same on every process and wherever the position is."""
-        return -(-self.num_items // (self.batch * self.world))
+        return min(-(-self.num_items // (self.batch * self.world)), self.num_items // self.world)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order = np.arange(self.num_items)

@@ -70,22 +70,23 @@ class Fit(pl.LightningModule):
         self.task, self.seed = task, seed
         self.rate: LearningRate | None = None
         self.measures: dict[str, float] = {}
+        self._loaded: dict[str, Any] = {}
         self._train_sum, self._train_items = 0.0, 0
         self._val_sums: dict[str, Tensor] = {}
         self._val_items = 0
 
     def train_dataloader(self) -> Batches:
-        return self.task.batches("train", self.trainer.global_rank, self.trainer.world_size)
+        batches = self.task.batches("train", self.trainer.global_rank, self.trainer.world_size)
+        if self._loaded:
+            batches.load_state_dict(self._loaded["position"])
+        return batches
 
     def val_dataloader(self) -> Batches:
         return self.task.batches("val", self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        batches = self.trainer.num_training_batches
-        if batches == float("inf"):
-            self.trainer.fit_loop.setup_data()
-            batches = self.trainer.num_training_batches
-        steps = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        # The trainer has no loader yet. Making it set one up here would lose the position of a resumed run.
+        steps = math.ceil(len(self.train_dataloader()) / self.trainer.accumulate_grad_batches)
         self.rate = self.task.rate(steps, self.trainer.world_size)
         return self.task.optimizer(self.module, self.rate.base)
 
@@ -94,6 +95,10 @@ class Fit(pl.LightningModule):
         for module in self.task.frozen:
             module.eval()
         return self
+
+    def on_train_epoch_start(self) -> None:
+        # The Trainer leaves modes as it finds them, and so would never ask which modules are frozen.
+        self.train()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout and the like depend on where the run is, not on what was drawn before: so it can start from here.
@@ -150,17 +155,18 @@ class Fit(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.rate is not None
         checkpoint["rate"] = self.rate.state_dict()
+        checkpoint["position"] = self.trainer.train_dataloader.state_dict()
         checkpoint["train_sum"] = [self._train_sum, self._train_items]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._loaded = checkpoint
+        self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sum")}
 
     def on_fit_start(self) -> None:
         # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
-        if loaded := getattr(self, "_loaded", None):
+        if self._loaded:
             assert self.rate is not None
-            self.rate.load_state_dict(loaded["rate"])
-            self._train_sum, self._train_items = loaded["train_sum"]
+            self.rate.load_state_dict(self._loaded["rate"])
+            self._train_sum, self._train_items = self._loaded["train_sum"]
 
 
 def fit(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,23 @@ class Journal:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event with the present time in seconds since 1970."""
+        self._mend()
         line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, ensure_ascii=False)
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
+
+    def _mend(self) -> None:
+        """Remove what a crash left of a line, so that the next line is one."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb+") as handle:
+            if handle.seek(0, os.SEEK_END) == 0:
+                return
+            handle.seek(-1, os.SEEK_END)
+            if handle.read(1) == b"\n":
+                return
+            handle.seek(0)
+            handle.truncate(handle.read().rfind(b"\n") + 1)
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The events so far, oldest first; a last line cut off by a crash is left out."""
@@ -50,21 +65,23 @@ class Journal:
 def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, Any]]:
     """Events of a ``journal.jsonl``, oldest first, of one kind where ``event`` is given.
 
-    :raises UsageError: there is no journal, or a line other than the last is not JSON.
+    :raises UsageError: there is no journal, or a complete line of it is no record.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # By bytes: a class name may hold what Python takes for the end of a line, and a crash may cut a letter in two.
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         raise UsageError("no such journal; name a run's folder", code="missing", path=str(path)) from None
     found = []
-    for number, line in enumerate(lines, start=1):
+    # A line is complete with its newline: what follows the last one is nothing, or cut off.
+    for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
-            raise UsageError("not a line of a journal", code="bad_annotation", path=str(path), line=number) from None
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise UsageError("not a line of a journal", code="bad_annotation", path=str(path), line=number)
         if event is None or record.get("event") == event:
             found.append(record)
     return found

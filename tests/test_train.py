@@ -1,0 +1,331 @@
+"""Training: what a recipe turns into, what is written, and that a run resumed is the run that never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from ssan.errors import TrainingError, UsageError, VideoError
+from ssan.models.catalogue import build
+from ssan.recipe import Recipe, make_recipe
+from ssan.recognition import train as train_module
+from ssan.recognition.model_file import load_labeller
+from ssan.recognition.train import DataSource, complete, freeze_batch_norm, is_new, train
+from ssan.training.journal import read_journal
+
+SMALL = {
+    "model": "ssan_tiny", "crop_px": 32, "size_px": 36, "epochs": 2, "batch": 8, "num_frames": 3, "lr": 0.003,
+    "optimizer": "adamw", "lr_rule": "none", "crop": "random", "dropout": 0.3, "schedule": "plateau", "patience": 1,
+}  # fmt: skip
+
+
+def small(**changes: Any) -> Recipe:
+    return make_recipe({**SMALL, **changes})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights at the end of a run (not the best ones), from the state that it leaves."""
+    state = torch.load(folder / "last" / "state.ckpt", weights_only=True)
+    return state["state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    a, b = weights(one), weights(other)
+    assert a.keys() == b.keys()
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert not different, f"{len(different)} of {len(a)} tensors differ, first {different[0]}"
+
+
+@pytest.fixture(scope="module")
+def finished(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A small run, never interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, train(small(), DataSource(str(order_set)), out, quiet=True)
+
+
+def test_the_answer_has_the_promised_fields(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, answer = finished
+    assert set(answer) >= {
+        "model", "num_train", "num_val", "num_skipped", "epochs", "steps", "best_epoch", "val_top1", "train_seconds",
+        "resumed_from_step", "weights",
+    }  # fmt: skip
+    assert (answer["num_train"], answer["num_skipped"], answer["epochs"]) == (28, 0, 2)
+    assert answer["steps"] == 2 * 4
+    assert answer["best_epoch"] in (1, 2)
+    assert answer["resumed_from_step"] is None
+    assert 0 <= answer["val_top1"] <= 1
+    assert answer["model"] == str(out / "model.safetensors")
+
+
+def test_a_run_leaves_every_promised_file(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"model.safetensors", "last", "recipe.yaml", "journal.jsonl", "metrics.csv", "skipped.csv"}
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not [name for name in names if name.endswith(".part")]
+    assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_the_recipe_written_is_complete_and_makes_the_same_run(finished: tuple[Path, dict[str, Any]]) -> None:
+    from ssan.recipe import read_recipe
+
+    out, _ = finished
+    assert read_recipe(out / "recipe.yaml") == complete(small())
+
+
+def test_the_journal_says_what_was_trained_on_and_at_which_rate(finished: tuple[Path, dict[str, Any]]) -> None:
+    (start,) = read_journal(finished[0] / "journal.jsonl", "start")
+    assert start["effective_batch"] == 8
+    assert start["lr"] == 0.003
+    assert start["num_train"] == 28
+    epochs = read_journal(finished[0] / "journal.jsonl", "epoch")
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert {"train_loss", "val_loss", "val_top1", "lr", "seconds", "step"} <= set(epochs[0])
+
+
+def test_the_model_file_opens_with_the_plain_library_and_says_everything(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    with safe_open(finished[1]["model"], framework="pt") as file:
+        metadata = file.metadata()
+        assert "backbone.layer1.0.after_conv1.theta.weight" in file.keys()  # noqa: SIM118 - not a dict
+    assert set(metadata) == {
+        "ssan.format", "ssan.recipe", "ssan.classes", "ssan.preprocess", "ssan.protocol", "ssan.sha256",
+    }  # fmt: skip
+    assert json.loads(metadata["ssan.classes"])[0] == "Moving something from left to right"
+    labeller = load_labeller(finished[1]["model"])
+    assert labeller.preprocess.crop_px == 32
+    assert not labeller.model.training
+
+
+def test_resuming_a_finished_run_changes_nothing(order_set: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    out, answer = finished
+    before = weights(out)
+    again = train(small(), DataSource(str(order_set)), out, resume=True, quiet=True)
+    assert again["val_top1"] == answer["val_top1"]
+    assert again["steps"] == answer["steps"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(out).items())
+
+
+class Killed(BaseException):
+    """Stands for a power cut: nothing catches it."""
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5])
+def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
+    step: int, order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.training.fit import Fit
+
+    recipe = small(checkpoint_every_steps=1)
+    original = Fit.training_step
+
+    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == step:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(Fit, "training_step", dies)
+    with pytest.raises(Killed):
+        train(recipe, DataSource(str(order_set)), out, quiet=True)
+    monkeypatch.setattr(Fit, "training_step", original)
+    answer = train(recipe, DataSource(str(order_set)), out, resume=True, quiet=True)
+    assert answer["resumed_from_step"] == step
+    assert_same_weights(out, finished[0])
+    assert answer["val_top1"] == finished[1]["val_top1"]
+    (row,) = [row for row in read_journal(out / "journal.jsonl", "epoch") if row["epoch"] == 2]
+    (same,) = [row for row in read_journal(finished[0] / "journal.jsonl", "epoch") if row["epoch"] == 2]
+    assert (row["train_loss"], row["val_loss"]) == (same["train_loss"], same["val_loss"])
+
+
+def test_the_number_of_loader_processes_does_not_change_the_weights(
+    order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    train(small(), DataSource(str(order_set)), tmp_path / "run", workers=2, quiet=True)
+    assert_same_weights(tmp_path / "run", finished[0])
+
+
+def test_another_seed_gives_other_weights(
+    order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    train(small(seed=1, epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    a, b = weights(tmp_path / "run"), weights(finished[0])
+    assert not torch.equal(a["module.fc.weight"], b["module.fc.weight"])
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_exits_with_130_and_the_run_goes_on(order_set: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "ssan",
+        "train",
+        "--model",
+        "ssan_tiny",
+        "--data",
+        str(order_set),
+        "--out",
+        str(out),
+    ]
+    command += ["--workers", "0", "--json", "--quiet", "crop_px=32", "num_frames=3", "batch=4", "epochs=40"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (out / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no epoch in a minute"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.count("\n") == 1
+    assert "--resume" in said
+    done = len(read_journal(out / "journal.jsonl", "epoch"))
+    assert 1 <= done < 40
+    run = subprocess.run([*command[:-1], "epochs=40", "--resume"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert answer["resumed_from_step"] >= done * 7
+    assert answer["steps"] == 40 * 7
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(order_set: Path, finished: tuple[Path, dict[str, Any]]) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        train(small(), DataSource(str(order_set)), finished[0], quiet=True)
+
+
+def test_resuming_with_another_recipe_is_refused_and_the_difference_shown(
+    order_set: Path, finished: tuple[Path, dict[str, Any]]
+) -> None:
+    with pytest.raises(UsageError, match=r"lr 0\.003 is now 0\.01"):
+        train(small(lr=0.01), DataSource(str(order_set)), finished[0], resume=True, quiet=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cross_entropy = torch.nn.functional.cross_entropy
+    calls = []
+
+    def broken(scores: torch.Tensor, labels: torch.Tensor, **options: Any) -> torch.Tensor:
+        if scores.requires_grad:
+            calls.append(1)
+        loss = cross_entropy(scores, labels, **options)
+        return loss * float("nan") if len(calls) == 6 else loss
+
+    monkeypatch.setattr(train_module.F, "cross_entropy", broken)
+    with pytest.raises(TrainingError, match=r"nan at step 5 \(epoch 2, batch 2\)") as caught:
+        train(small(), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    assert caught.value.code == "nan"
+    assert load_labeller(tmp_path / "run").classes
+
+
+def test_a_bad_video_is_refused_by_name_or_skipped_and_counted(order_set: Path, tmp_path: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(order_set, data)
+    victim = sorted((data / "20bn-something-something-v2").iterdir())[0]
+    victim.write_bytes(b"")
+    with pytest.raises(UsageError, match=victim.name) as caught:
+        train(small(epochs=1), DataSource(str(data)), tmp_path / "refused", quiet=True)
+    assert caught.value.code == "empty"
+    answer = train(small(epochs=1), DataSource(str(data)), tmp_path / "run", skip_bad=True, quiet=True)
+    assert answer["num_skipped"] == 1
+    assert answer["num_train"] + answer["num_val"] == 28 + 6 - 1
+    assert victim.name in (tmp_path / "run" / "skipped.csv").read_text()
+
+
+def test_a_video_that_breaks_while_training_is_named(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.datasets import clips
+
+    def breaks(path: str, *rest: Any, **options: Any) -> Any:
+        raise VideoError("the disk has gone", code="decode_error", path=path)
+
+    monkeypatch.setattr(clips, "read_clip", breaks)
+    with pytest.raises(VideoError, match=r"\.webm: the disk has gone"):
+        train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+
+
+def test_ssa_starts_as_the_identity_only_where_there_are_weights_to_protect() -> None:
+    assert complete(make_recipe({"model": "ssan_tiny"})).layer == {"identity_start": False}
+    assert complete(make_recipe({"model": "ssan_tiny", "init": "x.pth"})).layer == {"identity_start": True}
+    chosen = {"model": "ssan_tiny", "init": "x.pth", "layer": {"identity_start": False}}
+    assert complete(make_recipe(chosen)).layer == {"identity_start": False}
+    assert complete(make_recipe({"model": "tsn_tiny"})).layer == {}
+
+
+def test_sizes_come_from_the_model_unless_the_recipe_says_them() -> None:
+    recipe = complete(make_recipe({"model": "ssan_r50"}))
+    assert (recipe.crop_px, recipe.size_px) == (224, 256)
+    recipe = complete(make_recipe({"model": "ssan_r50", "crop_px": 112}))
+    assert (recipe.crop_px, recipe.size_px) == (112, 128)
+    with pytest.raises(UsageError, match="smaller than crop_px"):
+        complete(make_recipe({"model": "ssan_r50", "size_px": 200}))
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_the_backbones_weights(order_set: Path, tmp_path: Path) -> None:
+    train(small(freeze_bn=True, epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    after = weights(tmp_path / "run")
+    for name, tensor in after.items():
+        if name.endswith("running_mean"):
+            assert torch.equal(tensor, torch.zeros_like(tensor)), name
+    assert torch.equal(after["module.backbone.bn1.weight"], torch.ones(16))
+    assert not torch.equal(after["module.backbone.layer1.0.after_conv1.norm.weight"], torch.ones(16))
+
+
+def test_frozen_norms_are_all_of_them_and_only_the_backbones_stop_learning() -> None:
+    model = build("ssan_tiny", 3)
+    frozen = freeze_batch_norm(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {id(module) for module in frozen} == {id(module) for module in norms}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and ".norm." in name}
+    assert trained == {f"backbone.layer{n}.0.after_conv1.norm.{kind}" for n in (1, 2) for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("fc.weight", True),
+        ("backbone.layer1.0.after_conv1.theta.weight", True),
+        ("backbone.features.4.after_projection.g.bias", True),
+        ("backbone.layer1.0.conv1.weight", False),
+        ("backbone.bn1.weight", False),
+    ],
+)
+def test_new_parameters_are_the_classifiers_and_the_slots(name: str, new: bool) -> None:
+    assert is_new(name) is new
+
+
+def test_a_backbone_share_of_zero_trains_the_new_layers_alone(order_set: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    recipe = small(backbone_lr_scale=0.0, epochs=1)
+    train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    torch.manual_seed(recipe.seed)
+    start = build("ssan_tiny", 4, layer_options={"identity_start": False}).state_dict()
+    after = weights(tmp_path / "run")
+    assert torch.equal(after["module.backbone.conv1.weight"], start["backbone.conv1.weight"])
+    assert not torch.equal(after["module.fc.weight"], start["fc.weight"])
+
+
+def test_accumulated_batches_make_the_same_number_of_steps_as_larger_ones(order_set: Path, tmp_path: Path) -> None:
+    answer = train(small(batch=4, accumulate=2, epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")
+    assert start["effective_batch"] == 8
+    assert answer["steps"] == 4
+
+
+def test_environment_variables_of_a_launcher_are_not_set_here() -> None:
+    assert "WORLD_SIZE" not in os.environ, "the tests above train with one process"

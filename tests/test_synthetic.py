@@ -354,6 +354,19 @@ def test_the_mover_that_matches_the_cue_goes_the_way_of_the_class() -> None:
                 assert way * (last - first) > 5
 
 
+@pytest.mark.parametrize(("common", "fewest", "most"), [(0.0, 30, 70), (1.0, 160, 160)])
+def test_the_common_share_of_clips_draws_from_the_first_two_kinds(common: float, fewest: int, most: int) -> None:
+    level = Level(num_distractors=1, num_kinds=6, common=common, noise=0)
+    cues = Counter(
+        word
+        for index in range(160)
+        for word in scene("relation", level, SEED, index, size_px=32).placeholders[0].split()
+        if word in COLOURS
+    )
+    assert fewest <= cues["red"] + cues["blue"] <= most
+    assert set(cues) == set(list(COLOURS)[: 2 if common else 6])
+
+
 def test_distance_parts_the_cue_from_the_movers() -> None:
     """How far the pixels of the cue, those that change with the class, lie from the middle of the picture."""
     far = []
@@ -396,6 +409,7 @@ def test_colours_survive_the_encoder() -> None:
         ({"task": "relation", "level": Level(num_distractors=2)}, "needs an odd number"),
         ({"task": "relation", "level": Level(num_distractors=1, match="color")}, "Did you mean 'colour'?"),
         ({"task": "relation", "level": Level(num_distractors=1, num_kinds=99)}, "needs 2 to 9"),
+        ({"task": "relation", "level": Level(num_distractors=1, cue_distance=1.5)}, "cue_distance 1.5; expected"),
         ({"num_classes": 14}, "an even number from 2 to 12"),
         ({"num_videos": 0}, "num_videos is 0"),
         ({"size_px": 63}, "size_px is 63; expected an even number from 32 to 256"),

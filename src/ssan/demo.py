@@ -14,8 +14,10 @@ from ssan.datasets import Samples, read
 from ssan.datasets.synthetic import render
 from ssan.errors import TrainingError
 from ssan.files import write_json, writing
+from ssan.insight.overlay import moving_places, overlay
 from ssan.insight.page import render_page
 from ssan.insight.plots import confusion_plot, curves_plot, frame_strip
+from ssan.models.attended import attended
 from ssan.recognition.evaluate import Protocol, score
 from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
 from ssan.recognition.model_file import Labeller, load_labeller
@@ -180,7 +182,16 @@ def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list
             }
         )
         views, _ = labellers["ssan_tiny"].preprocess.test_views(sample.path)
+        places = moving_places(views[0])
+        first, *_ = attended(labellers["ssan_tiny"].model, views[0], places)
+        assert first.positions is not None
         shown.append(
-            {"label": sample.label, "caption": sample.caption, "strip": frame_strip(views[0]), "answers": best}
+            {
+                "label": sample.label,
+                "caption": sample.caption,
+                "frames": frame_strip(views[0]),
+                "attention": frame_strip(overlay(views[0], first.positions, places)),
+                "answers": best,
+            }
         )
     return predictions, shown

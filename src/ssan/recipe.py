@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from ssan.errors import UsageError, unknown
 
 MAX_RECIPE_BYTES = 1_000_000
+MAX_DEPTH = 10
 
 Scalar = str | int | float | bool | None
 Positive = Annotated[int, Field(ge=1)]
@@ -164,13 +165,14 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
 def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     """YAML text to its mapping and the line of each key; objects, aliases and repeated keys are refused."""
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = None if event.start_mark is None else event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                raise UsageError(
-                    "aliases are not allowed in a recipe; write the value out",
-                    path=path,
-                    line=None if event.start_mark is None else event.start_mark.line + 1,
-                )
+                raise UsageError("aliases are not allowed in a recipe; write the value out", path=path, line=line)
+            if depth > MAX_DEPTH:  # reading such a thing takes minutes, and no recipe is one
+                raise UsageError(f"values within values, deeper than {MAX_DEPTH}: no recipe", path=path, line=line)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

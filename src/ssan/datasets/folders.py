@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssan.datasets.samples import SPLIT_ALIASES, Sample, Samples, canonical_split, find_videos, inside
@@ -67,7 +68,7 @@ def _identity(path: str, root: str) -> str:
     return (relative if os.path.isdir(path) else relative.with_suffix("")).as_posix()
 
 
-def _refuse_lookalikes(classes: list[str], source: str) -> None:
+def _refuse_lookalikes(classes: Iterable[str], source: str, lines: Mapping[str, int] | None = None) -> None:
     folded: dict[str, str] = {}
     for label in classes:
         other = folded.setdefault(label.casefold(), label)
@@ -76,6 +77,7 @@ def _refuse_lookalikes(classes: list[str], source: str) -> None:
                 f"the classes {other!r} and {label!r} differ only by case; make them one, or name them apart",
                 code="bad_annotation",
                 path=source,
+                line=None if lines is None else lines[label],
             )
 
 
@@ -154,9 +156,12 @@ def read_csv(
             "test), or take them all with --split all",
             path=table,
         )
-    labels = list(dict.fromkeys(row["label"] for _, row in rows if row["label"]))
-    classes = sorted(labels) if class_order == "sorted" else labels
-    _refuse_lookalikes(classes, table)
+    first_line: dict[str, int] = {}
+    for line, row in rows:
+        if row["label"]:
+            first_line.setdefault(row["label"], line)
+    _refuse_lookalikes(first_line, table, first_line)
+    classes = sorted(first_line) if class_order == "sorted" else list(first_line)
     index = {label: number for number, label in enumerate(classes)}
     samples: list[Sample] = []
     lines: dict[str, int] = {}

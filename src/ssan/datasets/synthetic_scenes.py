@@ -11,7 +11,7 @@ the way of the mover that matches the cue (in colour, shape or texture). Nothing
 
 - motion alone: both ways occur in every clip equally often; the movers of a clip are the same pixels for both classes
   of the pair, and only the cue differs;
-- the cue alone, or one frame: the cue is still, and played backwards the clip belongs to the other class;
+- the cue alone, or one frame: the cue is still, and the same clip played backwards belongs to the other class;
 - where the cue or a mover is, how fast it goes, its size and the floor: drawn without knowing the class.
 
 So cue and mover have to be compared within a frame, and the mover followed from frame to frame. ``Level`` says how
@@ -69,6 +69,8 @@ class Level:
     """relation: what cue and mover share: colour, shape or texture."""
     num_kinds: int = 2
     """relation: how many colours (or shapes, or textures) the things of the whole set are drawn from."""
+    common: float = 0.0
+    """relation: share of the clips whose things are of the first two kinds; the others draw from all of them."""
     cue_distance: float = 0.0
     """relation: 0 puts the cue into the middle, between the movers; 1 into a corner."""
     cue_framed: bool = False
@@ -83,9 +85,14 @@ LEVELS: dict[str, dict[str, Level]] = {
     "relation": {
         "cue_near": Level(num_distractors=1, plain=True, cue_framed=True),
         "cue_far": Level(num_distractors=1, plain=True, cue_framed=True, cue_distance=1.0),
+        # Two colours are an exclusive-or, which a small network solves wholly or not at all; with six it may stay at
+        # chance. A share of clips of the first two colours gets it started, and the other colours grade the result.
+        "cue_far_colours": Level(
+            num_distractors=1, plain=True, cue_framed=True, cue_distance=1.0, num_kinds=6, common=0.4
+        ),
     },
 }
-DEFAULT_LEVEL = {"order": "clear", "relation": "cue_near"}
+DEFAULT_LEVEL = {"order": "clear", "relation": "cue_far_colours"}
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "order": (
@@ -155,6 +162,10 @@ def find_level(task: str, level: "str | Level | None" = None) -> Level:
             raise UsageError(unknown(f"level of task {task!r}", level, LEVELS[task]))
         level = LEVELS[task][level]
     if task == "relation":
+        if not 0 <= level.common <= 1 or not 0 <= level.cue_distance <= 1:
+            raise UsageError(
+                f"common is {level.common} and cue_distance {level.cue_distance}; expected numbers from 0 to 1"
+            )
         if level.match not in _KINDS:
             raise UsageError(unknown("thing to match by", level.match, _KINDS))
         if level.num_distractors % 2 == 0:
@@ -423,7 +434,8 @@ def _relation_event(stage: _Stage, pair: int, cue_first: bool) -> str:
     """
     rng, level = stage.rng, stage.level
     num_movers = level.num_distractors + 1
-    kinds = rng.permutation(_KINDS[level.match][: level.num_kinds])
+    num_kinds = 2 if rng.random() < level.common else level.num_kinds
+    kinds = rng.permutation(_KINDS[level.match][:num_kinds])
     # With fewer kinds than movers, all that go one way are of one kind.
     kind_of = [str(kinds[i if num_movers <= len(kinds) else i % 2]) for i in range(num_movers)]
     common = stage.thing(size="", **({"texture": "plain"} if level.plain and level.match != "texture" else {}))

@@ -4,8 +4,10 @@
 ``MODELS`` is their product.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -34,14 +36,14 @@ class Backbone:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "r18": Backbone(lambda **o: ResNet(BasicBlock, (2, 2, 2, 2), **o)),
-    "r34": Backbone(lambda **o: ResNet(BasicBlock, (3, 4, 6, 3), **o)),
-    "r50": Backbone(lambda **o: ResNet(Bottleneck, (3, 4, 6, 3), **o)),
-    "r101": Backbone(lambda **o: ResNet(Bottleneck, (3, 4, 23, 3), **o), shift_every=2),
-    "r152": Backbone(lambda **o: ResNet(Bottleneck, (3, 8, 36, 3), **o), shift_every=2),
+    "r18": Backbone(partial(ResNet, BasicBlock, (2, 2, 2, 2))),
+    "r34": Backbone(partial(ResNet, BasicBlock, (3, 4, 6, 3))),
+    "r50": Backbone(partial(ResNet, Bottleneck, (3, 4, 6, 3))),
+    "r101": Backbone(partial(ResNet, Bottleneck, (3, 4, 23, 3)), shift_every=2),
+    "r152": Backbone(partial(ResNet, Bottleneck, (3, 8, 36, 3)), shift_every=2),
     "mobilenet_v2": Backbone(MobileNetV2, ssa_slot="after_projection"),
     # For the demo and for experiments on a laptop: three bottlenecks of width 16.
-    "tiny": Backbone(lambda **o: ResNet(Bottleneck, (1, 1, 1), width=16, **o), size_px=48),
+    "tiny": Backbone(partial(ResNet, Bottleneck, (1, 1, 1), width=16), size_px=48),
 }
 
 
@@ -133,17 +135,15 @@ def build(
         make, options = LAYERS[spec.layer], layer_options or {}
         where = spec.places
         if places:
-            where = _call(lambda **changes: replace(where, **changes), places, "places")
-        place(backbone, lambda channels: _call(lambda **o: make(channels, **o), options, f"layer {spec.layer}"), where)
+            where = _call(Places, {**asdict(where), **places}, "places")
+        place(backbone, lambda channels: _call(partial(make, channels), options, f"layer {spec.layer}"), where)
     return Classifier(backbone, num_classes, dropout=dropout)
 
 
 def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
     """Call ``make(**options)``; an option that it does not take is a mistake of the user, and named."""
-    try:
-        return make(**options)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        word = str(error).rsplit("'", 2)[-2]
-        raise UsageError(f"{what} has no option {word!r}") from error
+    known = list(inspect.signature(make).parameters)
+    for word in options:
+        if word not in known:
+            raise UsageError(f"{what}: " + (unknown("option", word, known) if known else f"takes none; got {word!r}"))
+    return make(**options)

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ssan.errors import UsageError
+
 Stride = Literal["conv2", "conv1"]
 
 
@@ -127,6 +129,8 @@ class ResNet(nn.Module):
         stride_in: Stride = "conv2",
     ) -> None:
         super().__init__()
+        if stride_in not in ("conv1", "conv2"):
+            raise UsageError(f"resnet: stride_in is {stride_in!r}; it must be 'conv1' or 'conv2'")
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)

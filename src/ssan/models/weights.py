@@ -3,6 +3,7 @@
 import pickle
 import struct
 import urllib.error
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +27,8 @@ IMAGENET_FILES = {
     "mobilenet_v2": "mobilenet_v2-b0353104.pth",
 }
 
-# What reading a damaged file, or one of another kind, has been seen to raise: torch's restricted unpickler runs into the
-# bytes unguarded, and a page of text ends in an IndexError.
+# What reading a damaged file, or one of another kind, has been seen to raise: torch's restricted unpickler runs into
+# the bytes unguarded, and a page of text ends in an IndexError.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
     SafetensorError,
@@ -72,7 +73,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # a strange pickle is told about once, by the error below
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"cannot be read as plain tensors ({str(error).splitlines()[0]}); files that need code to be executed are "
@@ -99,10 +102,11 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
     """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
 
     The image classifier is loaded too where it has as many classes. Keys of layers in slots and of another classifier
-    stay missing; nothing else may.
+    stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown
+    keys are reported.
 
     :param source: where the tensors came from, for the message.
-    :raises ModelError: a backbone key is missing or has another shape: the weights are another network's.
+    :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
     """
     renamed = {}
     for name, tensor in state.items():
@@ -123,10 +127,14 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
         if not key.startswith("fc.") and not _in_slot(key) and not key.endswith("num_batches_tracked"):
             shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
             wrong.append(f"{key} ({shapes})")
-    if wrong:
+    # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
+    own_parts = dict(model.backbone.named_children())
+    surplus = [name for name in report.unexpected if name.split(".")[0] in own_parts and not _in_slot(name)]
+    if wrong or surplus:
         raise ModelError(
-            f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit, first {wrong[0]}; "
-            f"{len(report.unexpected)} keys are not known here"
+            f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"
+            + (f", first {wrong[0]}" if wrong else "")
+            + f"; {len(report.unexpected)} keys are not known here"
             + (f", first {report.unexpected[0]}" if report.unexpected else "")
             + ". Give the file of the backbone that the model is built on",
             code="wrong_model",

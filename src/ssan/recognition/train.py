@@ -29,7 +29,7 @@ from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr
-from ssan.video.transforms import Augmentation, flip_pairs
+from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
 
 
 @dataclass(frozen=True)
@@ -81,31 +81,19 @@ def train(
     """
     out = Path(out)
     recipe = complete(recipe)
-    say = _sayer(quiet)
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
         if not samples:
             raise UsageError(f"there are no videos in the split {name!r}", path=data.root)
-    train_samples, val_samples, faults = _checked(train_samples, val_samples, skip_bad, quiet)
-    flips = flip_pairs(train_samples.classes)
-    say(
-        f"{len(train_samples)} videos for training, {len(val_samples)} for validation, "
-        f"{len(train_samples.classes)} classes"
-    )
-    if recipe.flip != "off":
-        names = [f"{train_samples.classes[a]} <-> {train_samples.classes[b]}" for a, b in flips.pairs]
-        say(f"mirroring ({recipe.flip}) exchanges {len(names)} pairs of classes" + "".join(f"\n  {n}" for n in names))
-
     torch.manual_seed(recipe.seed)
     model = build_from(recipe, len(train_samples.classes))
     report = _load_init(model, recipe)
+    train_samples, val_samples, faults = _checked(train_samples, val_samples, skip_bad, quiet)
+
+    flips = flip_pairs(train_samples.classes)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     effective_batch = min(recipe.batch * world, len(train_samples)) * recipe.accumulate
     lr = scaled_lr(recipe.lr, recipe.lr_rule, effective_batch, recipe.lr_reference_batch)
-    say(
-        f"{recipe.model}: learning rate {lr:g} for an effective batch of {effective_batch} "
-        f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})"
-    )
     start = {
         "recipe": recipe.model_dump(),
         "data": {"root": data.root, "format": data.format, "options": data.options},
@@ -121,56 +109,13 @@ def train(
         "device": device,
         "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    if int(os.environ.get("RANK", "0")) == 0:
+    first_process = int(os.environ.get("RANK", "0")) == 0
+    if first_process:
         _open_run(out, recipe, start, faults, resume)
-
-    preprocess = preprocess_of(recipe)
-    augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
-
-    def batches(split: str, rank: int, world: int) -> Batches:
-        if split == "train":
-            plan = BatchPlan(len(train_samples), recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world)
-            clips = TrainingClips(train_samples, preprocess, augment, recipe.seed)
-            return Batches(clips, plan, workers=workers, collate=collate)
-        plan = BatchPlan(len(val_samples), recipe.batch, rank=rank, world=world)
-        return Batches(TestClips(val_samples, preprocess), plan, workers=workers, collate=collate_one_view)
-
-    def keep(module: nn.Module, measures: dict[str, float]) -> None:
-        assert isinstance(module, Classifier)
-        protocol = {
-            "split": "val", "views": 1, "crops": 1, "average": "logits", "num_scored": len(val_samples),
-            "num_frames": preprocess.num_frames, "resize": preprocess.resize, "crop_px": preprocess.crop_px,
-            "top1": measures["val_top1"],
-        }  # fmt: skip
-        save_labeller(out / "model.safetensors", module, train_samples.classes, recipe, protocol)
-
+        if not quiet:
+            _announce(recipe, start)
     outcome = fit(
-        Task(
-            module=model,
-            batches=batches,
-            loss=F.cross_entropy,
-            measure=measure,
-            optimizer=lambda module, rate: make_optimizer(
-                module,
-                recipe.optimizer,
-                lr=rate,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
-                lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
-            ),
-            rate=lambda steps_per_epoch, world: LearningRate(
-                base=lr,
-                schedule=recipe.schedule,
-                steps_per_epoch=steps_per_epoch,
-                epochs=recipe.epochs,
-                warmup_epochs=recipe.warmup_epochs,
-                milestones=recipe.milestones,
-                gamma=recipe.gamma,
-                patience=recipe.patience,
-            ),
-            keep=keep,
-            frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
-        ),
+        _task(out, recipe, model, train_samples, val_samples, flips, lr, workers),
         out,
         epochs=recipe.epochs,
         seed=recipe.seed,
@@ -195,9 +140,73 @@ def train(
         "resumed_from_step": outcome.resumed_from_step,
         "weights": report.as_dict(),
     }
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first_process:
         Journal(out).record("end", **answer)
     return answer
+
+
+def _task(
+    out: Path,
+    recipe: Recipe,
+    model: Classifier,
+    train_samples: Samples,
+    val_samples: Samples,
+    flips: FlipMap,
+    lr: float,
+    workers: int,
+) -> Task:
+    """What the recipe asks for, in the terms of ``training.fit``."""
+    preprocess = preprocess_of(recipe)
+    augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
+
+    def batches(split: str, rank: int, world: int) -> Batches:
+        if split == "train":
+            plan = BatchPlan(len(train_samples), recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world)
+            clips = TrainingClips(train_samples, preprocess, augment, recipe.seed)
+            return Batches(clips, plan, workers=workers, collate=collate)
+        plan = BatchPlan(len(val_samples), recipe.batch, rank=rank, world=world)
+        return Batches(TestClips(val_samples, preprocess), plan, workers=workers, collate=collate_one_view)
+
+    def optimizer(module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return make_optimizer(
+            module,
+            recipe.optimizer,
+            lr=rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
+        )
+
+    def rate(steps_per_epoch: int, world: int) -> LearningRate:
+        return LearningRate(
+            base=lr,
+            schedule=recipe.schedule,
+            steps_per_epoch=steps_per_epoch,
+            epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            milestones=recipe.milestones,
+            gamma=recipe.gamma,
+            patience=recipe.patience,
+        )
+
+    def keep(module: nn.Module, measures: dict[str, float]) -> None:
+        assert isinstance(module, Classifier)
+        protocol = {
+            "split": "val", "num_scored": len(val_samples), "top1": measures["val_top1"],
+            "views": 1, "crops": 1, "average": "logits", **preprocess.as_dict(),
+        }  # fmt: skip
+        save_labeller(out / "model.safetensors", module, train_samples.classes, recipe, protocol)
+
+    return Task(
+        module=model,
+        batches=batches,
+        loss=F.cross_entropy,
+        measure=measure,
+        optimizer=optimizer,
+        rate=rate,
+        keep=keep,
+        frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
+    )
 
 
 def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -291,9 +300,16 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return changed
 
 
-def _sayer(quiet: bool) -> Any:
-    def say(text: str) -> None:
-        if not quiet and int(os.environ.get("RANK", "0")) == 0:
-            print(text, file=sys.stderr, flush=True)
-
-    return say
+def _announce(recipe: Recipe, start: Mapping[str, Any]) -> None:
+    """Say on standard error what is about to be trained on, which classes mirroring exchanges, and at which rate."""
+    classes, pairs = start["classes"], start["flip_pairs"]
+    lines = [
+        f"{start['num_train']} videos for training, {start['num_val']} for validation, {start['num_skipped']} left "
+        f"out, {len(classes)} classes",
+        f"{recipe.model}: learning rate {start['lr']:g} for an effective batch of {start['effective_batch']} "
+        f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})",
+    ]
+    if recipe.flip != "off":
+        lines.append(f"mirroring ({recipe.flip}); pairs of classes that it exchanges: {len(pairs)}")
+        lines += [f"  {classes[a]} <-> {classes[b]}" for a, b in pairs]
+    print("\n".join(lines), file=sys.stderr, flush=True)

@@ -155,6 +155,7 @@ class Fit(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.rate is not None
         checkpoint["rate"] = self.rate.state_dict()
+        assert self.trainer.train_dataloader is not None
         checkpoint["position"] = self.trainer.train_dataloader.state_dict()
         checkpoint["train_sum"] = [self._train_sum, self._train_items]
 

@@ -1,0 +1,189 @@
+"""Batches are a function of seed, epoch, position and process, and a run goes on where it stopped."""
+
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from ssan.errors import UsageError
+from ssan.training.batches import Batches, BatchPlan, Draw
+
+SIZES = [(7, 3), (12, 4), (13, 4), (1, 5), (64, 64), (65, 64), (101, 8), (9, 1)]
+
+
+def _plan(
+    num_items: int, batch: int, *, epoch: int = 0, shuffle: bool = True, seed: int = 0, **where: int
+) -> BatchPlan:
+    plan = BatchPlan(num_items, batch, seed=seed, shuffle=shuffle, **where)
+    plan.epoch = epoch
+    return plan
+
+
+def _items(plan: BatchPlan) -> list[list[int]]:
+    return [[draw.item for draw in batch] for batch in plan]
+
+
+@pytest.mark.parametrize(("num_items", "batch"), SIZES)
+def test_every_epoch_has_every_item_once(num_items: int, batch: int) -> None:
+    for epoch in range(3):
+        items = list(chain(*_items(_plan(num_items, batch, epoch=epoch))))
+        assert sorted(items) == list(range(num_items))
+
+
+@pytest.mark.parametrize(("num_items", "batch"), SIZES)
+def test_no_batch_is_a_small_rest(num_items: int, batch: int) -> None:
+    plan = _plan(num_items, batch)
+    sizes = [len(items) for items in _items(plan)]
+    assert len(sizes) == len(plan) == -(-num_items // batch)
+    assert max(sizes) <= batch
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_an_epoch_is_drawn_from_seed_and_epoch_alone() -> None:
+    torch.manual_seed(1)
+    once = _items(_plan(50, 8, epoch=3, seed=5))
+    torch.manual_seed(2)
+    later = _plan(50, 8, seed=5)
+    for _ in range(2):
+        list(later)  # whatever was drawn before
+    later.epoch = 3
+    assert _items(later) == once
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = [_items(_plan(50, 8, epoch=epoch, seed=seed)) for epoch in range(3) for seed in range(3)]
+    assert all(a != b for place, a in enumerate(orders) for b in orders[:place])
+
+
+def test_the_draw_says_the_epoch() -> None:
+    assert {draw.epoch for batch in _plan(5, 2, epoch=4) for draw in batch} == {4}
+
+
+def test_validation_is_in_the_order_of_the_list() -> None:
+    assert _items(_plan(7, 3, shuffle=False, epoch=2)) == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(("num_items", "batch"), [(24, 4), (101, 8), (10, 1), (9, 2), (64, 3)])
+def test_two_processes_together_have_the_batches_of_one(num_items: int, batch: int) -> None:
+    alone = _items(_plan(num_items, 2 * batch, epoch=1))
+    pair = [_items(_plan(num_items, batch, epoch=1, rank=rank, world=2)) for rank in range(2)]
+    assert len(pair[0]) == len(pair[1]) == len(alone)
+    for whole, first, second in zip(alone, *pair, strict=True):
+        assert len(first) == len(second)
+        together = [item for both in zip(first, second, strict=True) for item in both]
+        assert together == whole[: len(whole) - len(whole) % 2]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize(("num_items", "batch"), [(24, 4), (101, 8), (11, 1), (5, 1), (4, 9), (7, 2)])
+def test_validation_has_every_item_once_over_all_processes(num_items: int, batch: int, world: int) -> None:
+    plans = [_plan(num_items, batch, shuffle=False, rank=rank, world=world) for rank in range(world)]
+    items = list(chain(*chain(*(_items(plan) for plan in plans))))
+    assert sorted(items) == list(range(num_items))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_no_process_ever_gets_an_empty_batch(world: int, shuffle: bool) -> None:
+    for num_items in range(world, 40):
+        for batch in (1, 2, 3):
+            for rank in range(world):
+                plan = _plan(num_items, batch, shuffle=shuffle, rank=rank, world=world)
+                sizes = [len(items) for items in _items(plan)]
+                assert len(sizes) == len(plan)
+                assert min(sizes) >= 1
+                assert max(sizes) <= (batch if shuffle else max(batch, 2))
+
+
+def test_training_leaves_out_fewer_items_of_a_batch_than_there_are_processes() -> None:
+    for num_items in range(3, 40):
+        items = [list(chain(*_items(_plan(num_items, 2, rank=rank, world=3)))) for rank in range(3)]
+        assert len({len(own) for own in items}) == 1
+        together = list(chain(*items))
+        assert len(set(together)) == len(together) >= num_items - 2 * len(_plan(num_items, 2, world=3))
+
+
+def test_more_processes_than_videos_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"3 videos cannot be shared among 4 processes; use fewer"):
+        BatchPlan(3, 8, world=4)
+
+
+# ---------------------------------------------------------------------------------------------------- the loader
+
+
+class _Echo(Dataset[tuple[int, int]]):
+    """Gives back what it was asked for."""
+
+    def __getitem__(self, draw: Draw) -> tuple[int, int]:
+        return tuple(draw)
+
+
+def _as_list(items: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return items
+
+
+def _quietly(batches: Batches) -> Iterator[list[tuple[int, int]]]:
+    """An epoch of a loader; newer interpreters warn of every fork from a process with threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        yield from batches
+
+
+def _batches(workers: int = 0) -> Batches:
+    return Batches(_Echo(), BatchPlan(23, 4, seed=3, shuffle=True), workers=workers, collate=_as_list)
+
+
+@functools.cache
+def _three_epochs() -> tuple[tuple[tuple[int, int], ...], ...]:
+    batches = _batches()
+    return tuple(tuple(batch) for _ in range(3) for batch in batches)
+
+
+def test_epochs_follow_one_another_by_themselves() -> None:
+    assert Counter(epoch for batch in _three_epochs() for epoch, _ in batch) == {0: 23, 1: 23, 2: 23}
+    assert [len(batch) for batch in _three_epochs()[:6]] == [4, 4, 4, 4, 4, 3]
+
+
+def test_the_position_counts_batches_handed_out_and_not_those_prepared_ahead() -> None:
+    batches = _batches(workers=1)
+    for number, _ in enumerate(_quietly(batches), start=1):
+        assert batches.state_dict() == {"epoch": 0, "position": number}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("position", [0, 2, 6])
+def test_resuming_yields_exactly_the_batches_that_remain_and_then_the_next_epoch(workers: int, position: int) -> None:
+    before = _batches()
+    for number, _ in enumerate(before, start=1):
+        if number == position:
+            break
+    state = before.state_dict() if position else {"epoch": 0, "position": 0}
+    assert state["position"] == position
+
+    after = _batches(workers)
+    after.load_state_dict(state)
+    seen = [tuple(batch) for _ in range(2) for batch in _quietly(after)]
+    # At the end of an epoch the two epochs are the next two.
+    wanted = _three_epochs()[position : 18 if position == 6 else 12]
+    assert seen == list(wanted)
+
+
+def test_an_epoch_left_early_goes_on_where_it_was_left() -> None:
+    batches = _batches(workers=1)
+    seen = []
+    for batch in _quietly(batches):
+        seen.append(tuple(batch))
+        if len(seen) == 2:
+            break
+    seen += [tuple(batch) for batch in _quietly(batches)]
+    assert seen == list(_three_epochs()[:6])
+
+
+def test_one_worker_gives_what_none_gives() -> None:
+    batches = _batches(workers=1)
+    assert [tuple(batch) for _ in range(3) for batch in _quietly(batches)] == list(_three_epochs())

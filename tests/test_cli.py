@@ -1,0 +1,328 @@
+"""The command line as other programs see it: exit status, one line for a mistake, JSON with the promised fields."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssan.cli.main import status
+from ssan.errors import CODES
+
+SETTINGS = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=1", "crop=center", "flip=off"]
+
+
+class Answer:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def ssan(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process, as the entry point does."""
+
+    def run(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = status([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return Answer(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    arguments = [
+        "train",
+        "--model",
+        "ssan_tiny",
+        "--data",
+        str(order_set),
+        "--out",
+        str(out),
+        "--quiet",
+        "--workers",
+        "0",
+    ]
+    assert status([*arguments, *SETTINGS]) == 0
+    return out
+
+
+def all_numbers_are_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(all_numbers_are_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(all_numbers_are_finite, value))
+    return not isinstance(value, float) or np.isfinite(value)
+
+
+def test_help_names_every_command(ssan: Any) -> None:
+    answer = ssan("--help")
+    assert answer.code == 0
+    for verb in ("demo", "train", "eval", "predict", "models", "recipes", "data"):
+        assert verb in answer.out
+    assert ssan().out == answer.out
+
+
+def test_help_of_every_command_works(ssan: Any) -> None:
+    for verb in (["demo"], ["train"], ["eval"], ["predict"], ["models"], ["recipes", "show"], ["data", "synth"]):
+        assert ssan(*verb, "--help").code == 0
+
+
+def test_train_answers_as_promised(ssan: Any, order_set: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    answer = ssan(
+        "train", "--model", "tsn_tiny", "--data", order_set, "--out", out, "--json", "--workers", 0, *SETTINGS
+    )
+    assert answer.code == 0
+    assert answer.json["schema"] == 1
+    assert {
+        "model", "num_train", "num_val", "num_skipped", "epochs", "steps", "best_epoch", "val_top1", "train_seconds",
+        "resumed_from_step", "weights",
+    } <= set(answer.json)  # fmt: skip
+    assert set(answer.json["weights"]) >= {"matched", "missing", "unexpected"}
+    assert all_numbers_are_finite(answer.json)
+    assert "epoch 1/1" in answer.err
+
+
+def test_train_with_a_skipped_video_finishes_with_status_1(ssan: Any, order_set: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(order_set, data)
+    next((data / "20bn-something-something-v2").iterdir()).write_text("not a video")
+    common = ["--model", "tsn_tiny", "--data", data, "--json", "--quiet", "--workers", 0]
+    refused = ssan("train", *common, "--out", tmp_path / "a", *SETTINGS)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.count("\n") == 1
+    skipped = ssan("train", *common, "--out", tmp_path / "b", "--skip-bad", *SETTINGS)
+    assert skipped.code == 1
+    assert skipped.json["num_skipped"] == 1
+
+
+def test_eval_answers_as_promised(ssan: Any, order_set: Path, trained: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.npz"
+    answer = ssan(
+        "eval", trained, "--data", order_set, "--split", "test", "--probe", "--views", 2, "--scores", scores, "--json",
+        "--workers", 0,
+    )  # fmt: skip
+    assert answer.code == 0
+    got = answer.json
+    assert set(got) >= {
+        "schema", "num_scored", "num_missing", "num_failed", "top1", "top5", "mean_class_accuracy", "interval95",
+        "protocol", "probe", "per_class",
+    }  # fmt: skip
+    assert set(got["protocol"]) >= {"num_frames", "views", "crops", "resize", "crop_px", "average"}
+    assert set(got["probe"]) == {"reversed_top1", "shuffled_top1", "reversed_same_prediction"}
+    assert (got["num_scored"], got["num_missing"], got["num_failed"]) == (6, 0, 0)
+    assert got["interval95"][0] <= got["top1"] <= got["interval95"][1]
+    assert got["top5"] == 1.0
+    assert sum(row["num"] for row in got["per_class"]) == 6
+    with np.load(scores) as file:
+        assert set(file) == {"ids", "scores", "labels", "class_names", "protocol"}
+        assert file["scores"].shape == (6, 4)
+        assert (file["scores"].argmax(axis=1) == file["labels"]).mean() == got["top1"]
+        assert json.loads(str(file["protocol"]))["views"] == 2
+
+
+def test_eval_counts_missing_and_broken_videos_beside_the_accuracy(
+    ssan: Any, order_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(order_set, data)
+    ids = [entry["id"] for entry in json.loads((data / "something-something-v2-test.json").read_text())]
+    videos = data / "20bn-something-something-v2"
+    (videos / f"{ids[0]}.webm").unlink()
+    (videos / f"{ids[1]}.webm").write_bytes(b"\x00" * 2000)
+    answer = ssan("eval", trained, "--data", data, "--split", "test", "--json", "--workers", 0)
+    assert answer.code == 1
+    assert (answer.json["num_scored"], answer.json["num_missing"], answer.json["num_failed"]) == (4, 1, 1)
+    (failed,) = answer.json["failed"]
+    assert set(failed) == {"path", "code", "message", "line"}
+    assert failed["code"] == "not_video"
+
+
+def test_eval_of_a_model_for_other_classes_is_refused(ssan: Any, trained: Path, tmp_path: Path) -> None:
+    for label in ("jump", "run"):
+        (tmp_path / "data" / "val" / label).mkdir(parents=True)
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
+    answer = ssan("eval", trained, "--data", tmp_path / "data", "--json")
+    assert answer.code == 2
+    assert "classes" in answer.err
+
+
+def test_predict_prints_one_object_a_line_in_the_order_asked(
+    ssan: Any, order_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    videos = sorted((order_set / "20bn-something-something-v2").iterdir())[:3]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"")
+    paths = [videos[2], broken, videos[0], tmp_path / "absent.mp4"]
+    answer = ssan("predict", trained, *paths, "--top", 2, "--json")
+    assert answer.code == 1
+    assert [line["path"] for line in answer.lines] == [str(path) for path in paths]
+    first, second, third, fourth = answer.lines
+    assert (first["ok"], second["ok"], third["ok"], fourth["ok"]) == (True, False, True, False)
+    assert set(first) >= {"path", "ok", "num_frames", "duration_seconds", "top"}
+    assert len(first["top"]) == 2
+    assert set(first["top"][0]) == {"label", "index", "score"}
+    assert first["top"][0]["score"] >= first["top"][1]["score"]
+    assert first["duration_seconds"] == pytest.approx(first["num_frames"] / 12, abs=0.02)
+    assert (second["error"]["code"], fourth["error"]["code"]) == ("empty", "missing")
+    assert set(second["error"]) == {"path", "code", "message", "line"}
+    assert second["error"]["code"] in CODES
+
+
+def test_scores_of_all_labels_are_shares_that_sum_to_one(ssan: Any, order_set: Path, trained: Path) -> None:
+    video = next((order_set / "20bn-something-something-v2").iterdir())
+    answer = ssan("predict", trained, video, "--top", 99, "--json")
+    assert sum(best["score"] for best in answer.lines[0]["top"]) == pytest.approx(1)
+
+
+def test_predict_takes_a_folder_of_pictures_as_one_video_and_walks_any_other(
+    ssan: Any, order_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    import simplejpeg
+
+    frames = tmp_path / "all" / "b_frames"
+    frames.mkdir(parents=True)
+    for number in range(5):
+        picture = np.full((40, 40, 3), 40 * number, np.uint8)
+        (frames / f"{number:05d}.jpg").write_bytes(simplejpeg.encode_jpeg(picture))
+    video = next((order_set / "20bn-something-something-v2").iterdir())
+    shutil.copy(video, tmp_path / "all" / "a.webm")
+    (tmp_path / "all" / "notes.txt").write_text("not looked at")
+    answer = ssan("predict", trained, tmp_path / "all", "--json")
+    assert [Path(line["path"]).name for line in answer.lines] == ["a.webm", "b_frames"]
+    assert answer.lines[1]["num_frames"] == 5
+    assert ssan("predict", trained, frames, "--json").lines[0]["num_frames"] == 5
+    (tmp_path / "nothing").mkdir()
+    empty = ssan("predict", trained, tmp_path / "nothing", "--json")
+    assert (empty.code, empty.lines[0]["error"]["code"]) == (1, "empty")
+
+
+def test_models_answers_as_promised(ssan: Any) -> None:
+    rows = ssan("models", "--json").json["models"]
+    named = {row["name"]: row for row in rows}
+    assert set(named) >= {
+        f"{family}_{backbone}"
+        for family in ("tsn", "tsm", "ssan")
+        for backbone in ("r18", "r34", "r50", "r101", "mobilenet_v2", "tiny")
+    }
+    for row in rows:
+        assert set(row) >= {
+            "name", "family", "backbone", "layer", "places", "params", "macs", "num_frames", "size_px", "knows_order",
+        }  # fmt: skip
+    assert named["tsn_r50"]["macs"] < named["ssan_r50"]["macs"]
+    assert named["tsn_r50"]["knows_order"] is False
+
+
+def test_recipes_are_listed_shown_and_copied(ssan: Any, tmp_path: Path) -> None:
+    names = [row["name"] for row in ssan("recipes", "list", "--json").json["recipes"]]
+    assert "demo/ssan_tiny" in names
+    shown = ssan("recipes", "show", "demo/ssan_tiny").out
+    assert ssan("recipes", "copy", "demo/ssan_tiny", tmp_path).code == 0
+    assert (tmp_path / "ssan_tiny.yaml").read_text() == shown
+    again = ssan("recipes", "copy", "demo/ssan_tiny", tmp_path)
+    assert again.code == 2
+    unknown = ssan("recipes", "show", "demo/ssan_tinny")
+    assert unknown.code == 2
+    assert "Did you mean 'demo/ssan_tiny'" in unknown.err
+
+
+def test_synth_renders_what_list_then_lists(ssan: Any, tmp_path: Path) -> None:
+    out = tmp_path / "clips"
+    made = ssan("data", "synth", out, "--task", "relation", "--videos", 20, "--seed", 3, "--size-px", 32, "--json")
+    assert made.code == 0
+    assert made.json["num_videos"] == 20
+    listed = ssan("data", "list", "--data", out, "--split", "all", "--json")
+    assert listed.code == 0
+    assert len(listed.lines) == 20
+    for line in listed.lines:
+        assert set(line) == {
+            "id", "path", "label", "label_index", "start_seconds", "end_seconds", "num_frames", "caption", "exists",
+        }  # fmt: skip
+        assert isinstance(line["id"], str)
+        assert line["exists"] is True
+        assert Path(line["path"]).is_file()
+
+
+MISTAKES = [
+    (["trian"], "trian"),
+    (["train", "--model", "ssan_tiny"], "--data"),
+    (["train", "--model", "ssan_tny", "--data", "{data}", "--out", "{out}"], "Did you mean 'ssan_tiny'"),
+    (["train", "--data", "{data}", "--out", "{out}"], "--model NAME or --recipe FILE"),
+    (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epoch=3"], "Did you mean 'epochs'"),
+    (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epochs=three"], "epochs"),
+    (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epochs"], "key=value"),
+    (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "layer.chanels=3"], "chanels"),
+    (["train", "--model", "tsn_tiny", "--data", "{data}", "--out", "{out}", "layer.e=3"], "no layer"),
+    (["train", "--model", "tsn_tiny", "--data", "{data}", "--out", "{out}", "--init", "absent.pth"], "absent.pth"),
+    (["train", "--model", "tsn_tiny", "--data", "absent", "--out", "{out}"], "absent"),
+    (["train", "--recipe", "absent.yaml", "--data", "{data}", "--out", "{out}"], "absent.yaml"),
+    (["eval", "absent.safetensors", "--data", "{data}"], "absent.safetensors"),
+    (["eval", "{run}", "--data", "{data}", "--crops", "4"], "expected 1, 3 or 10"),
+    (["eval", "{run}", "--data", "{data}", "--split", "tset"], "Did you mean 'test'"),
+    (["eval", "{run}", "--data", "{data}", "--scores", "{out}.csv"], ".npz"),
+    (["eval", "{run}", "--data", "{data}", "--device", "cuda"], "cuda"),
+    (["predict", "{data}/something-something-v2-labels.json", "x.mp4"], "not a model file"),
+    (["data", "list", "--data", "{data}", "--format", "sthv3"], "Did you mean 'sthv2'"),
+    (["data", "list", "--data", "{data}", "--reader", "colour=red"], "colour"),
+    (["data", "synth", "{out}", "--task", "ordr", "--videos", "9"], "Did you mean 'order'"),
+    (["data", "synth", "{out}", "--task", "order", "--videos", "0"], "videos"),
+    (["data"], "command"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES, ids=lambda value: " ".join(value)[:60])
+def test_a_mistake_prints_one_line_that_names_it_and_exits_with_2(
+    arguments: list[str], expected: str, ssan: Any, order_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    filled = [a.format(data=order_set, out=tmp_path / "out", run=trained) for a in arguments]
+    if "cuda" in filled:
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a CUDA device here, so asking for one is no mistake")
+    answer = ssan(*filled)
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.count("\n") == 1, answer.err
+    assert expected.lower() in answer.err.lower()
+
+
+def test_a_mistake_in_a_recipe_names_file_line_and_the_nearest_key(ssan: Any, order_set: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("model: ssan_tiny\n# a comment\nepochs: 3\nlearning: 0.1\nbatchs: 4\n")
+    answer = ssan("train", "--recipe", recipe, "--data", order_set, "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert f"{recipe} line 4: unknown key 'learning'" in answer.err
+    recipe.write_text("model: ssan_tiny\nbatchs: 4\n")
+    answer = ssan("train", "--recipe", recipe, "--data", order_set, "--out", tmp_path / "out")
+    assert "line 2: unknown key 'batchs'. Did you mean 'batch'?" in answer.err
+
+
+def test_the_installed_command_is_this_one() -> None:
+    run = subprocess.run([sys.executable, "-m", "ssan", "trian"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("ssan: ")
+
+
+def test_a_reader_that_goes_away_is_no_error(order_set: Path) -> None:
+    """`ssan data list ... | head -1` ends quietly."""
+    command = f"{sys.executable} -m ssan data list --data '{order_set}' --json | head -n 1"
+    run = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert json.loads(run.stdout)["id"]
+    assert run.stderr == ""

@@ -1,0 +1,141 @@
+"""Parameters and multiply-adds, against sums done by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssan.insight.cost import catalogue_rows, multiply_adds, num_parameters
+from ssan.layers import SeparableSelfAttention
+from ssan.models.catalogue import build
+from ssan.models.classifier import Classifier
+
+
+class OneConvolution(nn.Module):
+    """3 to 2 channels, 3x3, 54 weights, then SSA; features are means over positions."""
+
+    num_features = 2
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1, bias=False)
+        self.ssa = SeparableSelfAttention(2, **options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.ssa(y).mean(dim=(-2, -1))
+
+
+CONVOLUTION = 2 * 16 * 54  # 2 frames of 4x4 positions
+LINEAR = 2 * 2 * 3  # 2 features to 3 classes, in each of 2 frames
+EMBEDDINGS = 4 * 2 * 16 * 2 * 2  # theta, phi, g and W_z: 2 frames, 16 positions, 2 by 2 weights
+POSITIONS = 2 * 2 * 16 * 16 * 2  # theta phi^T and M_P g: 2 frames, 16 by 16 pairs, 2 channels
+CHANNELS = 2 * 2 * 2 * 2 * 16  # theta^T phi and g M_C^T: 2 frames, 2 by 2 pairs, 16 positions
+TIME_CONVOLUTION = 2 * 16 * 3 * 2 * 4  # 2 frames, 16 positions, 3 taps, 2 channels to theta_T and phi_T
+FRAMES = 2 * 2 * 2 * 16 * 2  # theta_T phi_T^T and M_T g_T: 2 by 2 pairs, 16 positions of 2 channels
+WHOLE = CONVOLUTION + LINEAR + EMBEDDINGS + POSITIONS + CHANNELS + TIME_CONVOLUTION + FRAMES
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, WHOLE),
+        ({"position_branch": False}, WHOLE - POSITIONS),
+        ({"channel_branch": False}, WHOLE - CHANNELS),
+        ({"pool_keys": True}, WHOLE - POSITIONS + POSITIONS // 4),
+        ({"temporal_kernel": 1}, WHOLE - TIME_CONVOLUTION * 2 // 3),
+        ({"shared_value": False}, WHOLE + EMBEDDINGS // 4),
+    ],
+)
+def test_multiply_adds_are_those_counted_by_hand(options: dict[str, Any], expected: int) -> None:
+    assert WHOLE == 5580
+    assert multiply_adds(Classifier(OneConvolution(**options), 3), 2, 4) == expected
+
+
+def test_a_model_counts_alike_wherever_it_is_and_stays_as_it_was() -> None:
+    """The CPU's attention kernel is one that torch's counter does not know; it would leave the attention out."""
+    model = build("ssan_tiny", 5).train()
+    model.backbone.bn1.eval()  # frozen, as in fine-tuning
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.device("meta"):
+        expected = multiply_adds(build("ssan_tiny", 5), 4, 48)
+    assert multiply_adds(model, 4, 48) == expected
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    assert model.training
+    assert not model.backbone.bn1.training
+
+
+@pytest.mark.parametrize(("stride_in", "giga"), [("conv2", 99.3), ("conv1", 74.9)])
+def test_attention_in_res2_and_res3_costs_what_its_formula_says(stride_in: str, giga: float) -> None:
+    """A block of c channels on p positions and 8 frames: 12 c^2 p a frame for the 1x1 and 3x1x1 convolutions and the
+    channel branch, 2 p^2 c a frame for the position branch, 2 * 8^2 p c for the temporal attention.
+    """
+
+    def block(c: int, p: int) -> int:
+        return 8 * (12 * c * c * p + 2 * p * p * c) + 2 * 64 * p * c
+
+    first = 56 * 56 if stride_in == "conv2" else 28 * 28
+    attention = 3 * block(64, 56 * 56) + block(128, first) + 3 * block(128, 28 * 28)
+    totals = []
+    for name in ("tsn_r50", "ssan_r50"):
+        with torch.device("meta"):
+            model = build(name, 174, backbone_options={"stride_in": stride_in})
+        totals.append(multiply_adds(model, 8, 224))
+    assert totals[1] - totals[0] == attention
+    assert round(totals[1] / 1e9, 1) == giga
+
+
+def test_parameters_are_weights_and_not_statistics() -> None:
+    """3 to 2 channels 3x3, BatchNorm's weight and bias of 2 channels, 2 features and a bias to 5 classes."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, bias=False), nn.BatchNorm2d(2), nn.Linear(2, 5))
+    assert num_parameters(model) == 54 + 4 + 15
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    listed = catalogue_rows()
+    assert len({row["name"] for row in listed}) == len(listed)
+    return {row["name"]: row for row in listed}
+
+
+def test_the_catalogue_lists_every_family_on_every_backbone(rows: dict[str, dict[str, Any]]) -> None:
+    backbones = ("r18", "r34", "r50", "r101", "mobilenet_v2", "tiny")
+    assert {f"{family}_{backbone}" for family in ("tsn", "tsm", "ssan") for backbone in backbones} <= set(rows)
+
+
+def test_a_row_has_the_fields_of_the_contract(rows: dict[str, dict[str, Any]]) -> None:
+    for row in rows.values():
+        assert set(row) == {
+            "name", "family", "backbone", "layer", "places", "params", "macs", "num_frames", "size_px",
+            "num_classes", "knows_order",
+        }  # fmt: skip
+        assert row["name"] == f"{row['family']}_{row['backbone']}"
+        assert type(row["params"]) is type(row["macs"]) is int
+        assert (row["places"] is None) == (row["layer"] is None) == (row["family"] == "tsn")
+    assert rows["ssan_r50"]["places"] == {"stages": ["res2", "res3"], "slot": "after_conv1", "every": 1}
+    assert rows["ssan_r50"]["layer"] == "ssa"
+    assert rows["tsm_r101"]["places"] == {
+        "stages": ["res2", "res3", "res4", "res5"], "slot": "before_conv1", "every": 2,
+    }  # fmt: skip
+    assert rows["tsm_r101"]["layer"] == "temporal_shift"
+
+
+def test_a_row_counts_eight_frames_of_the_backbones_size_and_174_classes(rows: dict[str, dict[str, Any]]) -> None:
+    assert {row["num_frames"] for row in rows.values()} == {8}
+    assert {row["num_classes"] for row in rows.values()} == {174}
+    assert {name: row["size_px"] for name, row in rows.items() if row["size_px"] != 224} == {
+        "tsn_tiny": 48, "tsm_tiny": 48, "ssan_tiny": 48,
+    }  # fmt: skip
+    # 23,508,032 is ResNet-50 without its classifier of images.
+    assert rows["tsn_r50"]["params"] == 23_508_032 + 2049 * 174
+    assert round(rows["tsn_r50"]["macs"] / 1e9, 1) == 32.7
+    assert rows["ssan_tiny"]["macs"] == multiply_adds(build("ssan_tiny", 174), 8, 48)
+
+
+def test_a_shift_is_free_and_attention_is_not(rows: dict[str, dict[str, Any]]) -> None:
+    for backbone in {row["backbone"] for row in rows.values()}:
+        tsn, tsm, ssan = (rows[f"{family}_{backbone}"] for family in ("tsn", "tsm", "ssan"))
+        for field in ("params", "macs"):
+            assert tsn[field] == tsm[field] < ssan[field]

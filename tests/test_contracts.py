@@ -54,8 +54,9 @@ def video(seed: int = 1, b: int = 2, t: int = 3, c: int = C, h: int = 2, w: int 
     return torch.randn(b, t, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def clips(seed: int = 1, b: int = 1, t: int = 3, size_px: int = 32) -> Tensor:
-    return video(seed, b, t, 3, size_px, size_px)
+def clips(seed: int = 1, b: int = 1, t: int = 3) -> Tensor:
+    """So small that ResNet-152 passes all checks in seconds; attention still has 16 positions in Res2."""
+    return video(seed, b, t, 3, 16, 16)
 
 
 # The promises. Each check takes what is promised about and raises AssertionError where the promise is broken.
@@ -69,21 +70,22 @@ def check_keeps_the_shape(layer: nn.Module) -> None:
 def check_takes_any_number_of_frames(module: nn.Module, make: Callable[..., Tensor]) -> None:
     """One instance takes many, few, one; and answers the first clip as before."""
     with torch.no_grad():
-        first = module(make(t=3))
-        for t in (5, 1):
+        first = module(make(t=2))
+        for t in (3, 1):
             out = module(make(t=t))
             assert out.isfinite().all()
-            # A model has no axis of frames in its scores.
-            assert out.dim() == 2 or out.shape[1] == t
-        assert torch.equal(module(make(t=3)), first)
+            assert out.shape == ((1, K) if out.dim() == 2 else (first.shape[0], t, *first.shape[2:]))
+        assert torch.equal(module(make(t=2)), first)
 
 
 def check_batch_entries_never_mix(module: nn.Module, batch: Tensor) -> None:
+    """The last entry, which has neighbours on one side alone, is as without them; and so is the first."""
     with torch.no_grad():
         together = module(batch)
-        for i in range(len(batch)):
-            alone = module(batch[i : i + 1])
-            assert (together[i : i + 1] - alone).abs().max() <= 1e-10 * (1 + alone.abs().max())
+        assert len(together) == len(batch)
+        for i in (0, -1):
+            alone = module(batch[i].unsqueeze(0))[0]
+            assert (together[i] - alone).abs().max() <= 1e-10 * (1 + alone.abs().max())
 
 
 def check_gradient_reaches_everything(module: nn.Module, x: Tensor) -> None:
@@ -211,8 +213,6 @@ def test_a_model_takes_any_number_of_frames(named: Named) -> None:
 
 
 def test_a_model_gives_each_clip_its_own_row_of_scores(named: Named) -> None:
-    with torch.no_grad():
-        assert named.model(clips(b=2, t=1)).shape == (2, K)
     check_batch_entries_never_mix(named.model, clips(b=2, t=2))
 
 
@@ -229,7 +229,7 @@ def test_in_a_model_gradient_reaches_every_parameter_and_frame(named: Named) -> 
     assert [name for name, parameter in shapes.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].backbone in ("tiny", "r18", "mobilenet_v2")])
+@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].backbone in ("tiny", "mobilenet_v2")])
 def test_a_model_can_be_copied_and_saved(name: str) -> None:
     check_copies_are_whole(randomised(build(name, K).double()), build(name, K).double(), clips())
 
@@ -237,7 +237,7 @@ def test_a_model_can_be_copied_and_saved(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_can_be_exported_and_gives_equal_scores(name: str) -> None:
     model = randomised(build(name, K).double())
-    x = clips(b=2, t=4, size_px=48)
+    x = clips(b=2, t=4)
     program = torch.export.export(model, (x,))
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x), rtol=0, atol=1e-12)
@@ -285,9 +285,9 @@ class VideosFoldedIntoOne(SeparableSelfAttention):
         return super().forward(x.flatten(0, 1).unsqueeze(0)).view_as(x)
 
 
-class BuiltForThreeFrames(SeparableSelfAttention):
+class BuiltForTwoFrames(SeparableSelfAttention):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x[:, :3])
+        return super().forward(x[:, :2])
 
 
 class RemembersTheLastClip(TemporalShift):
@@ -377,7 +377,7 @@ BROKEN_LAYERS = [
     (ResidualForgotten, equals_loops),
     (ThetaAndPhiSwapped, equals_loops),
     (VideosFoldedIntoOne, no_mixing),
-    (BuiltForThreeFrames, frames),
+    (BuiltForTwoFrames, frames),
     (RemembersTheLastClip, frames),
     (ValueDetached, gradient),
     (PositionsTransposed, check_keeps_the_shape),

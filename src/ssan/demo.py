@@ -66,7 +66,10 @@ def run_demo(
     }
     for name, result in scores.items():
         if result.errors or result.missing:
-            raise TrainingError(f"{name}: {len(result.errors) + len(result.missing)} test videos could not be read")
+            raise TrainingError(
+                f"{name}: {len(result.errors) + len(result.missing)} test videos could not be read; "
+                "remove the folder and render again"
+            )
     labels = np.array([sample.label_index for sample in test])
     figures = {name: _figures(scores[name].scores, labels, pairs) for name in MODELS}
     evaluate_seconds = time.monotonic() - started
@@ -171,7 +174,9 @@ def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list
         answers = {name: predict(labeller, sample.path, top=1) for name, labeller in labellers.items()}
         for answer in answers.values():
             if not answer["ok"]:
-                raise TrainingError(f"a rendered video cannot be read: {answer['error']['message']}", path=sample.path)
+                raise TrainingError(
+                    f"a rendered video cannot be read: {answer['error']['message']}; render again", path=sample.path
+                )
         best = {name: answer["top"][0] for name, answer in answers.items()}
         predictions.append(
             {

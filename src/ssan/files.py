@@ -74,15 +74,22 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError):
-        raise UsageError("no such file", code="missing", path=str(path)) from None
+        raise UsageError("no such file; expected JSON", code="missing", path=str(path)) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=str(path)) from None
+        raise UsageError(
+            f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=str(path)
+        ) from None
     except json.JSONDecodeError as error:
         raise UsageError(
-            f"not valid JSON: {error.msg}", code="bad_annotation", path=str(path), line=error.lineno
+            f"not valid JSON: {error.msg}; copy or export the file again",
+            code="bad_annotation",
+            path=str(path),
+            line=error.lineno,
         ) from None
     except (RecursionError, ValueError) as error:  # nested without end, or a number of thousands of digits
-        raise UsageError(f"not usable JSON: {error}", code="bad_annotation", path=str(path)) from None
+        raise UsageError(
+            f"not usable JSON: {error}; copy or export the file again", code="bad_annotation", path=str(path)
+        ) from None
 
 
 def sha256(path: str | Path) -> str:

@@ -91,11 +91,13 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if not path.is_file():
         raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise UsageError(f"larger than {MAX_RECIPE_BYTES:,} bytes: not a recipe", path=str(path))
+        raise UsageError(
+            f"larger than {MAX_RECIPE_BYTES:,} bytes: not a recipe; expected a few dozen lines of YAML", path=str(path)
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"not UTF-8 text (byte {error.start})", path=str(path)) from None
+        raise UsageError(f"not UTF-8 text (byte {error.start}); save the file as UTF-8", path=str(path)) from None
     values, lines = _parse(text, str(path))
     return make_recipe(values, overrides, path=str(path), lines=lines)
 
@@ -142,7 +144,7 @@ def make_recipe(
         else:
             message = f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
         if head in where:
-            raise UsageError(f"in {where[head]!r}: {message}") from None
+            raise UsageError(f"in the override {where[head]!r}: {message}") from None
         raise UsageError(message, path=path, line=lines.get(key, lines.get(head))) from None
 
 
@@ -156,9 +158,11 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"its recipe is not valid JSON: {error.msg}", code="wrong_model", path=path) from None
+        raise UsageError(
+            f"its recipe is not valid JSON: {error.msg}; copy the file again", code="wrong_model", path=path
+        ) from None
     if not isinstance(values, dict):
-        raise UsageError("its recipe is not a mapping", code="wrong_model", path=path)
+        raise UsageError("its recipe is not a mapping; copy the file again", code="wrong_model", path=path)
     return make_recipe(values, path=path)
 
 
@@ -172,26 +176,38 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
             if isinstance(event, yaml.AliasEvent):
                 raise UsageError("aliases are not allowed in a recipe; write the value out", path=path, line=line)
             if depth > MAX_DEPTH:  # reading such a thing takes minutes, and no recipe is one
-                raise UsageError(f"values within values, deeper than {MAX_DEPTH}: no recipe", path=path, line=line)
+                raise UsageError(
+                    f"values within values, deeper than {MAX_DEPTH}; expected a recipe, which is flat",
+                    path=path,
+                    line=line,
+                )
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise UsageError(f"not valid YAML: {error.problem}", path=path, line=line) from None
+        raise UsageError(
+            f"not valid YAML: {error.problem}; expected lines like `epochs: 20`", path=path, line=line
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"not valid YAML: {str(error).splitlines()[0]}", path=path) from None
+        raise UsageError(
+            f"not valid YAML: {str(error).splitlines()[0]}; expected lines like `epochs: 20`", path=path
+        ) from None
     except (LookupError, AttributeError):  # PyYAML's own, for a tag such as !!bool before what is none
-        raise UsageError("not valid YAML: a value is not of the type that its tag says", path=path) from None
+        raise UsageError(
+            "not valid YAML: a value is not of the type that its tag says; leave out the tag", path=path
+        ) from None
     if values is None:
         return {}, {}
     if not isinstance(root, yaml.MappingNode) or not isinstance(values, dict):
-        raise UsageError("a recipe is a mapping of keys to values, such as `epochs: 20`", path=path, line=1)
+        raise UsageError("expected a mapping of keys to values, such as `epochs: 20`", path=path, line=1)
     lines: dict[str, int] = {}
 
     def note(key: str, node: yaml.Node) -> None:
         line = node.start_mark.line + 1
         if key in lines:
-            raise UsageError(f"key {key!r} stands twice (first in line {lines[key]})", path=path, line=line)
+            raise UsageError(
+                f"key {key!r} stands twice (first in line {lines[key]}); leave out one", path=path, line=line
+            )
         lines[key] = line
 
     for key_node, value_node in root.value:
@@ -206,7 +222,7 @@ def _parse_scalar(text: str, override: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError):
-        raise UsageError(f"in {override!r}: {text!r} is not a value") from None
+        raise UsageError(f"in {override!r}: {text!r} is not a value; write it as in YAML, such as epochs=20") from None
     # YAML 1.1 reads 1e-3 as text; people mean the number.
     if isinstance(value, str):
         try:

@@ -80,7 +80,7 @@ def list_data(
             print(f"{sample.id}\t{sample.label}\t{sample.path}{'' if sample.exists else '  (missing)'}")
     missing = sum(not sample.exists for sample in samples)
     if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}", path=data)
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
     if missing and not quiet:
         print(f"ssan: {missing} of {len(samples)} videos are missing", file=sys.stderr)
     return options.DONE

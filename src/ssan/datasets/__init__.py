@@ -26,7 +26,7 @@ def detect(root: str, annotations: str | None = None) -> str:
     if (annotations or root).lower().endswith(".csv"):
         return "csv"
     if not os.path.exists(root):
-        raise UsageError("no such file or folder of data", code="missing", path=root)
+        raise UsageError("no such file or folder; --data names the videos or their list", code="missing", path=root)
     return "sthv2" if find_annotations(annotations or root) else "folder"
 
 

@@ -23,7 +23,7 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
     :raises UsageError: no such folder, no class in it, or no way to tell the split.
     """
     if not os.path.isdir(root):
-        raise UsageError("no such folder of videos", code="missing", path=root)
+        raise UsageError("no such folder; --data names the folder of videos", code="missing", path=root)
     subfolders = _subfolders(root)
     by_split = [name for name in subfolders if name.lower() in SPLIT_FOLDERS]
     if "train" in [SPLIT_FOLDERS[name.lower()] for name in by_split]:
@@ -102,7 +102,8 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
         absent = [path for path in homes if path not in present]
         if absent:
             raise AnnotationError(
-                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {absent[0]}",
+                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {absent[0]}; "
+                "paths must be relative to that folder",
                 code="missing",
                 path=splits,
             )
@@ -211,14 +212,19 @@ def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str
             reader = csv.reader(handle, strict=True)
             table = [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
-        raise UsageError("no such file", code="missing", path=path) from None
+        raise UsageError("no such file; expected a CSV file", code="missing", path=path) from None
     except IsADirectoryError:
         raise UsageError("a folder, where a CSV file was expected", path=path) from None
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=path) from None
+        raise AnnotationError(
+            f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=path
+        ) from None
     except csv.Error as error:
         raise AnnotationError(
-            f"not a CSV file: {error}", code="bad_annotation", path=path, line=reader.line_num
+            f"not a CSV file: {error}; expected values separated by commas",
+            code="bad_annotation",
+            path=path,
+            line=reader.line_num,
         ) from None
     header = [cell.strip() for cell in table[0][1]] if table else []
     absent = [name for name in required if name not in header]

@@ -58,13 +58,17 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
             label = entry["template"].replace("[", "").replace("]", "") if entry["template"] else answers.get(identity)
             if label is not None and label not in index:
                 raise AnnotationError(
-                    f"entry {number} (id {identity}) has the class {label!r}, which is not in {start}labels.json",
+                    f"entry {number} (id {identity}) has the class {label!r}, which is not in {start}labels.json; "
+                    "both files must be of one release",
                     code="unknown_label",
                     path=path,
                 )
             if not identity or os.sep in identity or identity in (".", ".."):
                 raise AnnotationError(
-                    f"entry {number} has the id {identity!r}, which is not a file name", code="path_escape", path=path
+                    f"entry {number} has the id {identity!r}, which is not a file name; expected digits, as in the "
+                    "official lists",
+                    code="path_escape",
+                    path=path,
                 )
             file = present.get(identity)
             samples.append(
@@ -121,7 +125,7 @@ def _read_answers(start: str) -> dict[str, str]:
                     rows = list(csv.reader(handle, delimiter=";"))
             except UnicodeDecodeError as error:
                 raise AnnotationError(
-                    f"not UTF-8 text (byte {error.start})", code="bad_annotation", path=path
+                    f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=path
                 ) from None
             for line, row in enumerate(rows, start=1):
                 if len(row) != 2:

@@ -130,7 +130,10 @@ def build(
     if spec.layer is None or spec.places is None:
         for what, given in [("layer", layer_options), ("places", places)]:
             if given:
-                raise UsageError(f"{name} has no layer between its frames, so {what} cannot be set: {dict(given)}")
+                raise UsageError(
+                    f"{name} has no layer between its frames, so {what} cannot be set: {dict(given)}. "
+                    "Leave it out, or take an ssan_* or tsm_* model"
+                )
     else:
         make, options = LAYERS[spec.layer], layer_options or {}
         where = spec.places

@@ -68,7 +68,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError("no such weights file", code="missing", path=str(path))
+        raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

@@ -142,7 +142,7 @@ def evaluate(
     if samples.classes != labeller.classes:
         raise UsageError(_class_difference(labeller.classes, samples.classes), code="wrong_model", path=samples.source)
     if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}", path=samples.source)
+        raise UsageError(f"there are no videos in the split {split!r}; name another with --split", path=samples.source)
     unlabelled = [sample for sample in samples if sample.label_index is None]
     if unlabelled:
         raise UsageError(
@@ -155,7 +155,7 @@ def evaluate(
         first = f", first: {result.errors[0]}" if result.errors else ""
         raise UsageError(
             f"none of {len(samples)} videos could be scored: {len(result.missing)} missing, {len(result.errors)} "
-            f"failed{first}",
+            f"failed{first}. Look at --data and --videos",
             path=samples.source,
         )
     labels = np.array([sample.label_index for sample in result.samples])

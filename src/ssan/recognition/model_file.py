@@ -93,13 +93,23 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
         preprocess = Preprocess(**part("preprocess", dict))
         model.load_state_dict(tensors)
     except UsageError as error:
-        raise ModelError(f"its recipe cannot be built: {error}", code="wrong_model", path=str(path)) from error
+        raise ModelError(
+            f"its recipe cannot be built by this version: {error}; use the version it was trained with",
+            code="wrong_model",
+            path=str(path),
+        ) from error
     except TypeError as error:
-        raise ModelError(f"its preprocessing is not understood: {error}", code="wrong_model", path=str(path)) from error
+        raise ModelError(
+            f"its preprocessing is not understood: {error}; use the version it was trained with",
+            code="wrong_model",
+            path=str(path),
+        ) from error
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise ModelError(
-            f"its tensors do not fit its recipe ({recipe.model}): {reason}", code="wrong_model", path=str(path)
+            f"its tensors do not fit its recipe ({recipe.model}): {reason}; copy the file again",
+            code="wrong_model",
+            path=str(path),
         ) from error
     return Labeller(
         model=model.eval().to(device),

@@ -84,7 +84,9 @@ def train(
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
         if not samples:
-            raise UsageError(f"there are no videos in the split {name!r}", path=data.root)
+            raise UsageError(
+                f"there are no videos in the split {name!r}; training needs both train and val", path=data.root
+            )
     torch.manual_seed(recipe.seed)
     model = build_from(recipe, len(train_samples.classes))
     report = _load_init(model, recipe)
@@ -240,7 +242,10 @@ def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple
     faults = audit([*train, *val], quiet=quiet)
     unlabelled = [sample for sample in (*train, *val) if sample.label_index is None]
     if unlabelled:
-        raise UsageError(f"{len(unlabelled)} videos have no label, first {unlabelled[0].path}", path=train.source)
+        raise UsageError(
+            f"{len(unlabelled)} videos have no label, first {unlabelled[0].path}; give every video one",
+            path=train.source,
+        )
     if faults and not skip_bad:
         first = faults[0].error
         listed = "; ".join(f"{fault.error.path} ({fault.error.code})" for fault in faults[:5])
@@ -253,7 +258,7 @@ def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple
     bad = {fault.sample.id for fault in faults}
     kept = [samples.kept(s for s in samples if s.id not in bad) for samples in (train, val)]
     if not all(kept):
-        raise UsageError("after leaving out the bad videos a split is empty", path=train.source)
+        raise UsageError("after leaving out the bad videos a split is empty; mend some of them", path=train.source)
     return kept[0], kept[1], faults
 
 

@@ -50,7 +50,9 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError("no such model file", code="missing", path=str(path))
+        raise ModelError(
+            "no such model file; expected a model.safetensors, or the folder of a run", code="missing", path=str(path)
+        )
     try:
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
@@ -87,6 +89,8 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256")
         }
     except json.JSONDecodeError as error:
-        raise ModelError(f"its metadata is not valid JSON: {error}", code="wrong_model", path=str(path)) from error
+        raise ModelError(
+            f"its metadata is not valid JSON: {error}; copy the file again", code="wrong_model", path=str(path)
+        ) from error
     metadata["sha256"] = text[f"{PREFIX}sha256"]
     return tensors, metadata

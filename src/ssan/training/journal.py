@@ -81,7 +81,9 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
         except ValueError:
             record = None
         if not isinstance(record, dict):
-            raise UsageError("not a line of a journal", code="bad_annotation", path=str(path), line=number)
+            raise UsageError(
+                "not a line of a journal; expected one JSON object", code="bad_annotation", path=str(path), line=number
+            )
         if event is None or record.get("event") == event:
             found.append(record)
     return found

@@ -1,0 +1,71 @@
+"""Errors speak to the person who made the mistake, and nothing is caught or dropped without a name."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ssan
+from ssan.errors import CODES
+
+SRC = Path(ssan.__file__).parent
+FILES = sorted(SRC.rglob("*.py"))
+FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelError", "TrainingError"}
+# A message that only says what happened leaves its reader alone. One of these tells what was expected or what to do.
+GUIDES = (
+    "expected", "must", "known", "did you mean", "unknown(", "need", "give ", "use ", "copy", "leave out",
+    "add ", "name ", "make ", "show", "lower", "cut ", "write", "read the", "free space", "upgrade", "; ",
+    "ask for", "convert", "resize", "put ", "ends in", "differ", "lacks", "refused", "look at", "{message}", "leave it out",
+    "extract", "--", "{message}",
+)  # fmt: skip
+
+
+def raises(path: Path) -> Iterator[tuple[ast.Call, str]]:
+    """Every construction of an error of the family, with the text that stands in it."""
+    source = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAMILY:
+            yield node, ast.get_source_segment(source, node) or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_every_message_says_what_to_expect_or_to_do(path: Path) -> None:
+    for call, text in raises(path):
+        first = ast.unparse(call.args[0]).lower() if call.args else ""
+        only_a_variable = isinstance(call.args[0], ast.Name | ast.Call) if call.args else True
+        assert only_a_variable or any(guide in first for guide in GUIDES), f"{path.name}:{call.lineno}: {text}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_every_code_is_one_of_the_contract(path: Path) -> None:
+    for call, _ in raises(path):
+        for keyword in call.keywords:
+            if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
+                assert keyword.value.value in CODES, f"{path.name}:{call.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_nothing_is_caught_without_a_name(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            caught = "" if node.type is None else ast.unparse(node.type)
+            again = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
+            named = caught not in ("", "Exception", "BaseException")
+            assert named or (caught and again), f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_only_the_command_line_prints_results(path: Path) -> None:
+    if path.parent.name == "cli":
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            assert any(k.arg == "file" for k in node.keywords), f"{path.name}:{node.lineno} prints on standard output"
+
+
+def test_the_codes_are_those_of_the_contract() -> None:
+    assert " ".join(CODES) == (
+        "missing empty not_video no_video_stream truncated decode_error too_few_frames duplicate bad_annotation "
+        "unknown_label path_escape wrong_model nan no_space"
+    )

@@ -200,6 +200,11 @@ def test_folders_named_after_splits_are_the_splits(tmp_path: Path) -> None:
     assert [sample.label_index for sample in splits["all"]] == [0, 1, 2, 2]
 
 
+def test_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
+    _touch(tmp_path, ".git/a.mp4", "walk/a.mp4")
+    assert read("folder", tmp_path, "all").classes == ["walk"]
+
+
 def test_a_class_named_test_is_a_class_where_there_is_no_train(tmp_path: Path) -> None:
     _touch(tmp_path, "test/1.mp4", "walk/2.mp4")
     assert read("folder", tmp_path, "all").classes == ["test", "walk"]

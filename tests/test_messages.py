@@ -15,9 +15,8 @@ FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelErro
 # A message that only says what happened leaves its reader alone. One of these tells what was expected or what to do.
 GUIDES = (
     "expected", "must", "known", "did you mean", "unknown(", "need", "give ", "use ", "copy", "leave out",
-    "add ", "name ", "make ", "show", "lower", "cut ", "write", "read the", "free space", "upgrade", "; ",
-    "ask for", "convert", "resize", "put ", "ends in", "differ", "lacks", "refused", "look at", "{message}", "leave it out",
-    "extract", "--", "{message}",
+    "add ", "name ", "make ", "show", "lower", "cut ", "write", "read the", "free space", "upgrade", "; ", "ask for",
+    "convert", "resize", "put ", "ends in", "differ", "lacks", "refused", "look at", "extract", "--", "{message}",
 )  # fmt: skip
 
 

@@ -216,6 +216,12 @@ def test_slots_of_an_inverted_residual_sit_where_the_drawing_shows_them(num_out:
     assert ("before_conv1" in factor) == (num_out == 5)
 
 
+def test_a_block_that_halves_the_resolution_has_no_shortcut() -> None:
+    block = InvertedResidual(5, 5, 2, 6)
+    assert "before_conv1" not in block.slot_channels
+    assert block(torch.randn(1, 2, 5, 8, 8)).shape == (1, 2, 5, 4, 4)
+
+
 @pytest.mark.parametrize("backbone", ["r18", "tiny", "mobilenet_v2"])
 def test_every_slot_tells_how_many_channels_pass_through_it(backbone: str) -> None:
     network = BACKBONES[backbone].build().eval()
@@ -344,6 +350,13 @@ def test_another_slot_can_be_asked_for_and_the_layer_gets_its_width(slot: str, c
     model = on_meta("ssan_r50", places={"slot": slot, "stages": ("res3",)})
     assert filled(model, SeparableSelfAttention) == [f"layer2.{i}.{slot}" for i in range(4)]
     assert model.backbone.layer2[3].get_submodule(slot).embedding == channels
+
+
+def test_what_is_not_asked_for_stays_as_the_family_has_it() -> None:
+    mobile = on_meta("ssan_mobilenet_v2", places={"stages": ("res2",)})
+    assert filled(mobile, SeparableSelfAttention) == ["features.2.after_projection", "features.3.after_projection"]
+    deep = on_meta("tsm_r101", places={"stages": ("res2",)})
+    assert filled(deep, TemporalShift) == ["layer1.0.before_conv1", "layer1.2.before_conv1"]
 
 
 def test_the_layers_options_reach_every_layer() -> None:

@@ -137,7 +137,10 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, form: str) -> None
             read_state_dict(as_file(path, whole[:length]))
 
 
-@pytest.mark.parametrize("content", [{}, [], 3, torch.zeros(2), {"a": 1}, {"state_dict": {}}, {"state_dict": {"a": 1}}])
+@pytest.mark.parametrize(
+    "content",
+    [{}, [], 3, torch.zeros(2), {"a": 1}, {"a": 1, "b": torch.ones(1)}, {"state_dict": {}}, {"state_dict": {"a": 1}}],
+)
 def test_a_file_without_tensors_by_name_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="holds no tensors by name; expected a state dict"):

@@ -126,7 +126,6 @@ def make_recipe(
         else:
             values[head] = value
         where[head] = override
-        lines.pop(head, None)
     # YAML reads 32 as a number and a bare off as false; precision and flip are words.
     if type(values.get("precision")) is int:
         values["precision"] = str(values["precision"])

@@ -86,7 +86,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             "",
             f"{first['num_train']} training videos, {first['num_test']} test videos, {first['epochs']} epochs.",
             "",
-            "| | top-1 | right pair | right direction within it | each seed's top-1 | frames reversed | last training loss |",
+            "| | top-1 | right pair | direction within it | each seed's top-1 | frames reversed | last training loss |",
             "|---|---|---|---|---|---|---|",
         ]
         for variant, title in VARIANTS.items():

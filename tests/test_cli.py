@@ -326,3 +326,11 @@ def test_a_reader_that_goes_away_is_no_error(order_set: Path) -> None:
     run = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert json.loads(run.stdout)["id"]
     assert run.stderr == ""
+
+
+def test_a_place_that_cannot_be_written_is_one_line(ssan: Any, order_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answer = ssan("train", "--model", "tsn_tiny", "--data", order_set, "--out", tmp_path / "file" / "run", "--quiet")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert str(tmp_path / "file") in answer.err

@@ -716,3 +716,26 @@ def test_a_video_of_weizmann_opens_where_the_list_says_it_is(shared: Path) -> No
     with av.open(samples[0].path) as container:
         assert container.streams.video[0].width == 180
     assert audit(samples[:10], quiet=True) == []
+
+
+def test_a_folder_with_its_own_split_refuses_another_one(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "jump").mkdir(parents=True)
+    with pytest.raises(UsageError, match="leave out --splits and --val-groups"):
+        read("folder", tmp_path, "train", val_groups="^(a)=a")
+
+
+def test_a_class_folder_beside_the_split_folders_is_not_dropped_silently(tmp_path: Path) -> None:
+    for folder in ("train/jump", "val/jump", "run"):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(UsageError, match="'run' lies beside train, val"):
+        read("folder", tmp_path, "train")
+
+
+def test_a_video_in_the_rows_of_two_splits_is_refused_whichever_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path,label,split\na.mp4,x,train\na.mp4,x,val\n")
+    for split in ("train", "val", "all"):
+        with pytest.raises(AnnotationError, match="line 2 too") as caught:
+            read("csv", table, split)
+        assert caught.value.line == 3

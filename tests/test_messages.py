@@ -16,7 +16,8 @@ FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelErro
 GUIDES = (
     "expected", "must", "known", "did you mean", "unknown(", "need", "give ", "use ", "copy", "leave out",
     "add ", "name ", "make ", "show", "lower", "cut ", "write", "read the", "free space", "upgrade", "; ", "ask for",
-    "convert", "resize", "put ", "ends in", "differ", "lacks", "refused", "look at", "extract", "--", "{message}",
+    "convert", "resize", "put ", "ends in", "differ", "lacks", "refused", "look at", "leave it out", "extract", "--",
+    "{message}",
 )  # fmt: skip
 
 

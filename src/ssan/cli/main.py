@@ -50,6 +50,8 @@ def status(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("ssan: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        return _refuse(f"{error.filename}: {error.strerror}; name a place where files can be read and written")
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
         return DONE

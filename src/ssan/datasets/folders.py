@@ -27,6 +27,17 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
     subfolders = _subfolders(root)
     by_split = [name for name in subfolders if name.lower() in SPLIT_FOLDERS]
     if "train" in [SPLIT_FOLDERS[name.lower()] for name in by_split]:
+        if splits or val_groups:
+            raise UsageError(
+                f"the folder has its own split ({', '.join(by_split)}); leave out --splits and --val-groups", path=root
+            )
+        stray = sorted(set(subfolders) - set(by_split))
+        if stray:
+            raise UsageError(
+                f"the folder {stray[0]!r} lies beside {', '.join(by_split)} and belongs to no split; put it into "
+                "one of them, or elsewhere",
+                path=root,
+            )
         homes = [(SPLIT_FOLDERS[name.lower()], name) for name in by_split]
         classes = sorted({c for _, name in homes for c in _subfolders(os.path.join(root, name))})
         found = [
@@ -167,8 +178,7 @@ def read_csv(
     samples: list[Sample] = []
     lines: dict[str, int] = {}
     for line, row in rows:
-        if split != "all" and _known_split(row["split"], table, line) != split:
-            continue
+        wanted = split == "all" or _known_split(row["split"], table, line) == split
         path = inside(folder, row["path"], source=table, line=line)
         if path == os.path.normpath(folder):
             raise AnnotationError(
@@ -191,6 +201,8 @@ def read_csv(
             raise AnnotationError(
                 f"num_frames is {frames!r}; expected a whole number", code="bad_annotation", path=table, line=line
             )
+        if not wanted:
+            continue
         samples.append(
             Sample(
                 id=identity,

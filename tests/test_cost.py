@@ -67,6 +67,12 @@ def test_a_model_counts_alike_wherever_it_is_and_stays_as_it_was() -> None:
     assert not model.backbone.bn1.training
 
 
+def test_one_small_frame_can_be_counted() -> None:
+    """Its last features are one position of one frame, of which BatchNorm in training could take no variance."""
+    model = build("tsn_r18", 5).train()
+    assert 0 < multiply_adds(model, 1, 32) < multiply_adds(model, 1, 64)
+
+
 @pytest.mark.parametrize(("stride_in", "giga"), [("conv2", 99.3), ("conv1", 74.9)])
 def test_attention_in_res2_and_res3_costs_what_its_formula_says(stride_in: str, giga: float) -> None:
     """A block of c channels on p positions and 8 frames: 12 c^2 p a frame for the 1x1 and 3x1x1 convolutions and the

@@ -120,6 +120,30 @@ class Killed(BaseException):
     """Stands for a power cut: nothing catches it."""
 
 
+def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.training.fit import Fit
+
+    recipe, original = small(freeze_bn=True, epochs=1, checkpoint_every_steps=1), Fit.training_step
+
+    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 2:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Fit, "training_step", dies)
+    with pytest.raises(Killed):
+        train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(Fit, "training_step", original)
+    train(recipe, DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
+    train(recipe, DataSource(str(order_set)), tmp_path / "whole", quiet=True)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    assert not weights(tmp_path / "run")["module.backbone.bn1.running_mean"].any()
+    (epoch,) = read_journal(tmp_path / "run" / "journal.jsonl", "epoch")
+    assert epoch["seconds"] < 600
+
+
 @pytest.mark.parametrize("step", [2, 3, 4, 5])
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     step: int, order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -325,6 +349,20 @@ def test_accumulated_batches_make_the_same_number_of_steps_as_larger_ones(order_
     (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")
     assert start["effective_batch"] == 8
     assert answer["steps"] == 4
+
+
+def test_mixed_precision_clipping_and_sgd_train_too(order_set: Path, tmp_path: Path) -> None:
+    recipe = small(precision="bf16", clip_norm=0.5, optimizer="sgd", lr=0.01, schedule="cosine", epochs=1)
+    train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    train(
+        small(optimizer="sgd", lr=0.01, schedule="cosine", epochs=1),
+        DataSource(str(order_set)),
+        tmp_path / "full",
+        quiet=True,
+    )
+    (half,), (full,) = (read_journal(tmp_path / name / "journal.jsonl", "epoch") for name in ("run", "full"))
+    assert half["train_loss"] == pytest.approx(full["train_loss"], rel=0.05)
+    assert half["train_loss"] != full["train_loss"]
 
 
 def test_environment_variables_of_a_launcher_are_not_set_here() -> None:

@@ -235,6 +235,15 @@ def test_keys_of_something_beside_the_network_are_told_and_do_no_harm() -> None:
     check_backbone_came_from(model, state)
 
 
+def test_layers_that_the_model_has_no_place_for_are_told_and_do_no_harm() -> None:
+    """The backbone of an attentive network is still that backbone."""
+    state = {key.removeprefix("backbone."): tensor for key, tensor in build("ssan_tiny", 7).state_dict().items()}
+    model = build("tsn_tiny", 7)
+    report = load_backbone(model, state, source="w.pth")
+    assert report.unexpected == [key for key in state if ".after_conv1." in key] != []
+    assert report.missing == []
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "message"),
     [

@@ -1,10 +1,11 @@
 """``ssan``: the door. Maps verbs to their files, and errors to one line and an exit status."""
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import ssan
 from ssan.cli import data, demo, evaluate, models, predict, recipes, train
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
@@ -18,6 +19,7 @@ app = typer.Typer(
     help="Train, evaluate and use video networks with separable self-attention.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # importing rich takes longer than everything else that --help does
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
@@ -28,8 +30,18 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(ssan.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _about() -> None:
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Train, evaluate and use video networks with separable self-attention."""
 
 

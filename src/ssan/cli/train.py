@@ -1,5 +1,6 @@
 """``ssan train``."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -58,9 +59,12 @@ def train(
     except InterruptedRun:
         print(f"ssan: interrupted; the run is saved in {out}, go on with --resume", file=sys.stderr)
         return options.INTERRUPTED
+    done = options.SOME_FAILED if answer["num_skipped"] else options.DONE
+    if int(os.environ.get("RANK", "0")) > 0:
+        return done  # under torchrun the first process speaks for all
     if json:
         options.show_json({"schema": 1, **answer})
     else:
         low = f"{answer['val_top1']:.4f} top-1 on {answer['num_val']} validation videos, epoch {answer['best_epoch']}"
         print(f"{answer['model']}: {low}, {answer['train_seconds']:.0f} s")
-    return options.SOME_FAILED if answer["num_skipped"] else options.DONE
+    return done

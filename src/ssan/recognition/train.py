@@ -264,7 +264,7 @@ def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple
 
 def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
     if recipe.init is None:
-        return LoadReport(missing=list(model.state_dict()))
+        return LoadReport()
     backbone = specification(recipe.model).backbone
     assert backbone in BACKBONES
     path = str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init

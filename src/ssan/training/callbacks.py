@@ -86,6 +86,7 @@ class Recorder(pl.Callback):
         self._board: SummaryWriter | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._epoch_started = time.monotonic()  # a run resumed in mid-epoch has no start of an epoch
         if trainer.is_global_zero:
             self._board = SummaryWriter(str(self.folder))
         if trainer.is_global_zero and trainer.ckpt_path is not None:

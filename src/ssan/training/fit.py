@@ -96,8 +96,9 @@ class Fit(pl.LightningModule):
             module.eval()
         return self
 
-    def on_train_epoch_start(self) -> None:
-        # The Trainer leaves modes as it finds them, and so would never ask which modules are frozen.
+    def on_train_start(self) -> None:
+        # The Trainer leaves modes as it finds them, and so would never ask which modules are frozen. (A run resumed in
+        # mid-epoch has no start of an epoch.)
         self.train()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

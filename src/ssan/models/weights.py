@@ -6,6 +6,7 @@ import urllib.error
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -69,6 +70,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
+    content: Any
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)

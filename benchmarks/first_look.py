@@ -37,15 +37,15 @@ def table(results: dict) -> str:
 
 
 def picture(demo: Path, path: Path) -> None:
-    """One unseen clip: its frames, where the first block attends from the moving thing, and what both networks say."""
+    """One unseen clip: its frames, where the last block attends from the moving thing, and what both networks say."""
     labellers = {name: load_labeller(demo / name) for name in TITLES}
     ssan = labellers["ssan_tiny"]
     sample = next(s for s in sorted(read("sthv2", demo / "unseen", "all"), key=lambda s: s.id) if s.label_index == 0)
     views, _ = ssan.preprocess.test_views(sample.path)
     places = moving_places(views[0])
-    first, *_ = attended(ssan.model, views[0], places)
-    assert first.positions is not None
-    rows: list[Tensor] = [views[0], overlay(views[0], first.positions, places)]
+    *_, last = attended(ssan.model, views[0], places)
+    assert last.positions is not None
+    rows: list[Tensor] = [views[0], overlay(views[0], last.positions, places)]
     figure = Figure(figsize=(9.6, 2.75))
     for number, frames in enumerate(rows):
         for place, frame in enumerate(frames):

@@ -17,7 +17,8 @@ import torch
 from av.stream import Disposition
 
 from ssan.errors import UsageError, VideoError
-from ssan.video.decode import FrameFolder, VideoFile, open_video, read_clip
+from ssan.video.decode import VideoFile, open_video, read_clip
+from ssan.video.folder import FrameFolder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 HEIGHT, WIDTH, BITS = 48, 112, 7

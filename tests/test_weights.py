@@ -213,6 +213,16 @@ def test_attention_that_starts_as_the_identity_leaves_the_image_network_as_it_wa
         assert torch.equal(plain(clips), attentive(clips))
 
 
+def test_a_model_of_an_earlier_run_gives_its_attention_too_and_keeps_only_its_classifier() -> None:
+    earlier, later = build("ssan_tiny", 4), build("ssan_tiny", 7, layer_options={"identity_start": True})
+    report = load_backbone(later, earlier.state_dict(), source="model.safetensors")
+    assert report.missing == report.reshaped == ["fc.weight", "fc.bias"]
+    assert report.unexpected == []
+    theta = "backbone.layer1.0.after_conv1.theta.weight"
+    assert torch.equal(later.state_dict()[theta], earlier.state_dict()[theta])
+    assert torch.equal(later.backbone.layer1[0].after_conv1.norm.weight, torch.ones(16))
+
+
 def test_old_files_without_counters_and_files_without_a_classifier_are_taken() -> None:
     state = {
         name: tensor

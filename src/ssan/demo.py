@@ -188,14 +188,14 @@ def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list
         )
         views, _ = labellers["ssan_tiny"].preprocess.test_views(sample.path)
         places = moving_places(views[0])
-        first, *_ = attended(labellers["ssan_tiny"].model, views[0], places)
-        assert first.positions is not None
+        *_, last = attended(labellers["ssan_tiny"].model, views[0], places)
+        assert last.positions is not None
         shown.append(
             {
                 "label": sample.label,
                 "caption": sample.caption,
                 "frames": frame_strip(views[0]),
-                "attention": frame_strip(overlay(views[0], first.positions, places)),
+                "attention": frame_strip(overlay(views[0], last.positions, places)),
                 "answers": best,
             }
         )

@@ -10,7 +10,7 @@ from ssan.cli import options
 
 def demo(
     out: Annotated[str, typer.Option(help="Folder for the videos, both runs, results.json and the page.")] = "demo-out",
-    videos: Annotated[int, typer.Option(min=120, help="Videos to render.")] = 2200,
+    videos: Annotated[int, typer.Option(min=120, help="Videos to render.")] = 2000,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of both trainings; the recipes' own by default.")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,

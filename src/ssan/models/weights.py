@@ -103,9 +103,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -> LoadReport:
     """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
 
-    The image classifier is loaded too where it has as many classes. Keys of layers in slots and of another classifier
-    stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown
-    keys are reported.
+    A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots.
+    The classifier is loaded where it has as many classes. Keys of layers in slots and of another classifier may stay
+    missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown keys
+    are reported.
 
     :param source: where the tensors came from, for the message.
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
@@ -113,7 +114,8 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
     renamed = {}
     for name, tensor in state.items():
         tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
-        renamed[f"backbone.{name}" if tail is None else f"fc.{tail}"] = (name, tensor)
+        inner = name.removeprefix("backbone.")
+        renamed[f"backbone.{inner}" if tail is None else f"fc.{tail}"] = (name, tensor)
     own = model.state_dict()
     report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
     fitting, wrong = {}, []
@@ -131,7 +133,11 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
             wrong.append(f"{key} ({shapes})")
     # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
     own_parts = dict(model.backbone.named_children())
-    surplus = [name for name in report.unexpected if name.split(".")[0] in own_parts and not _in_slot(name)]
+    surplus = [
+        name
+        for name in report.unexpected
+        if name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name)
+    ]
     if wrong or surplus:
         raise ModelError(
             f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"

@@ -12,12 +12,10 @@ Unsaid by the paper, our choice: pixels stay as they are stored, also where the 
 """
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from io import BytesIO
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +23,6 @@ import av
 import av.container
 import av.error
 import numpy as np
-import simplejpeg
 import torch
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -33,13 +30,9 @@ from av.video.stream import VideoStream
 
 from ssan.errors import UsageError, VideoError
 from ssan.video.clip import Clip
-from ssan.video.transforms import resize as resize_frames
 
 Resize = Callable[[int, int], tuple[int, int]]
 """(height, width) of the upright picture, in pixels -> (height, width) wanted."""
-
-FOLDER_FRAMES_PER_SECOND = 12.0
-"""Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
 
 
 class Video(ABC):
@@ -107,8 +100,10 @@ def open_video(path: str | os.PathLike[str], *, frames_per_second: float | None 
     ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
     helps when a single video is read, and hurts when several processes read one each.
     """
-    path = _existing(path)
+    path = existing_path(path)
     if os.path.isdir(path):
+        from ssan.video.folder import FrameFolder  # which builds on this file
+
         return FrameFolder(path, frames_per_second=frames_per_second)
     return VideoFile(path, threads=threads)
 
@@ -139,7 +134,7 @@ class VideoFile(Video):
     """A file that FFmpeg reads. Opening it counts its packets, which decodes nothing."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
-        self.path = _existing(path)
+        self.path = existing_path(path)
         self._threads = threads
         with _opened(self.path, threads) as (container, stream):
             self._frames_per_second = float(stream.average_rate or stream.guessed_rate or 25)
@@ -183,7 +178,7 @@ class VideoFile(Video):
         return _upright_size(frame)
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
-        places = _places(indices, self.path)
+        places = wanted_places(indices, self.path)
         times, durations = [0.0] * len(indices), [0.0] * len(indices)
         output: np.ndarray | None = None
         reformatter = VideoReformatter()
@@ -327,92 +322,7 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-_PICTURE = re.compile(r"(?!\.).*\.(jpe?g|png)", re.IGNORECASE | re.DOTALL)
-_FLOW = re.compile(r"(flow_)?[xy]_?[0-9]+\.", re.IGNORECASE)
-
-
-class FrameFolder(Video):
-    """A folder that directly holds JPEG or PNG files, one per frame, in the order of the numbers in their names.
-
-    Names are compared piece by piece, digits as numbers: ``img_2.jpg`` comes before ``img_10.jpg``. Hidden files are
-    left out, and so are optical flow fields (``x_00001.jpg``, ``flow_y_00001.jpg``), which some lists of frames keep
-    beside them. The orientation that a camera may write into a JPEG file is not applied.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> None:
-        self.path = _existing(path)
-        self.frames_per_second = FOLDER_FRAMES_PER_SECOND if frames_per_second is None else frames_per_second
-        if not self.frames_per_second > 0:
-            raise UsageError(f"frames_per_second is {frames_per_second}; expected a number above 0")
-        try:
-            names = os.listdir(self.path)
-        except OSError as error:
-            raise _cannot_open(self.path, error) from error
-        names = [name for name in names if _PICTURE.fullmatch(name) and not _FLOW.match(name)]
-        if not names:
-            raise VideoError(
-                "the folder directly holds no frames; expected .jpg, .jpeg or .png files. "
-                "Give the folder in which the frames themselves are",
-                code="empty",
-                path=self.path,
-            )
-        self.files = [os.path.join(self.path, name) for name in sorted(names, key=_natural)]
-        self.num_frames = self.num_promised = len(self.files)
-        self.duration_seconds = self.num_frames / self.frames_per_second
-
-    @cached_property
-    def size_px(self) -> tuple[int, int]:
-        height, width, _ = _read_picture(self.files[0]).shape
-        return height, width
-
-    def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
-        places = _places(indices, self.path)
-        if max(places) >= self.num_frames:
-            raise VideoError(
-                f"frame {max(places)} was wanted, the folder has frames 0 to {self.num_frames - 1}. "
-                "Ask for one of those",
-                code="too_few_frames",
-                path=self.path,
-            )
-        output: torch.Tensor | None = None
-        for index in sorted(places):
-            frame = torch.from_numpy(_read_picture(self.files[index])).permute(2, 0, 1)[None]
-            if output is None:
-                size = (frame.shape[2], frame.shape[3])
-                height, width = resize(*size) if resize else size
-                output = torch.empty((len(indices), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-            output[places[index]] = resize_frames(frame, output.shape[2], output.shape[3])
-        assert output is not None
-        times = [index / self.frames_per_second for index in indices]
-        return self._clip(output, indices, times, [1 / self.frames_per_second] * len(indices))
-
-
-def _natural(name: str) -> list[str | int]:
-    """Text and numbers of a name in turn, so that lists compare text with text and number with number."""
-    return [int(piece) if place % 2 else piece for place, piece in enumerate(re.split(r"([0-9]+)", name))]
-
-
-def _read_picture(path: str) -> np.ndarray:
-    """A picture file as RGB (h, w, 3); transparency is dropped. What the name claims does not matter."""
-    try:
-        with open(path, "rb") as handle:
-            data = handle.read()
-    except OSError as error:
-        raise _cannot_open(path, error) from error
-    try:
-        if data.startswith(b"\xff\xd8"):
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        with av.open(BytesIO(data), mode="r") as container:
-            return next(container.decode(video=0)).to_ndarray(format="rgb24")
-    except (ValueError, av.error.FFmpegError, StopIteration, IndexError) as error:
-        raise VideoError(
-            f"the frame does not decode ({len(data)} bytes); expected a whole JPEG or PNG file. Extract it again",
-            code="decode_error",
-            path=path,
-        ) from error
-
-
-def _places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
+def wanted_places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
     """For every frame number that is asked for: at which places of the clip it goes."""
     if len(indices) == 0 or min(indices) < 0:
         raise UsageError(f"frames {list(indices)} were asked for; expected at least one, counted from 0", path=path)
@@ -422,7 +332,7 @@ def _places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
     return places
 
 
-def _existing(path: str | os.PathLike[str]) -> str:
+def existing_path(path: str | os.PathLike[str]) -> str:
     """The path as text, if a folder or a file with something in it is there; an error that says what is not."""
     path = os.fspath(path)
     if os.path.isdir(path):
@@ -436,7 +346,7 @@ def _existing(path: str | os.PathLike[str]) -> str:
         with open(path, "rb") as handle:
             empty = not handle.read(1)
     except OSError as error:
-        raise _cannot_open(path, error) from error
+        raise cannot_open(path, error) from error
     if empty:
         raise VideoError(
             "the file is empty (zero bytes); expected a video. Copy or download it again", code="empty", path=path
@@ -444,6 +354,6 @@ def _existing(path: str | os.PathLike[str]) -> str:
     return path
 
 
-def _cannot_open(path: str, error: OSError) -> VideoError:
+def cannot_open(path: str, error: OSError) -> VideoError:
     code = "missing" if isinstance(error, FileNotFoundError) else "decode_error"
     return VideoError(f"it cannot be opened: {error.strerror}. Look at its permissions", code=code, path=path)

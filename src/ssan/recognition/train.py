@@ -179,7 +179,7 @@ def _task(
             lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
         )
 
-    def rate(steps_per_epoch: int, world: int) -> LearningRate:
+    def rate(steps_per_epoch: int) -> LearningRate:
         return LearningRate(
             base=lr,
             schedule=recipe.schedule,

@@ -35,7 +35,7 @@ class Task:
 
     :param batches: split (``train`` or ``val``), rank and number of processes to that process's batches.
     :param optimizer: makes the optimizer for a given rate.
-    :param rate: makes the schedule for a given number of optimizer steps an epoch and of processes.
+    :param rate: makes the schedule for a given number of optimizer steps an epoch.
     :param frozen: modules that stay in evaluation mode while the rest trains.
     :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
     :param monitor: the measure whose largest value is best.
@@ -46,7 +46,7 @@ class Task:
     loss: Loss
     measure: Measure
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer]
-    rate: Callable[[int, int], LearningRate]
+    rate: Callable[[int], LearningRate]
     keep: Callable[[nn.Module, dict[str, float]], None]
     frozen: list[nn.Module] = field(default_factory=list)
     monitor: str = "top1"
@@ -87,7 +87,7 @@ class Fit(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # The trainer has no loader yet. Making it set one up here would lose the position of a resumed run.
         steps = math.ceil(len(self.train_dataloader()) / self.trainer.accumulate_grad_batches)
-        self.rate = self.task.rate(steps, self.trainer.world_size)
+        self.rate = self.task.rate(steps)
         return self.task.optimizer(self.module, self.rate.base)
 
     def train(self, mode: bool = True) -> "Fit":

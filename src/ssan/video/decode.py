@@ -14,7 +14,8 @@ Unsaid by the paper, our choice: pixels stay as they are stored, also where the 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -84,7 +85,7 @@ class Video(ABC):
         )
 
     def close(self) -> None:
-        """Give back what is held open; ``with`` does it. (Today nothing is held between two calls.)"""
+        """Give back what is held open; ``with`` does it."""
         return
 
     def __enter__(self) -> Self:
@@ -131,37 +132,39 @@ def read_clip(
 
 
 class VideoFile(Video):
-    """A file that FFmpeg reads. Opening it counts its packets, which decodes nothing."""
+    """A file that FFmpeg reads. Opening it lists its packets, which decodes nothing; it stays open until ``close``."""
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
         self.path = existing_path(path)
         self._threads = threads
-        with _opened(self.path, threads) as (container, stream):
+        self._open = ExitStack()
+        container, stream = self._open.enter_context(_opened(self.path, threads))
+        try:
             self._frames_per_second = float(stream.average_rate or stream.guessed_rate or 25)
-            self._survey(container, stream)
+            self._packets = _list_packets(container, stream)
+            self._survey(stream)
+        except BaseException:
+            self.close()
+            raise
+        self._stream = stream
 
-    def _survey(self, container: av.container.InputContainer, stream: VideoStream) -> None:
+    def close(self) -> None:
+        self._open.close()
+
+    def _survey(self, stream: VideoStream) -> None:
         """Count the packets that will become frames, and find when the first begins and the last ends.
 
         Packets that an edit list cuts off are marked "discard" and become none. What the file promises is in the index
         of mp4, mov and avi; webm and mkv keep no such index, so one that is cut off promises no more than it holds.
         """
-        count, start, end = 0, float("inf"), float("-inf")
-        with suppress(av.error.FFmpegError):  # a broken file can end before its own index does
-            for packet in container.demux(stream):
-                if packet.size == 0 or packet.is_discard:  # the last, empty one only empties the decoder
-                    continue
-                count += 1
-                if packet.pts is not None:
-                    start = min(start, packet.pts)
-                    end = max(end, packet.pts + (packet.duration or 0))
+        packets = self._packets
         indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
-        self.num_frames = count
-        self.num_promised = max(count, indexed)
+        self.num_frames = packets.num_frames
+        self.num_promised = max(packets.num_frames, indexed)
+        ticks = packets.end - packets.start
         tick = float(stream.time_base or 0)
-        timed = end > start
-        self.duration_seconds = (end - start) * tick if timed else count / self._frames_per_second
-        if count == 0:
+        self.duration_seconds = ticks * tick if ticks > 0 else packets.num_frames / self._frames_per_second
+        if packets.num_frames == 0:
             raise VideoError(
                 f"the file announces {self.num_promised} frames and holds none; expected at least one. "
                 "Copy or download it again",
@@ -172,7 +175,7 @@ class VideoFile(Video):
     @cached_property
     def size_px(self) -> tuple[int, int]:
         try:
-            _, frame = next(_decode_in_sequence(self.path, [0], self._threads))
+            _, frame = next(self._decode([0]))
         except _EndOfVideoError as end:
             raise self._too_short(end, 0) from end.cause
         return _upright_size(frame)
@@ -183,7 +186,7 @@ class VideoFile(Video):
         output: np.ndarray | None = None
         reformatter = VideoReformatter()
         try:
-            for index, frame in _decode_in_sequence(self.path, sorted(places), self._threads):
+            for index, frame in self._decode(sorted(places)):
                 if output is None:
                     size = _upright_size(frame)
                     output = np.empty((len(indices), *(resize(*size) if resize else size), 3), np.uint8)
@@ -202,6 +205,20 @@ class VideoFile(Video):
         assert output is not None
         self.num_frames = max(self.num_frames, max(places) + 1)
         return self._clip(torch.from_numpy(output).permute(0, 3, 1, 2), indices, times, durations)
+
+    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
+
+        Where the packets' time stamps can be trusted, only what the wanted frames need is decoded; a wanted frame that
+        does not come that way is looked for in sequence, from where the fast way has got to.
+        """
+        done = 0
+        if self._packets.trusted and self._threads == 1 and wanted[-1] < self._packets.num_frames:
+            for number, frame in _decode_selected(self._stream, self._packets, wanted):
+                yield number, frame
+                done += 1
+        if done < len(wanted):
+            yield from _decode_in_sequence(self.path, wanted[done:], self._threads)
 
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         """When a frame begins and how long it is shown; counted by the frame rate where the file gives no times."""
@@ -237,11 +254,125 @@ class _EndOfVideoError(Exception):
         self.cause = cause
 
 
+@dataclass(frozen=True)
+class _Packets:
+    """The packets of a stream in the order in which they lie in the file, which is that of decoding.
+
+    :param packets: themselves, the last one empty, which empties the decoder; None where together they are too large
+        to hold.
+    :param pts: their time stamps, in ticks; None where one has none.
+    :param keys: the places of those from which decoding can begin.
+    :param trusted: whether frame i of the video is the one with the i-th smallest time stamp.
+    """
+
+    packets: list[av.Packet] | None
+    pts: list[int | None]
+    keys: list[int]
+    num_frames: int
+    start: float
+    end: float
+    trusted: bool
+
+
+# Compressed video kept in memory between listing the packets and decoding some of them; ten seconds of 1080p are 5 to
+# 10 MB. A larger file is decoded in sequence.
+MOST_BYTES_HELD = 24_000_000
+
+# Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame. In the others
+# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated.
+TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
+
+
+def _list_packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
+    packets: list[av.Packet] | None = []
+    pts: list[int | None] = []
+    keys: list[int] = []
+    count, size, start, end, discarded, broken = 0, 0, float("inf"), float("-inf"), False, False
+    try:
+        for packet in container.demux(stream):
+            if packet.size and packet.is_discard:
+                discarded = True
+            elif packet.size:  # the last, empty one only empties the decoder
+                count += 1
+                if packet.pts is not None:
+                    start = min(start, packet.pts)
+                    end = max(end, packet.pts + (packet.duration or 0))
+            size += packet.size
+            if size > MOST_BYTES_HELD:
+                packets = None
+            if packets is not None:
+                if packet.is_keyframe and packet.size:
+                    keys.append(len(packets))
+                packets.append(packet)
+                pts.append(packet.pts)
+    except av.error.FFmpegError:
+        broken = True  # a broken file can end before its own index does
+    known = {tick for tick in pts[:-1] if tick is not None}
+    trusted = (
+        packets is not None
+        and count > 0
+        and not discarded
+        and not broken
+        and len(known) == count == len(packets) - 1
+        and container.format.name in TRUSTED_CONTAINERS
+        and stream.codec_context.codec.canonical_name in TRUSTED_CODECS
+        # Pictures shown before the first from which decoding can begin need others that are not there.
+        and keys[:1] == [0]
+        and pts[0] == start
+    )
+    return _Packets(packets, pts, keys, count, start, end, trusted)
+
+
+def _decode_selected(
+    stream: VideoStream, listed: _Packets, wanted: Sequence[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield (number, frame) for the wanted frames, decoding from the last possible beginning before each.
+
+    On the way, frames that nobody wants and no other frame refers to are not decoded. Ends early, at the first wanted
+    frame that does not come or at a decoder's error.
+    """
+    assert listed.packets is not None
+    ticks = sorted(tick for tick in listed.pts[:-1] if tick is not None)
+    goals = [ticks[number] for number in wanted]
+    asked = set(goals)
+    decoder = stream.codec_context
+    decoder.flush_buffers()
+    key_ticks = [listed.pts[place] for place in listed.keys]
+    position = 0
+    waiting: list[av.VideoFrame] = []  # wanted frames that came before their turn
+    try:
+        for number, goal in zip(wanted, goals, strict=True):
+            frame = next((f for f in waiting if f.pts == goal), None)
+            # The last beginning whose own frame is shown no later than the goal: what follows it in the file and is
+            # shown before it may need earlier pictures, and is not the goal.
+            begin = max(
+                place for place, tick in zip(listed.keys, key_ticks, strict=True) if tick is not None and tick <= goal
+            )
+            if frame is None and begin > position:
+                decoder.flush_buffers()
+                position, waiting = begin, []
+            while frame is None and position < len(listed.packets):
+                packet = listed.packets[position]
+                decoder.skip_frame = "DEFAULT" if packet.pts in asked or not packet.size else "NONREF"
+                waiting += [f for f in decoder.decode(packet) if f.pts in asked]
+                position += 1
+                frame = next((f for f in waiting if f.pts == goal), None)
+            if frame is None:
+                return
+            waiting.remove(frame)
+            yield number, frame
+    except av.error.FFmpegError:
+        return
+    finally:
+        decoder.skip_frame = "DEFAULT"
+
+
 def _decode_in_sequence(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
 
     This is the definition itself: everything from the beginning is decoded, up to the last wanted frame. A decoder
-    error ends the video there. A reader that seeks and skips replaces this function and nothing else.
+    error ends the video there.
     """
     num_decoded, remaining = 0, iter(wanted)
     target: int | None = next(remaining)

@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", required=True)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--videos", type=int, default=3072)
+    parser.add_argument("--videos", type=int, default=2900)
     parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     arguments = parser.parse_args()

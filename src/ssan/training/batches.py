@@ -1,5 +1,6 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -69,6 +70,7 @@ class Batches(DataLoader[Any]):
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
+            worker_init_fn=_ignore_interrupt,
         )
         self.plan = plan
 
@@ -86,3 +88,8 @@ class Batches(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.plan.epoch, self.plan.position = state["epoch"], state["position"]
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one alone decides what it means, and needs its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

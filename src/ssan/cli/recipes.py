@@ -40,8 +40,9 @@ def list_recipes(json: options.Json = False) -> int:
     if json:
         options.show_json({"schema": 1, "recipes": rows})
     else:
+        width = max(len(row["name"]) for row in rows)
         for row in rows:
-            print(f"{row['name']:28} {row['about']}")
+            print(f"{row['name']:{width}}  {row['about']}")
     return options.DONE
 
 

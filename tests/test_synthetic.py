@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssan.datasets.synthetic import LEVELS, TEMPLATES, Level, class_names, class_of, encode, render, scene, split_counts
-from ssan.datasets.synthetic_scenes import COLOURS
+from ssan.datasets.synthetic_drawing import COLOURS
 from ssan.errors import UsageError
 
 NUM_VIDEOS, SEED, SIZE_PX = 41, 7, 34

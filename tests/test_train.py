@@ -261,10 +261,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         return loss * float("nan") if len(calls) == 6 else loss
 
     monkeypatch.setattr(train_module.F, "cross_entropy", broken)
-    with pytest.raises(TrainingError, match=r"nan at step 5 \(epoch 2, batch 2\)") as caught:
+    with pytest.raises(
+        TrainingError, match=r"nan at step 5 \(epoch 2, batch 2\), first not finite in the loss itself"
+    ) as caught:
         train(small(), DataSource(str(order_set)), tmp_path / "run", quiet=True)
     assert caught.value.code == "nan"
     assert load_labeller(tmp_path / "run").classes
+
+
+@pytest.mark.parametrize("layer", ["backbone.layer2.0.conv2", "backbone.layer1.0.after_conv1.temporal", "fc"])
+def test_the_layer_in_which_a_number_was_lost_is_named(layer: str) -> None:
+    from ssan.training.fit import first_not_finite
+
+    model, clips = build("ssan_tiny", 3).eval(), torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
+    assert first_not_finite(model, clips) is None
+    with torch.no_grad():
+        model.get_submodule(layer).weight.view(-1)[0] = float("nan")
+    assert first_not_finite(model, clips) == layer
+    assert not any(part._forward_hooks for part in model.modules())
 
 
 def test_a_bad_video_is_refused_by_name_or_skipped_and_counted(order_set: Path, tmp_path: Path) -> None:

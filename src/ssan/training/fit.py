@@ -111,9 +111,11 @@ class Fit(pl.LightningModule):
         loss = self.task.loss(self.module(inputs), targets)
         value = loss.item()
         if not math.isfinite(value):
+            layer = first_not_finite(self.module, inputs)
             raise TrainingError(
                 f"the loss is {value} at step {self.trainer.global_step} (epoch {self.trainer.current_epoch + 1}, "
-                f"batch {batch_idx + 1}); the best model so far is kept. Lower lr, set clip_norm, or use precision=32",
+                f"batch {batch_idx + 1}), first not finite in {layer or 'the loss itself'}; the best model so far is "
+                "kept. Lower lr, set clip_norm, or use precision=32",
                 code="nan",
             )
         self._train_sum += value * len(targets)
@@ -169,6 +171,28 @@ class Fit(pl.LightningModule):
             assert self.rate is not None
             self.rate.load_state_dict(self._loaded["rate"])
             self._train_sum, self._train_items = self._loaded["train_sum"]
+
+
+@torch.no_grad()
+def first_not_finite(module: nn.Module, inputs: Tensor) -> str | None:
+    """The name of the first part of ``module`` whose output for ``inputs`` is not finite, in the order of computing."""
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(part: nn.Module, given: Any, out: Any) -> None:
+            if isinstance(out, Tensor) and out.is_floating_point() and not torch.isfinite(out).all():
+                found.append(name)
+
+        return hook
+
+    # Parts finish before what they are parts of, so the first to report is the innermost.
+    hooks = [part.register_forward_hook(look(name)) for name, part in module.named_modules() if name]
+    try:
+        module(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
 
 
 def fit(

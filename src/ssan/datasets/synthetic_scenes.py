@@ -35,8 +35,9 @@ LEVELS: dict[str, dict[str, Level]] = {
     "relation": {
         "cue_near": Level(num_distractors=1, plain=True, cue_framed=True),
         "cue_far": Level(num_distractors=1, plain=True, cue_framed=True, cue_distance=1.0),
-        # Two colours are an exclusive-or, which a small network solves wholly or not at all; with six it may stay at
-        # chance. A share of clips of the first two colours gets it started, and the other colours grade the result.
+        # Two colours are an exclusive-or, which a small network solves wholly or not at all. Three are harder; with six
+        # it may stay at chance, but for a share of clips of the first two colours, which gets it started.
+        "cue_far_three": Level(num_distractors=1, plain=True, cue_framed=True, cue_distance=1.0, num_kinds=3),
         "cue_far_colours": Level(
             num_distractors=1, plain=True, cue_framed=True, cue_distance=1.0, num_kinds=6, common=0.4
         ),

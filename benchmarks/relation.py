@@ -13,11 +13,13 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssan.datasets.synthetic import LEVELS, Level
 from ssan.files import read_json, write_json, writing
 from ssan.recognition.metrics import pair_accuracies
 from ssan.training.journal import read_journal
@@ -75,6 +77,12 @@ def run(work: Path, level: str, variant: str, seed: int) -> dict[str, Any]:
     }
 
 
+def parameters(level: str) -> str:
+    """What sets a level apart from the easiest drawing: its fields that are not the defaults."""
+    given, plain = asdict(LEVELS["relation"][level]), asdict(Level())
+    return ", ".join(f"`{key}` {value}" for key, value in given.items() if value != plain[key])
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The results as Markdown: mean over seeds, and the seeds' own figures where they tell more than a mean."""
     lines = []
@@ -84,7 +92,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines += [
             f"## Level `{level}`",
             "",
-            f"{first['num_train']} training videos, {first['num_test']} test videos, {first['epochs']} epochs.",
+            f"{first['num_train']} training videos, {first['num_test']} test videos, {first['epochs']} epochs. "
+            f"{parameters(level)}.",
             "",
             "| | top-1 | right pair | direction within it | each seed's top-1 | frames reversed | last training loss |",
             "|---|---|---|---|---|---|---|",

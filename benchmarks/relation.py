@@ -112,8 +112,24 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"| {title} | {mean('top1')} | {mean('pair_top1')} | {mean('within_pair_top1')} | {seeds} | "
                 f"{mean('reversed_top1')} | {mean('last_train_loss')} |"
             )
-        lines.append("")
+        lines += ["", space_part(own), ""]
     return "\n".join(lines)
+
+
+def space_part(rows: list[dict[str, Any]]) -> str:
+    """What spatial attention adds, seed by seed: the same seed gives both the same data order and the same start."""
+    by_variant = {
+        variant: {row["seed"]: row["top1"] for row in rows if row["variant"] == variant}
+        for variant in ("ssan_tiny", "ssan_without_space_tiny")
+    }
+    whole, part = by_variant.values()
+    gains = [whole[seed] - part[seed] for seed in sorted(whole.keys() & part.keys())]
+    if not gains:
+        return "Spatial attention on and off have not both been run."
+    return (
+        f"Top-1 with spatial attention less top-1 without it: {np.mean(gains):+.3f} in the mean, "
+        f"{', '.join(f'{gain:+.3f}' for gain in gains)} by seed."
+    )
 
 
 def write_page() -> None:

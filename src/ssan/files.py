@@ -28,10 +28,11 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[str]:
+def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
     """Give the name of a temporary file beside ``path``; what is written there takes the name ``path`` at the end.
 
-    It is flushed to the disk first. If the block raises, the temporary file is removed and ``path`` stays as it was.
+    It is flushed to the disk first, unless ``sync`` is off, for thousands of files that can be made again. If the
+    block raises, the temporary file is removed and ``path`` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,8 +40,9 @@ def replacing(path: str | Path) -> Iterator[str]:
     try:
         with _named_when_full(path):
             yield str(partial)
-            with open(partial, "rb+") as handle:
-                os.fsync(handle.fileno())
+            if sync:
+                with open(partial, "rb+") as handle:
+                    os.fsync(handle.fileno())
             os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

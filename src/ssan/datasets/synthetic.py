@@ -16,7 +16,6 @@ interrupted goes on where it stopped.
 """
 
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -40,7 +39,7 @@ from ssan.datasets.synthetic_scenes import (
     scene,
 )
 from ssan.errors import UsageError
-from ssan.files import read_json, write_json, writing
+from ssan.files import read_json, replacing, write_json, writing
 
 __all__ = [
     "DEFAULT_LEVEL",
@@ -144,7 +143,8 @@ def render(
         path = _video_path(root, index)
         if path.exists():
             return shown._replace(frames=shown.frames[:0]), False
-        _write_unsynced(path, encode(shown.frames))
+        with replacing(path, sync=False) as partial:
+            Path(partial).write_bytes(encode(shown.frames))
         return shown._replace(frames=shown.frames[:0]), True
 
     scenes: list[Scene | None] = [None] * num_videos
@@ -227,17 +227,6 @@ def _claim(root: Path, made: dict[str, Any]) -> None:
 
 def _video_path(root: Path, index: int) -> Path:
     return root / VIDEO_FOLDER / f"{index + 1}.webm"
-
-
-def _write_unsynced(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, but without waiting for the disk: there are thousands, all replaceable."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _in_threads(

@@ -11,7 +11,7 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-import ssan.video.decode
+import ssan.video.reader
 from ssan.datasets import Sample, Samples, read
 from ssan.datasets.clips import (
     Item,
@@ -203,13 +203,13 @@ def test_short_side_keeps_the_aspect_ratio_and_square_does_not(root: Path) -> No
 
 
 def test_a_video_is_opened_once_for_all_its_views(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, original = [], ssan.video.decode.open_video
+    opened, original = [], ssan.video.reader.open_video
 
-    def counted(path: str, **options: object) -> ssan.video.decode.Video:
+    def counted(path: str, **options: object) -> ssan.video.reader.Video:
         opened.append(path)
         return original(path, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ssan.video.decode, "open_video", counted)
+    monkeypatch.setattr(ssan.video.reader, "open_video", counted)
     SMALL.test_views(str(root / "file.mp4"), 10, 3)
     assert opened == [str(root / "file.mp4")]
 

@@ -102,6 +102,27 @@ def test_a_path_that_stays_inside_is_joined(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("root", "path", "stays"),
+    [
+        (".", "a.mp4", True), (".", "../a.mp4", False), ("..", "a.mp4", True), ("..", "../a.mp4", False),
+        ("../..", "../../a.mp4", False), ("", "a.mp4", True), ("", "../a.mp4", False), ("/", "etc/a.mp4", True),
+    ],
+)  # fmt: skip
+def test_a_path_leads_out_or_not_however_its_root_is_spelled(root: str, path: str, stays: bool) -> None:
+    if stays:
+        assert os.path.normpath(inside(root, path, source="list.csv")) == os.path.normpath(os.path.join(root, path))
+    else:
+        with pytest.raises(AnnotationError, match="leads out of"):
+            inside(root, path, source="list.csv")
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(AnnotationError) as caught:
+        inside("/data/root", "\ud800.mp4", source="list.csv")
+    assert caught.value.code == "path_escape"
+
+
+@pytest.mark.parametrize(
     ("files", "format"),
     [
         (["walk/a.mp4"], "folder"),
@@ -156,6 +177,51 @@ def test_a_hidden_thumbnail_does_not_make_a_folder_of_videos_one_video(tmp_path:
     os.mkdir(tmp_path / "walk" / "pictures.jpg")
     assert not is_frame_folder(tmp_path / "walk")
     assert find_videos(tmp_path) == [str(tmp_path / "walk/a.mp4")]
+
+
+def test_links_that_lead_in_a_circle_are_walked_once(tmp_path: Path) -> None:
+    _touch(tmp_path, "walk/a.mp4", "walk/deep/b.mp4")
+    for name in ("x", "y", "z"):
+        (tmp_path / "walk" / name).symlink_to(".")
+        (tmp_path / "walk" / "deep" / name).symlink_to("..")
+    (tmp_path / "walk" / "itself").symlink_to("itself")
+    (tmp_path / "walk" / "itself.mp4").symlink_to("itself.mp4")
+    (tmp_path / "walk" / "itself.jpg").symlink_to("nowhere")
+    (tmp_path / "walk" / "itself.jpg").unlink()
+    found = find_videos(tmp_path)
+    assert found == [str(tmp_path / "walk" / name) for name in ("a.mp4", "deep/b.mp4", "itself.mp4")]
+    assert read("folder", tmp_path, "all").classes == ["walk"]
+
+
+def test_folders_nested_without_end_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("a.mp4").touch()
+    try:
+        (found,) = find_videos(str(tmp_path))
+        assert found.endswith("/d/a.mp4")
+    finally:
+        monkeypatch.chdir(tmp_path)
+        for folder in reversed([Path("/".join(["d"] * depth)) for depth in range(1, 1201)]):
+            (folder / "a.mp4").unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def test_a_folder_that_cannot_be_looked_into_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path, "closed/a.mp4", "open/b.mp4")
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert find_videos(tmp_path) == [str(tmp_path / "closed"), str(tmp_path / "open/b.mp4")]
+    with pytest.raises(UsageError, match="cannot be looked into"):
+        read("folder", tmp_path / "closed", "all")
 
 
 # ------------------------------------------------------------------------------------------- a folder of classes
@@ -303,6 +369,19 @@ def test_classes_that_differ_only_by_case_are_refused(tmp_path: Path) -> None:
     assert "'Walk' and 'walk' differ only by case" in error.message
 
 
+def test_a_file_whose_name_is_not_utf8_has_an_id_that_is(tmp_path: Path) -> None:
+    _touch(tmp_path, os.fsdecode(b"walk/\xff.mp4"))
+    (sample,) = read("folder", tmp_path, "all")
+    assert sample.id == r"walk/\xff"
+    assert os.fsencode(sample.path).endswith(b"walk/\xff.mp4")
+
+
+def test_a_class_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    error = _refused("folder", _touch(tmp_path, os.fsdecode(b"w\xff/a.mp4")))
+    assert error.code == "bad_annotation"
+    assert "is not UTF-8" in error.message
+
+
 def test_folders_of_frames_are_videos_of_their_class(tmp_path: Path) -> None:
     _touch(tmp_path, "walk/clip.1/00001.jpg", "walk/clip.2/00001.jpg", "run/a.mp4")
     samples = read("folder", tmp_path, "all")
@@ -423,6 +502,8 @@ def test_a_csv_file_of_nothing_but_its_header_is_an_empty_list(tmp_path: Path) -
         ("path,label,split\n1.mp4,run,train\n2.mp4,Run,val\n", "bad_annotation", 3, "'run' and 'Run' differ only"),
         ("path,label,split,num_frames\n1.mp4,run,train,1.5\n", "bad_annotation", 2, "num_frames is '1.5'; expected a"),
         ("path,label,split,num_frames\n1.mp4,run,train,-3\n", "bad_annotation", 2, "num_frames is '-3'"),
+        (f"path,label,split,num_frames\n1.mp4,run,train,{'9' * 5000}\n", "bad_annotation", 2, "num_frames is '9999"),
+        ("path,label,split,path\n1.mp4,run,train,2.mp4\n", "bad_annotation", 1, "column 'path' stands twice"),
     ],
 )
 def test_a_malformed_csv_file_is_named_with_its_line(

@@ -26,7 +26,7 @@ from ssan.errors import (
     VideoError,
     unknown,
 )
-from ssan.files import read_json, replacing, sha256, write_json, writing
+from ssan.files import read_json, read_text, replacing, sha256, write_json, writing
 from ssan.training.checkpoint import hash_tensors, read_model_file, write_model_file
 from ssan.training.journal import Journal, read_journal
 
@@ -155,6 +155,30 @@ def test_json_that_no_reader_takes_is_an_error_of_the_file(tmp_path: Path, conte
     _json_error(tmp_path / "a.json", content)
 
 
+def test_a_text_may_have_so_many_bytes_and_not_more(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"1234567")
+    assert read_text(path, "a few words", most_bytes=7) == "1234567"
+    with pytest.raises(AnnotationError, match="larger than 6 bytes; expected a few words") as caught:
+        read_text(path, "a few words", most_bytes=6, error=AnnotationError)
+    assert (caught.value.path, caught.value.code) == (str(path), "bad_annotation")
+
+
+def test_a_pipe_is_no_text_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(UsageError, match="not a file; expected JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_the_name_of_a_file_is_written_as_the_bytes_that_it_has(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.mp4")
+    with writing(tmp_path / "a.csv") as handle:
+        handle.write(name)
+    assert (tmp_path / "a.csv").read_bytes() == b"\xff.mp4"
+    write_json(tmp_path / "a.json", {"path": name})
+    assert os.fsencode(json.loads((tmp_path / "a.json").read_bytes())["path"]) == b"\xff.mp4"
+
+
 def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
     assert read_json(tmp_path / "a.json") == [1]
@@ -260,6 +284,13 @@ def test_what_is_no_number_is_written_as_null_however_deep(tmp_path: Path) -> No
     assert not any(word in text for word in ("NaN", "Infinity"))
     (row,) = journal.events()
     assert (row["a"], row["b"], row["c"]) == (None, [None, 1.5], {"d": [None, "x"]})
+
+
+def test_a_path_that_is_no_text_is_recorded_all_the_same(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.record("start", root="clips\udcff", title="Öl")
+    (start,) = journal.events("start")
+    assert (start["root"], start["title"]) == ("clips\udcff", "Öl")
 
 
 def _crash(journal: Journal, rest: bytes) -> None:

@@ -1,4 +1,7 @@
-"""What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs."""
+"""What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs.
+
+Frames are decoded in a process apart, where two more files are at work: apart.py, which passes them on, and decode.py.
+"""
 
 import sys
 from pathlib import Path
@@ -46,7 +49,7 @@ def test_a_clip_meets_at_most_eight_files_on_its_way_to_the_loss(order_set: Path
     # The way itself, so that a shorter count cannot come from looking in the wrong place.
     assert {
         "datasets/clips.py",
-        "video/decode.py",
+        "video/reader.py",
         "models/classifier.py",
         "layers/ssa.py",
         "training/fit.py",

@@ -11,20 +11,30 @@ from typing import IO, Any
 
 from ssan.errors import SsanError, UsageError
 
+# The annotations of the largest public data sets have some tens of millions of bytes.
+MOST_TEXT_BYTES = 500_000_000
+
 
 @contextmanager
 def writing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open ``path`` for writing ("w" for UTF-8 text, "wb" for bytes).
 
-    Readers see the old content or the new one, never a part.
+    Readers see the old content or the new one, never a part. The name of a file that is not UTF-8 comes out in text
+    as the bytes that it has.
 
     Raises ``SsanError`` with code ``no_space`` where the disk is full; the old file is then untouched.
     """
     with (
         replacing(path) as partial,
-        open(partial, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "") as handle,
+        _open(partial, mode) as handle,
     ):
         yield handle
+
+
+def _open(path: str, mode: str) -> IO[Any]:
+    if "b" in mode:
+        return open(path, mode)
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 @contextmanager
@@ -38,7 +48,7 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with _named_when_full(path):
+        with naming_a_full_disk(path):
             yield str(partial)
             if sync:
                 with open(partial, "rb+") as handle:
@@ -50,37 +60,70 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
 
 
 @contextmanager
-def _named_when_full(path: Path) -> Iterator[None]:
+def naming_a_full_disk(path: str | Path) -> Iterator[None]:
+    """Turn an error for want of space (a full disk, a quota, a limit on file sizes) into one with code ``no_space``."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise SsanError(
-            "the disk is full while writing; what was there before is untouched. Free space and run again",
+            f"the disk is full while writing ({error.strerror}); what was there before is untouched. Free space and "
+            "run again",
             code="no_space",
             path=str(path),
         ) from error
 
 
+def remove_partials(folder: str | Path) -> None:
+    """Remove the temporary files that writers killed in the middle have left in ``folder``."""
+    for partial in Path(folder).glob(".*.part"):
+        partial.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused with ``ValueError``."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    if not is_text(text):
+        text = json.dumps(value, indent=1, allow_nan=False)  # the names of files need not be UTF-8
     with writing(path) as handle:
         handle.write(text + "\n")
 
 
+def read_text(
+    path: str | Path, expected: str, *, most_bytes: int = MOST_TEXT_BYTES, error: type[SsanError] = UsageError
+) -> str:
+    """The text of a UTF-8 file, without its byte order mark and with its line ends as they are.
+
+    A pipe or a device is refused, which could last for ever, and so is a file of more than ``most_bytes``.
+
+    :param expected: what should be there, for the message.
+    :param error: raised for what is in the file; for a file that is not there it is ``UsageError``.
+    """
+    where = str(path)
+    if not os.path.isfile(where):
+        what = "not a file" if os.path.exists(where) else "no such file"
+        raise UsageError(f"{what}; expected {expected}", code="missing", path=where)
+    try:
+        with open(where, "rb") as handle:
+            content = handle.read(most_bytes + 1)
+    except OSError as problem:
+        raise UsageError(f"it cannot be read ({problem.strerror}); look at its permissions", path=where) from None
+    if len(content) > most_bytes:
+        raise error(f"larger than {most_bytes:,} bytes; expected {expected}", code="bad_annotation", path=where)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"not UTF-8 text (byte {problem.start}); save the file as UTF-8", code="bad_annotation", path=where
+        ) from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a missing or malformed one is a ``UsageError`` that names the file and the line."""
-    path = Path(path)
+    text = read_text(path, "JSON")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError("no such file; expected JSON", code="missing", path=str(path)) from None
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=str(path)
-        ) from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(
             f"not valid JSON: {error.msg}; copy or export the file again",
@@ -92,6 +135,11 @@ def read_json(path: str | Path) -> Any:
         raise UsageError(
             f"not usable JSON: {error}; copy or export the file again", code="bad_annotation", path=str(path)
         ) from None
+
+
+def is_text(word: str) -> bool:
+    """Whether a word can be written as UTF-8; what stands for half a letter or for other bytes cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def sha256(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, VideoError
 from ssan.files import writing
-from ssan.video.decode import open_video
+from ssan.video.reader import open_video
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,16 @@ class Fault:
 
 
 def audit(samples: Sequence[Sample], *, quiet: bool = False) -> list[Fault]:
-    """Open each video and find its length; return those where that fails, in the order of the list.
+    """Open each video, find its length and decode its first frame; return those where that fails, in their order.
 
-    It reads every file's index and decodes nothing, so damage inside a file shows only when its frames are read.
+    Damage further inside a file shows only when its frames are read.
     """
     faults = []
     silent = quiet or not sys.stderr.isatty()
     for sample in tqdm(samples, desc="checking videos", unit="video", disable=silent, file=sys.stderr, leave=False):
         try:
-            open_video(sample.path).close()
+            with open_video(sample.path) as video:
+                _ = video.size_px
         except VideoError as error:
             faults.append(Fault(sample, error))
     return faults

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
 from ssan.video.clip import Clip
-from ssan.video.decode import read_clip
+from ssan.video.reader import read_clip
 from ssan.video.sampling import dense_indices, segment_indices
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
 

@@ -1,14 +1,27 @@
 """A user's own videos: a folder of classes, or a CSV file."""
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ssan.datasets.samples import SPLIT_ALIASES, Sample, Samples, canonical_split, find_videos, inside
+from ssan.datasets.samples import (
+    SPLIT_ALIASES,
+    Sample,
+    Samples,
+    canonical_split,
+    find_videos,
+    inside,
+    is_folder,
+    printable,
+    quoted,
+)
 from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.files import is_text, read_text
 
+MOST_DIGITS = 9
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -34,7 +47,7 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
         stray = sorted(set(subfolders) - set(by_split))
         if stray:
             raise UsageError(
-                f"the folder {stray[0]!r} lies beside {', '.join(by_split)} and belongs to no split; put it into "
+                f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
                 "one of them, or elsewhere",
                 path=root,
             )
@@ -56,6 +69,13 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
         raise UsageError(
             "the folder has no class folders; expected FOLDER/CLASS/FILE or FOLDER/train/CLASS/FILE", path=root
         )
+    unwritable = next((label for label in classes if not is_text(label)), None)
+    if unwritable is not None:
+        raise AnnotationError(
+            f"the name of the class folder {quoted(unwritable)} is not UTF-8, so it is no label; name it otherwise",
+            code="bad_annotation",
+            path=root,
+        )
     _refuse_lookalikes(classes, root)
     index = {label: number for number, label in enumerate(classes)}
     return Samples(
@@ -70,13 +90,20 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
 
 
 def _subfolders(root: str) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
+    except OSError as error:
+        raise UsageError(
+            f"the folder cannot be looked into ({error.strerror}); look at its permissions", path=root
+        ) from None
 
 
 def _identity(path: str, root: str) -> str:
     relative = Path(os.path.relpath(path, root))
-    return (relative if os.path.isdir(path) else relative.with_suffix("")).as_posix()
+    name = (relative if os.path.isdir(path) else relative.with_suffix("")).as_posix()
+    # An id is text wherever it goes; bytes that are none are written as \xff.
+    return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _refuse_lookalikes(classes: Iterable[str], source: str, lines: Mapping[str, int] | None = None) -> None:
@@ -85,7 +112,8 @@ def _refuse_lookalikes(classes: Iterable[str], source: str, lines: Mapping[str, 
         other = folded.setdefault(label.casefold(), label)
         if other != label:
             raise AnnotationError(
-                f"the classes {other!r} and {label!r} differ only by case; make them one, or name them apart",
+                f"the classes {quoted(other)} and {quoted(label)} differ only by case; make them one, or name them "
+                "apart",
                 code="bad_annotation",
                 path=source,
                 line=None if lines is None else lines[label],
@@ -103,7 +131,7 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
             path = there.get(path, path)
             if path in homes:
                 raise AnnotationError(
-                    f"{row['path']!r} stands in an earlier line too; a video has one line",
+                    f"{quoted(row['path'])} stands in an earlier line too; a video has one line",
                     code="duplicate",
                     path=splits,
                     line=line,
@@ -113,7 +141,7 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
         absent = [path for path in homes if path not in present]
         if absent:
             raise AnnotationError(
-                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {absent[0]}; "
+                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {printable(absent[0])}; "
                 "paths must be relative to that folder",
                 code="missing",
                 path=splits,
@@ -126,7 +154,7 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
             raise UsageError(f"--val-groups is {val_groups!r}; expected REGEX=a,b,c, such as '^([a-z]+)_=ann,bob'")
         try:
             regex = re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"--val-groups: {pattern!r} is not a regular expression: {error}") from None
         if regex.groups < 1:
             raise UsageError(f"--val-groups: {pattern!r} has no group; put the part that names the group in ( )")
@@ -182,7 +210,7 @@ def read_csv(
         path = inside(folder, row["path"], source=table, line=line)
         if path == os.path.normpath(folder):
             raise AnnotationError(
-                f"the path is {row['path']!r}; expected a file below {folder}",
+                f"the path is {quoted(row['path'])}; expected a file below {folder}",
                 code="bad_annotation",
                 path=table,
                 line=line,
@@ -190,16 +218,17 @@ def read_csv(
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
         if identity in lines:
             raise AnnotationError(
-                f"the id {identity!r} stands in line {lines[identity]} too; ids must differ (a column id sets them)",
+                f"the id {quoted(identity)} stands in line {lines[identity]} too; ids must differ (a column id sets "
+                "them)",
                 code="duplicate",
                 path=table,
                 line=line,
             )
         lines[identity] = line
         frames = row.get("num_frames") or ""
-        if frames and not frames.isdecimal():
+        if frames and not (frames.isdecimal() and len(frames) <= MOST_DIGITS):
             raise AnnotationError(
-                f"num_frames is {frames!r}; expected a whole number", code="bad_annotation", path=table, line=line
+                f"num_frames is {frames[:40]!r}; expected a whole number", code="bad_annotation", path=table, line=line
             )
         if not wanted:
             continue
@@ -219,18 +248,12 @@ def read_csv(
 
 def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with a header, each with its line number; malformed ones are named."""
+    if os.path.isdir(path):
+        raise UsageError("a folder, where a CSV file was expected", path=path)
+    text = read_text(path, "a CSV file", error=AnnotationError)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            table = [(reader.line_num, cells) for cells in reader if cells]
-    except FileNotFoundError:
-        raise UsageError("no such file; expected a CSV file", code="missing", path=path) from None
-    except IsADirectoryError:
-        raise UsageError("a folder, where a CSV file was expected", path=path) from None
-    except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=path
-        ) from None
+        table = [(reader.line_num, cells) for cells in reader if cells]
     except csv.Error as error:
         raise AnnotationError(
             f"not a CSV file: {error}; expected values separated by commas",
@@ -243,7 +266,15 @@ def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str
     if absent:
         raise AnnotationError(
             f"the first line has no column {absent[0]!r}; expected a header with {','.join(required)}, separated by "
-            f"commas, and found {','.join(header) or 'nothing'!r}",
+            f"commas, and found {quoted(','.join(header) or 'nothing')}",
+            code="bad_annotation",
+            path=path,
+            line=1,
+        )
+    twice = next((name for place, name in enumerate(header) if name in header[:place]), None)
+    if twice is not None:
+        raise AnnotationError(
+            f"the column {quoted(twice)} stands twice in the header; leave out one",
             code="bad_annotation",
             path=path,
             line=1,
@@ -262,5 +293,5 @@ def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str
 def _known_split(word: str, source: str, line: int) -> str:
     known = {"train", "val", "test", *SPLIT_ALIASES}
     if word not in known:
-        raise AnnotationError(unknown("split", word, known), code="bad_annotation", path=source, line=line)
+        raise AnnotationError(unknown("split", word[:80], known), code="bad_annotation", path=source, line=line)
     return canonical_split(word)

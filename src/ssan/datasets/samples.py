@@ -54,7 +54,8 @@ class Samples(list[Sample]):
         for sample in self:
             if sample.id in seen:
                 raise AnnotationError(
-                    f"two videos have the id {sample.id!r}: {seen[sample.id]} and {sample.path}; ids must differ",
+                    f"two videos have the id {quoted(sample.id)}: {printable(seen[sample.id])} and "
+                    f"{printable(sample.path)}; ids must differ",
                     code="duplicate",
                     path=source,
                 )
@@ -63,6 +64,16 @@ class Samples(list[Sample]):
     def kept(self, samples: Iterable[Sample]) -> "Samples":
         """The same list with only these samples."""
         return Samples(samples, self.classes, self.source)
+
+
+def printable(path: str) -> str:
+    """A path for a message: as it is, or quoted where it has line ends or what no screen shows."""
+    return path if path.isprintable() else repr(path)
+
+
+def quoted(text: str) -> str:
+    """A value for a message, in quotes, and cut where it is long."""
+    return repr(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def canonical_split(split: str) -> str:
@@ -75,11 +86,13 @@ def canonical_split(split: str) -> str:
 
 def inside(root: str | Path, relative: str, *, source: str, line: int | None = None) -> str:
     """``root / relative`` where it stays below ``root``; a path that leaves it is an error (code ``path_escape``)."""
-    joined = os.path.normpath(os.path.join(root, relative))
-    base = os.path.normpath(root)
-    if "\0" in relative or (joined != base and not joined.startswith(os.path.join(base, ""))):
+    joined, base = os.path.normpath(os.path.join(root, relative)), os.path.normpath(root)
+    # Compared whole: "..", "." and "../.." cannot be told from each other by how they begin.
+    whole, home = os.path.abspath(joined), os.path.abspath(base)
+    stays = whole == home or whole.startswith(os.path.join(home, ""))
+    if not stays or "\0" in relative or not _is_name(relative):
         raise AnnotationError(
-            f"the path {relative!r} leads out of {base}; name the folder that holds all videos with --videos",
+            f"the path {quoted(relative)} leads out of {base}; name the folder that holds all videos with --videos",
             code="path_escape",
             path=source,
             line=line,
@@ -87,30 +100,69 @@ def inside(root: str | Path, relative: str, *, source: str, line: int | None = N
     return joined
 
 
+def _is_name(relative: str) -> bool:
+    """Whether a file can have this name: half a letter cannot be written."""
+    try:
+        os.fsencode(relative)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_frame_folder(path: str | Path) -> bool:
     """Whether a folder directly holds pictures, and so is one video."""
     with os.scandir(path) as entries:
-        return any(_is_picture(entry) for entry in entries)
+        return any(map(_is_picture, entries))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
     # A hidden picture is some program's thumbnail of the folder, not a frame.
     suffix = Path(entry.name).suffix.lower()
-    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not entry.is_dir()
+    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not is_folder(entry)
+
+
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith(".")
 
 
 def find_videos(root: str | Path) -> list[str]:
-    """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures."""
-    if is_frame_folder(root):
-        return [str(root)]
-    found = []
-    with os.scandir(root) as entries:
-        children = sorted(entries, key=lambda entry: entry.name)
-    for child in children:
-        suffix = Path(child.name).suffix.lower()
-        if child.is_dir():
-            # A folder named x.mp4 is no video file, but what lies in it may be.
-            found += find_videos(child.path)
-        elif suffix in VIDEO_SUFFIXES and not child.name.startswith("."):
-            found.append(child.path)
+    """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures.
+
+    A folder that cannot be looked into stands for itself, so that whoever reads it is told why. A folder that links
+    lead to again is walked once.
+    """
+    found: list[str] = []
+    walked: set[tuple[int, int]] = set()
+    pending = [(str(root), True)]
+    while pending:
+        path, folder = pending.pop()
+        if not folder:
+            found.append(path)
+            continue
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            found.append(path)
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in walked:
+            continue
+        walked.add(identity)
+        if any(map(_is_picture, children)):
+            found.append(path)
+            continue
+        # A folder named x.mp4 is no video file, but what lies in it may be.
+        pending += [
+            (child.path, is_folder(child)) for child in reversed(children) if is_folder(child) or _is_video(child)
+        ]
     return found

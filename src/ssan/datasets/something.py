@@ -1,16 +1,19 @@
 """Something-Something V2 in its official layouts."""
 
 import csv
+import io
 import os
 from typing import Any
 
-from ssan.datasets.samples import Sample, Samples, inside
+from ssan.datasets.samples import Sample, Samples, inside, printable
 from ssan.errors import AnnotationError, UsageError
-from ssan.files import read_json
+from ssan.files import is_text, read_json, read_text
 
 FILE_OF_SPLIT = {"train": "train", "val": "validation", "test": "test"}
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos")
 PREFIX = "something-something-v2-"
+MOST_DIGITS = 9
+MOST_LETTERS = 200
 
 
 def find_annotations(root: str) -> str | None:
@@ -58,15 +61,15 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
             label = entry["template"].replace("[", "").replace("]", "") if entry["template"] else answers.get(identity)
             if label is not None and label not in index:
                 raise AnnotationError(
-                    f"entry {number} (id {identity}) has the class {label!r}, which is not in {start}labels.json; "
-                    "both files must be of one release",
+                    f"entry {number} (id {printable(identity[:80])}) has the class {label[:200]!r}, which is not in "
+                    f"{start}labels.json; both files must be of one release",
                     code="unknown_label",
                     path=path,
                 )
-            if not identity or os.sep in identity or identity in (".", ".."):
+            if not identity or len(identity) > MOST_LETTERS or os.sep in identity or identity in (".", ".."):
                 raise AnnotationError(
-                    f"entry {number} has the id {identity!r}, which is not a file name; expected digits, as in the "
-                    "official lists",
+                    f"entry {number} has the id {identity[:80]!r}, which is not a file name; expected digits, as in "
+                    "the official lists",
                     code="path_escape",
                     path=path,
                 )
@@ -91,8 +94,11 @@ def _read_classes(path: str) -> list[str]:
         raise AnnotationError(wrong, code="bad_annotation", path=path)
     by_index: dict[int, str] = {}
     for label, number in content.items():
-        if not str(number).isdecimal() or int(number) in by_index:
-            raise AnnotationError(f"{label!r} has the index {number!r}; {wrong}", code="bad_annotation", path=path)
+        digits = str(number)
+        if not digits.isdecimal() or len(digits) > MOST_DIGITS or int(number) in by_index or not is_text(label):
+            raise AnnotationError(
+                f"{label[:80]!r} has the index {digits[:40]!r}; {wrong}", code="bad_annotation", path=path
+            )
         by_index[int(number)] = label
     if sorted(by_index) != list(range(len(by_index))):
         raise AnnotationError(f"the indices have gaps; {wrong}", code="bad_annotation", path=path)
@@ -120,12 +126,12 @@ def _entries(path: str) -> list[dict[str, Any]]:
 def _read_answers(start: str) -> dict[str, str]:
     for path in (f"{start}test-answers.csv", os.path.join(os.path.dirname(start), "test-answers.csv")):
         if os.path.isfile(path):
+            text = read_text(path, "lines of id;class", error=AnnotationError)
             try:
-                with open(path, encoding="utf-8-sig", newline="") as handle:
-                    rows = list(csv.reader(handle, delimiter=";"))
-            except UnicodeDecodeError as error:
+                rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=";"))
+            except csv.Error as error:
                 raise AnnotationError(
-                    f"not UTF-8 text (byte {error.start}); save the file as UTF-8", code="bad_annotation", path=path
+                    f"not a CSV file: {error}; expected id;class", code="bad_annotation", path=path
                 ) from None
             for line, row in enumerate(rows, start=1):
                 if len(row) != 2:

@@ -1,8 +1,19 @@
-"""The one value in which frames travel."""
+"""The one value in which frames travel, and the interface of whatever gives it."""
 
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
-import torch
+from ssan.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    import torch
+
+Resize = Callable[[int, int], tuple[int, int]]
+"""(height, width) of the upright picture, in pixels -> (height, width) wanted."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,7 +30,7 @@ class Clip:
     announced end: such a file is truncated or damaged, and whoever reads many files should count them.
     """
 
-    frames: torch.Tensor
+    frames: "torch.Tensor"
     indices: tuple[int, ...]
     times_seconds: tuple[float, ...]
     durations_seconds: tuple[float, ...]
@@ -27,3 +38,103 @@ class Clip:
     num_promised: int
     duration_seconds: float
     path: str
+
+
+class Video(ABC):
+    """A video that can be read: where it is, how long, how large, and its frames by number.
+
+    ``num_promised`` is what the file announces. ``num_frames`` begins there and is corrected when reading finds that
+    fewer or more frames decode. ``duration_seconds`` runs from the start of the first frame to the end of the last.
+    """
+
+    path: str
+    num_frames: int
+    num_promised: int
+    duration_seconds: float
+
+    @abstractmethod
+    def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        """Read the frames with these numbers, in this order; numbers may repeat.
+
+        All frames of a clip get one size: what ``resize`` makes of the size of the earliest frame asked for, or that
+        size itself. Raises ``VideoError`` where a frame cannot be had.
+        """
+
+    @property
+    @abstractmethod
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the first frame, upright, in pixels."""
+
+    @property
+    def height_px(self) -> int:
+        return self.size_px[0]
+
+    @property
+    def width_px(self) -> int:
+        return self.size_px[1]
+
+    def close(self) -> None:
+        """Give back what is held open; ``with`` does it."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+MOST_PIXELS = 1 << 27
+"""Of one picture, 16,384 x 8,192; an 8K video has a quarter of it."""
+
+
+def checked_size(height: int, width: int, path: str) -> tuple[int, int]:
+    """A picture's height and width, unless it is too large to be one of a video.
+
+    Headers can claim anything, and a picture of one pixel by ten thousand grows when its short side is to be 256.
+    """
+    if height * width > MOST_PIXELS:
+        raise VideoError(
+            f"a picture of {width} x {height} pixels is too large; expected {MOST_PIXELS} pixels at most. "
+            "Leave it out, or make it smaller",
+            code="decode_error",
+            path=path,
+        )
+    return height, width
+
+
+def wanted_places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
+    """For every frame number that is asked for: at which places of the clip it goes."""
+    if len(indices) == 0 or min(indices) < 0:
+        raise UsageError(f"frames {list(indices)} were asked for; expected at least one, counted from 0", path=path)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(int(index), []).append(place)
+    return places
+
+
+def existing_path(path: str | os.PathLike[str]) -> str:
+    """The path as text, if a folder or a file with something in it is there; an error that says what is not."""
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return path
+    if not os.path.exists(path):
+        what = f"a link to {os.readlink(path)!r}, which does not exist" if os.path.islink(path) else "no such file"
+        raise VideoError(f"{what}; expected a video file or a folder of frames", code="missing", path=path)
+    if not os.path.isfile(path):
+        raise VideoError("neither a file nor a folder; expected a video file", code="not_video", path=path)
+    try:
+        with open(path, "rb") as handle:
+            empty = not handle.read(1)
+    except OSError as error:
+        raise cannot_open(path, error) from error
+    if empty:
+        raise VideoError(
+            "the file is empty (zero bytes); expected a video. Copy or download it again", code="empty", path=path
+        )
+    return path
+
+
+def cannot_open(path: str, error: OSError) -> VideoError:
+    code = "missing" if isinstance(error, FileNotFoundError) else "decode_error"
+    return VideoError(f"it cannot be opened: {error.strerror}. Look at its permissions", code=code, path=path)

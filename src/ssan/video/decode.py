@@ -1,134 +1,53 @@
-"""Frames out of a video file, or out of a folder of pictures, behind one small interface.
+"""Frames out of a video file.
 
 Frame i of a file is the i-th frame that decoding its best video stream from the beginning to the end yields. That is
-the definition to which everything here, and every faster way of reading, is held. FFmpeg picks the best stream (the
-one marked as default, else the one with most bits). What FFmpeg would print goes nowhere: PyAV drops it.
+the definition to which everything here is held. FFmpeg picks the best stream (the one marked as default, else the one
+with most bits). What FFmpeg would print goes nowhere: PyAV drops it.
 
 Pictures come out upright: the rotation that a telephone writes into the file is applied, and ``height_px``,
 ``width_px`` and ``resize`` speak of the upright picture.
 
 Unsaid by the paper, our choice: pixels stay as they are stored, also where the file says that they are not square
 (many Kinetics clips do); tests/test_decode.py holds it. Resizing is bilinear with the filter widened when shrinking.
+
+How a file is read: opening it lists its packets, which decodes nothing. From time stamps that can be trusted follows
+which packet each wanted frame needs::
+
+    packets in the file   I  P  b  b  P  b  b  I  P  b  b  P  b  b
+    wanted                            *              *
+    decoded               I  P        P        I  P  b             the rest of a group only where it is referred to
+
+Where they cannot be trusted everything from the beginning to the last wanted frame is decoded. This file does without
+torch: it also runs in the process apart (``ssan.video.reader``), which has to start quickly.
 """
 
+import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import TracebackType
-from typing import Self
+from itertools import islice
+from typing import Any, NamedTuple
 
 import av
 import av.container
 import av.error
 import numpy as np
-import torch
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from ssan.errors import UsageError, VideoError
-from ssan.video.clip import Clip
-
-Resize = Callable[[int, int], tuple[int, int]]
-"""(height, width) of the upright picture, in pixels -> (height, width) wanted."""
+from ssan.errors import VideoError
+from ssan.video.clip import Clip, Resize, Video, checked_size, existing_path, wanted_places
 
 
-class Video(ABC):
-    """A video that can be read: where it is, how long, how large, and its frames by number.
+class Pictures(NamedTuple):
+    """Frames as numpy has them: pixels (t, h, w, 3) of type uint8, and when each begins and how long it is shown."""
 
-    ``num_promised`` is what the file announces. ``num_frames`` begins there and is corrected when reading finds that
-    fewer or more frames decode. ``duration_seconds`` runs from the start of the first frame to the end of the last.
-    """
-
-    path: str
-    num_frames: int
-    num_promised: int
-    duration_seconds: float
-
-    @abstractmethod
-    def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
-        """Read the frames with these numbers, in this order; numbers may repeat.
-
-        All frames of a clip get one size: what ``resize`` makes of the size of the earliest frame asked for, or that
-        size itself. Raises ``VideoError`` where a frame cannot be had.
-        """
-
-    @cached_property
-    @abstractmethod
-    def size_px(self) -> tuple[int, int]:
-        """Height and width of the first frame, upright, in pixels."""
-
-    @property
-    def height_px(self) -> int:
-        return self.size_px[0]
-
-    @property
-    def width_px(self) -> int:
-        return self.size_px[1]
-
-    def _clip(
-        self, frames: torch.Tensor, indices: Sequence[int], times: Sequence[float], durations: Sequence[float]
-    ) -> Clip:
-        numbers = tuple(int(index) for index in indices)
-        return Clip(
-            frames,
-            numbers,
-            tuple(times),
-            tuple(durations),
-            self.num_frames,
-            self.num_promised,
-            self.duration_seconds,
-            self.path,
-        )
-
-    def close(self) -> None:
-        """Give back what is held open; ``with`` does it."""
-        return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-
-def open_video(path: str | os.PathLike[str], *, frames_per_second: float | None = None, threads: int = 1) -> Video:
-    """Open a video file, or a folder that directly holds JPEG or PNG files, one per frame.
-
-    ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
-    helps when a single video is read, and hurts when several processes read one each.
-    """
-    path = existing_path(path)
-    if os.path.isdir(path):
-        from ssan.video.folder import FrameFolder  # which builds on this file
-
-        return FrameFolder(path, frames_per_second=frames_per_second)
-    return VideoFile(path, threads=threads)
-
-
-def read_clip(
-    path: str | os.PathLike[str],
-    choose: Callable[[int], Sequence[int]],
-    *,
-    resize: Resize | None = None,
-    frames_per_second: float | None = None,
-    threads: int = 1,
-) -> Clip:
-    """Open a video, let ``choose`` pick frame numbers from the number of frames that there are, and read those.
-
-    A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
-    more with the true number; the clip then has ``num_frames < num_promised``.
-    """
-    with open_video(path, frames_per_second=frames_per_second, threads=threads) as video:
-        try:
-            return video.read(choose(video.num_frames), resize=resize)
-        except VideoError as error:
-            if error.code != "truncated" or video.num_frames == 0:
-                raise
-        return video.read(choose(video.num_frames), resize=resize)
+    pixels: np.ndarray
+    times_seconds: list[float]
+    durations_seconds: list[float]
 
 
 class VideoFile(Video):
@@ -138,15 +57,15 @@ class VideoFile(Video):
         self.path = existing_path(path)
         self._threads = threads
         self._open = ExitStack()
-        container, stream = self._open.enter_context(_opened(self.path, threads))
+        self._container, self._stream = self._open.enter_context(_opened(self.path, threads))
+        self._decoder_is_fresh = True
         try:
-            self._frames_per_second = float(stream.average_rate or stream.guessed_rate or 25)
-            self._packets = _list_packets(container, stream)
-            self._survey(stream)
+            self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+            self._packets = _list_packets(self._container, self._stream)
+            self._survey(self._stream)
         except BaseException:
             self.close()
             raise
-        self._stream = stream
 
     def close(self) -> None:
         self._open.close()
@@ -161,9 +80,11 @@ class VideoFile(Video):
         indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
         self.num_frames = packets.num_frames
         self.num_promised = max(packets.num_frames, indexed)
-        ticks = packets.end - packets.start
+        ticks = packets.listing.end - packets.listing.start
         tick = float(stream.time_base or 0)
-        self.duration_seconds = ticks * tick if ticks > 0 else packets.num_frames / self._frames_per_second
+        # Avi has a frame rate and no times; FFmpeg makes some up, a frame late where there are B frames.
+        self._counts_times = self._container.format.name == "avi" or ticks <= 0
+        self.duration_seconds = packets.num_frames / self._frames_per_second if self._counts_times else ticks * tick
         if packets.num_frames == 0:
             raise VideoError(
                 f"the file announces {self.num_promised} frames and holds none; expected at least one. "
@@ -181,6 +102,22 @@ class VideoFile(Video):
         return _upright_size(frame)
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        from torch import from_numpy
+
+        pictures = self.pictures(indices, resize=resize)
+        return Clip(
+            frames=from_numpy(pictures.pixels).permute(0, 3, 1, 2),
+            indices=tuple(int(index) for index in indices),
+            times_seconds=tuple(pictures.times_seconds),
+            durations_seconds=tuple(pictures.durations_seconds),
+            num_frames=self.num_frames,
+            num_promised=self.num_promised,
+            duration_seconds=self.duration_seconds,
+            path=self.path,
+        )
+
+    def pictures(self, indices: Sequence[int], *, resize: Resize | None = None) -> Pictures:
+        """What ``read`` gives, as numpy has it."""
         places = wanted_places(indices, self.path)
         times, durations = [0.0] * len(indices), [0.0] * len(indices)
         output: np.ndarray | None = None
@@ -189,7 +126,8 @@ class VideoFile(Video):
             for index, frame in self._decode(sorted(places)):
                 if output is None:
                     size = _upright_size(frame)
-                    output = np.empty((len(indices), *(resize(*size) if resize else size), 3), np.uint8)
+                    size = checked_size(*(resize(*size) if resize else size), self.path)
+                    output = np.empty((len(indices), *size, 3), np.uint8)
                 picture = _upright_rgb(frame, reformatter, output.shape[1], output.shape[2])
                 for place in places[index]:
                     output[place] = picture
@@ -204,27 +142,103 @@ class VideoFile(Video):
             ) from error
         assert output is not None
         self.num_frames = max(self.num_frames, max(places) + 1)
-        return self._clip(torch.from_numpy(output).permute(0, 3, 1, 2), indices, times, durations)
+        return Pictures(output, times, durations)
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
 
         Where the packets' time stamps can be trusted, only what the wanted frames need is decoded; a wanted frame that
-        does not come that way is looked for in sequence, from where the fast way has got to.
+        does not come that way is looked for in sequence.
         """
         done = 0
+        fresh, self._decoder_is_fresh = self._decoder_is_fresh, False
         if self._packets.trusted and self._threads == 1 and wanted[-1] < self._packets.num_frames:
-            for number, frame in _decode_selected(self._stream, self._packets, wanted):
+            for number, frame in self._decode_selected(wanted):
                 yield number, frame
                 done += 1
+        elif fresh and self._packets.held is not None:
+            # What is held need not be read once more. A decoder that has been used might not begin as a new one does.
+            yield from _in_sequence(self._decode_held(self._packets.held), wanted)
+            return
         if done < len(wanted):
-            yield from _decode_in_sequence(self.path, wanted[done:], self._threads)
+            with _opened(self.path, self._threads) as (container, stream):
+                yield from _in_sequence(container.decode(stream), wanted[done:])
+
+    def _decode_selected(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield (number, frame) for the wanted frames, decoding from the last possible beginning before each.
+
+        On the way, frames that nobody wants and no other frame refers to are not decoded. Ends early, at the first
+        wanted frame that does not come, at a decoder's error and at a frame that it calls corrupt. Damage that it meets
+        nowhere, in what is not decoded, stays unseen.
+        """
+        listed, decoder = self._packets.listing, self._stream.codec_context
+        ticks = sorted(tick for tick in listed.pts if tick is not None)
+        goals = [ticks[number] for number in wanted]
+        asked = set(goals)
+        packets: Iterator[av.Packet] = iter(())
+        began = -1
+        waiting: list[av.VideoFrame] = []  # wanted frames that came before their turn
+        try:
+            for number, goal in zip(wanted, goals, strict=True):
+                frame = next((f for f in waiting if f.pts == goal), None)
+                begin = listed.last_beginning(goal)
+                if frame is None and begin > began:
+                    decoder.flush_buffers()
+                    packets, began, waiting = self._packets_from(begin), begin, []
+                while frame is None:
+                    packet = next(packets, None)
+                    if packet is None:
+                        return
+                    decoder.skip_frame = "DEFAULT" if packet.pts in asked or not packet.size else "NONREF"
+                    for come in decoder.decode(packet):
+                        if come.is_corrupt:
+                            return
+                        if come.pts == goal:
+                            frame = come
+                        if come.pts in asked:
+                            waiting.append(come)
+                waiting.remove(frame)
+                yield number, frame
+        except av.error.FFmpegError:
+            return
+        finally:
+            decoder.skip_frame = "DEFAULT"
+
+    def _decode_held(self, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
+        for packet in packets:
+            yield from self._stream.codec_context.decode(packet)
+        if self._packets.broken is not None:
+            raise self._packets.broken
+
+    def _packets_from(self, place: int) -> Iterator[av.Packet]:
+        """The packets from one that begins a group on, out of memory or, where they are too many, out of the file.
+
+        Ends early where seeking leads elsewhere, or to other packets than were listed.
+        """
+        if self._packets.held is not None:
+            yield from islice(self._packets.held, place, None)
+            return
+        listed = self._packets.listing
+        self._container.seek(listed.seek_ticks[listed.beginnings.index(place)], stream=self._stream)
+        number = None
+        for packet in self._container.demux(self._stream):
+            if number is None:
+                number = listed.place_of(packet.pts)
+                if number is None or number > place:
+                    return
+            if packet.size and (number >= len(listed.pts) or listed.pts[number] != packet.pts):
+                return
+            if number >= place:
+                yield packet
+            number += 1
 
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         """When a frame begins and how long it is shown; counted by the frame rate where the file gives no times."""
         tick = float(frame.time_base or 0)
-        start = index / self._frames_per_second if frame.pts is None else frame.pts * tick
-        return start, (frame.duration or 0) * tick or 1 / self._frames_per_second
+        period = 1 / self._frames_per_second
+        if self._counts_times or frame.pts is None:
+            return index * period, period
+        return frame.pts * tick, (frame.duration or 0) * tick or period
 
     def _too_short(self, end: "_EndOfVideoError", asked: int) -> VideoError:
         """Correct ``num_frames``, and say in an error why frame ``asked`` cannot be had."""
@@ -254,140 +268,196 @@ class _EndOfVideoError(Exception):
         self.cause = cause
 
 
+@dataclass
+class _Listing:
+    """What is kept of each packet that is not empty, in the order of the file, which is that of decoding.
+
+    :param pts: time stamps, in ticks; None where there is none.
+    :param beginnings: the places of those from which decoding can begin, and in ``seek_ticks`` where to seek for them.
+    """
+
+    pts: list[int | None] = field(default_factory=list)
+    beginnings: list[int] = field(default_factory=list)
+    seek_ticks: list[int] = field(default_factory=list)
+    start: float = math.inf
+    end: float = -math.inf
+
+    def add(self, packet: av.Packet) -> None:
+        pts = packet.pts
+        if pts is not None:
+            if packet.is_keyframe:
+                self.beginnings.append(len(self.pts))
+                self.seek_ticks.append(pts if packet.dts is None else min(pts, packet.dts))
+            if not packet.is_discard:
+                self.start = min(self.start, pts)
+                self.end = max(self.end, pts + (packet.duration or 0))
+        self.pts.append(pts)
+
+    def is_complete(self) -> bool:
+        """Whether frame i of the video can be told to be the one with the i-th smallest time stamp."""
+        return (
+            None not in self.pts
+            and len(set(self.pts)) == len(self.pts)
+            # Pictures shown before the first from which decoding can begin need others that are not there.
+            and self.beginnings[:1] == [0]
+            and self.pts[0] == self.start
+        )
+
+    def last_beginning(self, tick: int) -> int:
+        """The last place to begin whose own frame is shown no later than ``tick``.
+
+        What follows it in the file and is shown before it may need earlier pictures, and is not the frame at ``tick``.
+        """
+        shown = ((place, self.pts[place]) for place in self.beginnings)
+        return max(place for place, pts in shown if pts is not None and pts <= tick)
+
+    def place_of(self, tick: int | None) -> int | None:
+        return self.pts.index(tick) if tick in self.pts else None
+
+
 @dataclass(frozen=True)
 class _Packets:
-    """The packets of a stream in the order in which they lie in the file, which is that of decoding.
+    """The packets of a stream.
 
-    :param packets: themselves, the last one empty, which empties the decoder; None where together they are too large
-        to hold.
-    :param pts: their time stamps, in ticks; None where one has none.
-    :param keys: the places of those from which decoding can begin.
+    :param held: themselves, the last one empty, which empties the decoder; None where together they are too large.
+    :param broken: what ended the listing before the end of the file.
     :param trusted: whether frame i of the video is the one with the i-th smallest time stamp.
     """
 
-    packets: list[av.Packet] | None
-    pts: list[int | None]
-    keys: list[int]
+    held: list[av.Packet] | None
+    listing: _Listing
     num_frames: int
-    start: float
-    end: float
+    broken: av.error.FFmpegError | None
     trusted: bool
 
 
 # Compressed video kept in memory between listing the packets and decoding some of them; ten seconds of 1080p are 5 to
-# 10 MB. A larger file is decoded in sequence.
-MOST_BYTES_HELD = 24_000_000
+# 10 MB. Of a larger file the wanted groups are read once more.
+MOST_BYTES_HELD = 16_000_000
 
 # Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame. In the others
-# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated.
+# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated; of MPEG-4 in avi the order in which
+# frames are shown follows from the pictures' types.
 TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
 
 
 def _list_packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
     packets: list[av.Packet] | None = []
-    pts: list[int | None] = []
-    keys: list[int] = []
-    count, size, start, end, discarded, broken = 0, 0, float("inf"), float("-inf"), False, False
+    size, count, discarded = 0, 0, False
+    listing = _Listing()
+    broken: av.error.FFmpegError | None = None
     try:
         for packet in container.demux(stream):
-            if packet.size and packet.is_discard:
-                discarded = True
-            elif packet.size:  # the last, empty one only empties the decoder
-                count += 1
-                if packet.pts is not None:
-                    start = min(start, packet.pts)
-                    end = max(end, packet.pts + (packet.duration or 0))
             size += packet.size
             if size > MOST_BYTES_HELD:
                 packets = None
             if packets is not None:
-                if packet.is_keyframe and packet.size:
-                    keys.append(len(packets))
                 packets.append(packet)
-                pts.append(packet.pts)
-    except av.error.FFmpegError:
-        broken = True  # a broken file can end before its own index does
-    known = {tick for tick in pts[:-1] if tick is not None}
-    trusted = (
-        packets is not None
-        and count > 0
-        and not discarded
-        and not broken
-        and len(known) == count == len(packets) - 1
-        and container.format.name in TRUSTED_CONTAINERS
-        and stream.codec_context.codec.canonical_name in TRUSTED_CODECS
-        # Pictures shown before the first from which decoding can begin need others that are not there.
-        and keys[:1] == [0]
-        and pts[0] == start
-    )
-    return _Packets(packets, pts, keys, count, start, end, trusted)
+            if packet.size:  # the last one is empty, and only empties the decoder
+                listing.add(packet)
+                discarded |= packet.is_discard
+                count += not packet.is_discard
+    except av.error.FFmpegError as error:
+        broken = error  # a broken file can end before its own index does
+    codec = stream.codec_context.codec.canonical_name
+    whole = count > 0 and not discarded and broken is None
+    if whole and packets is not None and container.format.name == "avi" and codec == "mpeg4":
+        ordered = _put_in_order(packets, stream)
+        if ordered is not None:
+            listing = _Listing()
+            for packet in ordered[:-1]:
+                listing.add(packet)
+            return _Packets(ordered, listing, len(listing.pts), broken, listing.is_complete())
+    known = container.format.name in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
+    return _Packets(packets, listing, count, broken, whole and known and listing.is_complete())
 
 
-def _decode_selected(
-    stream: VideoStream, listed: _Packets, wanted: Sequence[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield (number, frame) for the wanted frames, decoding from the last possible beginning before each.
+def _put_in_order(packets: list[av.Packet], stream: VideoStream) -> list[av.Packet] | None:
+    """Packets of MPEG-4 in avi, each with one picture, its time stamp the number at which it is shown; or None.
 
-    On the way, frames that nobody wants and no other frame refers to are not decoded. Ends early, at the first wanted
-    frame that does not come or at a decoder's error.
+    A B picture is shown when it is decoded, any other one when the next that is no B has come. DivX packs a B picture
+    behind the one before and leaves an empty place; FFmpeg's own filter takes such packets apart. None where a packet
+    does not hold one coded picture, and where B pictures lack one to refer to: how many frames come is then not known.
     """
-    assert listed.packets is not None
-    ticks = sorted(tick for tick in listed.pts[:-1] if tick is not None)
-    goals = [ticks[number] for number in wanted]
-    asked = set(goals)
-    decoder = stream.codec_context
-    decoder.flush_buffers()
-    key_ticks = [listed.pts[place] for place in listed.keys]
-    position = 0
-    waiting: list[av.VideoFrame] = []  # wanted frames that came before their turn
-    try:
-        for number, goal in zip(wanted, goals, strict=True):
-            frame = next((f for f in waiting if f.pts == goal), None)
-            # The last beginning whose own frame is shown no later than the goal: what follows it in the file and is
-            # shown before it may need earlier pictures, and is not the goal.
-            begin = max(
-                place for place, tick in zip(listed.keys, key_ticks, strict=True) if tick is not None and tick <= goal
-            )
-            if frame is None and begin > position:
-                decoder.flush_buffers()
-                position, waiting = begin, []
-            while frame is None and position < len(listed.packets):
-                packet = listed.packets[position]
-                decoder.skip_frame = "DEFAULT" if packet.pts in asked or not packet.size else "NONREF"
-                waiting += [f for f in decoder.decode(packet) if f.pts in asked]
-                position += 1
-                frame = next((f for f in waiting if f.pts == goal), None)
-            if frame is None:
-                return
-            waiting.remove(frame)
-            yield number, frame
-    except av.error.FFmpegError:
-        return
-    finally:
-        decoder.skip_frame = "DEFAULT"
+    if any(not packet.size for packet in packets[:-1]):
+        return None
+    single = packets[:-1]
+    contents = [bytes(packet) for packet in single]
+    if any(data.count(VOP) > 1 for data in contents):
+        unpack = av.BitStreamFilterContext("mpeg4_unpack_bframes", stream)
+        single = [part for packet in single for part in unpack.filter(packet)]
+        contents = [bytes(packet) for packet in single]
+    shown, waiting, references = 0, None, 0
+    for packet, data in zip(single, contents, strict=True):
+        at = data.find(VOP)
+        # After the start code come type and time. A picture that is not coded is over then, and gives no frame.
+        if at < 0 or data.find(VOP, at + 4) >= 0 or len(data) < at + 16:
+            return None
+        is_b = data[at + 4] >> 6 == 2
+        if is_b and (references < 2 or not stream.codec_context.has_b_frames):
+            return None
+        if is_b:
+            packet.pts = shown
+        else:
+            references += 1
+            if waiting is not None:
+                waiting.pts = shown
+            waiting, shown = packet, shown + (waiting is not None)
+        shown += is_b
+    if waiting is None:
+        return None
+    waiting.pts = shown
+    return [*single, packets[-1]]
 
 
-def _decode_in_sequence(path: str, wanted: Sequence[int], threads: int) -> Iterator[tuple[int, av.VideoFrame]]:
+VOP = b"\0\0\1\xb6"
+"""The start code of a picture in MPEG-4 part 2 (a video object plane)."""
+
+
+def _in_sequence(frames: Iterator[av.VideoFrame], wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
 
-    This is the definition itself: everything from the beginning is decoded, up to the last wanted frame. A decoder
-    error ends the video there.
+    This is the definition itself: all frames from the beginning, up to the last wanted one. A decoder's error ends the
+    video there.
     """
     num_decoded, remaining = 0, iter(wanted)
     target: int | None = next(remaining)
-    with _opened(path, threads) as (container, stream):
-        frames = container.decode(stream)
-        while target is not None:
-            try:
-                frame = next(frames)
-            except (StopIteration, av.error.FFmpegError) as end:
-                cause = end if isinstance(end, av.error.FFmpegError) else None
-                raise _EndOfVideoError(num_decoded, cause) from None
-            if num_decoded == target:
-                yield num_decoded, frame
-                target = next(remaining, None)
-            num_decoded += 1
+    while target is not None:
+        try:
+            frame = next(frames)
+        except (StopIteration, av.error.FFmpegError) as end:
+            cause = end if isinstance(end, av.error.FFmpegError) else None
+            raise _EndOfVideoError(num_decoded, cause) from None
+        if num_decoded == target:
+            yield num_decoded, frame
+            target = next(remaining, None)
+        num_decoded += 1
+
+
+def _open_container(path: str) -> av.container.InputContainer:
+    """Open a file without decoding a frame to find out what the decoder will find out anyway.
+
+    Matroska and webm do not tell how VP8, VP9 and AV1 store pixels, and FFmpeg decodes the first frame to know; of a
+    short video that is a tenth of the work. Given a guess it does not. The decoder replaces the guess by the truth.
+    """
+    options = {"protocol_whitelist": "file"}
+    matroska = False
+    with suppress(OSError), open(path, "rb") as handle:  # what cannot be read FFmpeg says below
+        matroska = handle.read(len(EBML)) == EBML
+    if matroska:
+        one_stream: Any = [{"pixel_format": "yuv420p"}]
+        try:
+            return av.open(f"file:{path}", metadata_errors="ignore", options=options, stream_options=one_stream)
+        except av.error.FFmpegError:
+            raise
+        except ValueError:  # there is sound too
+            pass
+    return av.open(f"file:{path}", metadata_errors="ignore", options=options)
+
+
+EBML = b"\x1a\x45\xdf\xa3"
+"""How every Matroska and webm file begins."""
 
 
 @contextmanager
@@ -398,7 +468,7 @@ def _opened(path: str, threads: int) -> Iterator[tuple[av.container.InputContain
     poses as a video from opening other addresses. Text, pictures and playlists, which FFmpeg would play, are refused.
     """
     try:
-        container = av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        container = _open_container(path)
     except av.error.FFmpegError as error:
         raise VideoError(
             f"FFmpeg does not recognise a video in it ({error.strerror}); expected mp4, webm, avi, mkv or another "
@@ -428,6 +498,7 @@ def _opened(path: str, threads: int) -> Iterator[tuple[av.container.InputContain
                 code="decode_error",
                 path=path,
             )
+        checked_size(stream.codec_context.height, stream.codec_context.width, path)
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
         stream.thread_count = threads
         yield container, stream
@@ -438,53 +509,18 @@ def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
 
 
 def _upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int) -> np.ndarray:
-    """The frame as (height, width, 3), scaled by swscale, then turned."""
+    """The frame as (height, width, 3), scaled by swscale, then turned; a view of memory that lives as long as it."""
     turns = _quarter_turns(frame)
     if turns % 2:
         height, width = width, height
     scaled = reformatter.reformat(
         frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
     )
-    return np.rot90(scaled.to_ndarray(), turns)
+    plane = scaled.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
 
 
 def _quarter_turns(frame: av.VideoFrame) -> int:
     """How often to turn the stored picture by 90 degrees counter-clockwise until it is upright."""
     return round(frame.rotation / 90) % 4
-
-
-def wanted_places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
-    """For every frame number that is asked for: at which places of the clip it goes."""
-    if len(indices) == 0 or min(indices) < 0:
-        raise UsageError(f"frames {list(indices)} were asked for; expected at least one, counted from 0", path=path)
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(indices):
-        places.setdefault(int(index), []).append(place)
-    return places
-
-
-def existing_path(path: str | os.PathLike[str]) -> str:
-    """The path as text, if a folder or a file with something in it is there; an error that says what is not."""
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        return path
-    if not os.path.exists(path):
-        what = f"a link to {os.readlink(path)}, which does not exist" if os.path.islink(path) else "no such file"
-        raise VideoError(f"{what}; expected a video file or a folder of frames", code="missing", path=path)
-    if not os.path.isfile(path):
-        raise VideoError("neither a file nor a folder; expected a video file", code="not_video", path=path)
-    try:
-        with open(path, "rb") as handle:
-            empty = not handle.read(1)
-    except OSError as error:
-        raise cannot_open(path, error) from error
-    if empty:
-        raise VideoError(
-            "the file is empty (zero bytes); expected a video. Copy or download it again", code="empty", path=path
-        )
-    return path
-
-
-def cannot_open(path: str, error: OSError) -> VideoError:
-    code = "missing" if isinstance(error, FileNotFoundError) else "decode_error"
-    return VideoError(f"it cannot be opened: {error.strerror}. Look at its permissions", code=code, path=path)

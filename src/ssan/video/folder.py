@@ -2,19 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from io import BytesIO
 
-import av
-import av.error
 import numpy as np
-import simplejpeg
 import torch
 
 from ssan.errors import UsageError, VideoError
-from ssan.video.clip import Clip
-from ssan.video.decode import Resize, Video, cannot_open, existing_path, wanted_places
+from ssan.video.clip import Clip, Resize, Video, cannot_open, checked_size, existing_path, wanted_places
+from ssan.video.picture import read_picture
 from ssan.video.transforms import resize as resize_frames
 
 FOLDER_FRAMES_PER_SECOND = 12.0
@@ -30,11 +26,20 @@ class FrameFolder(Video):
     Names are compared piece by piece, digits as numbers: ``img_2.jpg`` comes before ``img_10.jpg``. Hidden files are
     left out, and so are optical flow fields (``x_00001.jpg``, ``flow_y_00001.jpg``), which some lists of frames keep
     beside them. The orientation that a camera may write into a JPEG file is not applied.
+
+    :param decode: path of a picture to its pixels (h, w, 3).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, frames_per_second: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        frames_per_second: float | None = None,
+        decode: Callable[[str], np.ndarray] = read_picture,
+    ) -> None:
         self.path = existing_path(path)
         self.frames_per_second = FOLDER_FRAMES_PER_SECOND if frames_per_second is None else frames_per_second
+        self._decode = decode
         if not self.frames_per_second > 0:
             raise UsageError(f"frames_per_second is {frames_per_second}; expected a number above 0")
         try:
@@ -55,7 +60,7 @@ class FrameFolder(Video):
 
     @cached_property
     def size_px(self) -> tuple[int, int]:
-        height, width, _ = _read_picture(self.files[0]).shape
+        height, width, _ = self._decode(self.files[0]).shape
         return height, width
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
@@ -69,37 +74,25 @@ class FrameFolder(Video):
             )
         output: torch.Tensor | None = None
         for index in sorted(places):
-            frame = torch.from_numpy(_read_picture(self.files[index])).permute(2, 0, 1)[None]
+            frame = torch.from_numpy(self._decode(self.files[index])).permute(2, 0, 1)[None]
             if output is None:
                 size = (frame.shape[2], frame.shape[3])
-                height, width = resize(*size) if resize else size
+                height, width = checked_size(*(resize(*size) if resize else size), self.path)
                 output = torch.empty((len(indices), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
             output[places[index]] = resize_frames(frame, output.shape[2], output.shape[3])
         assert output is not None
-        times = [index / self.frames_per_second for index in indices]
-        return self._clip(output, indices, times, [1 / self.frames_per_second] * len(indices))
+        return Clip(
+            frames=output,
+            indices=tuple(int(index) for index in indices),
+            times_seconds=tuple(index / self.frames_per_second for index in indices),
+            durations_seconds=(1 / self.frames_per_second,) * len(indices),
+            num_frames=self.num_frames,
+            num_promised=self.num_promised,
+            duration_seconds=self.duration_seconds,
+            path=self.path,
+        )
 
 
 def _natural(name: str) -> list[str | int]:
     """Text and numbers of a name in turn, so that lists compare text with text and number with number."""
     return [int(piece) if place % 2 else piece for place, piece in enumerate(re.split(r"([0-9]+)", name))]
-
-
-def _read_picture(path: str) -> np.ndarray:
-    """A picture file as RGB (h, w, 3); transparency is dropped. What the name claims does not matter."""
-    try:
-        with open(path, "rb") as handle:
-            data = handle.read()
-    except OSError as error:
-        raise cannot_open(path, error) from error
-    try:
-        if data.startswith(b"\xff\xd8"):
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        with av.open(BytesIO(data), mode="r") as container:
-            return next(container.decode(video=0)).to_ndarray(format="rgb24")
-    except (ValueError, av.error.FFmpegError, StopIteration, IndexError) as error:
-        raise VideoError(
-            f"the frame does not decode ({len(data)} bytes); expected a whole JPEG or PNG file. Extract it again",
-            code="decode_error",
-            path=path,
-        ) from error

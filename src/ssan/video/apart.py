@@ -1,0 +1,119 @@
+"""The process in which videos are decoded; see ``ssan.video.reader``, which starts it."""
+
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+
+from ssan.errors import SsanError
+from ssan.video.decode import Pictures, VideoFile
+from ssan.video.picture import read_picture
+from ssan.video.reader import Array
+
+
+class Server:
+    """Answers requests until there are no more."""
+
+    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
+        self.requests, self.answers = requests, answers
+        self.videos: dict[int, VideoFile] = {}
+        self.opened = 0
+        self.verbs: dict[str, Callable[..., Any]] = {
+            "open": self.open,
+            "size": lambda number: self.videos[number].size_px,
+            "num_frames": lambda number: self.videos[number].num_frames,
+            "pictures": self.pictures,
+            "picture": self.picture,
+        }
+
+    def serve(self) -> None:
+        while True:
+            try:
+                closed, limit_seconds, self.asks_size, verb, *arguments = pickle.load(self.requests)
+            except EOFError:
+                return
+            # Nothing handles SIGALRM: where the time is over the kernel ends this process, whatever it is doing.
+            _alarm(limit_seconds)
+            for number in closed:
+                self.videos.pop(number).close()
+            try:
+                answer = ("ok", self.verbs[verb](*arguments))
+            except SsanError as error:
+                answer = ("error", error)
+            except MemoryError:
+                answer = ("memory", None)
+            _alarm(0)
+            self.send(answer)
+
+    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float]:
+        if where is not None:
+            os.chdir(where)
+        video = VideoFile(path, threads=threads)
+        self.opened += 1
+        self.videos[self.opened] = video
+        return self.opened, video.num_frames, video.num_promised, video.duration_seconds
+
+    def picture(self, where: str | None, path: str) -> tuple[np.ndarray]:
+        if where is not None:
+            os.chdir(where)
+        return (read_picture(path),)
+
+    def pictures(self, number: int, indices: tuple[int, ...]) -> Pictures:
+        return self.videos[number].pictures(indices, resize=self.resize if self.asks_size else None)
+
+    def resize(self, height: int, width: int) -> tuple[int, int]:
+        """Which size to make of this one is for the process that asked to say."""
+        self.send(("resize", (height, width)))
+        return pickle.load(self.requests)
+
+    def send(self, answer: tuple[str, Any]) -> None:
+        kind, content = answer
+        pixels = None
+        if isinstance(content, tuple) and content and isinstance(content[0], np.ndarray):
+            pixels = np.ascontiguousarray(content[0])
+            content = (Array(pixels.shape), *content[1:])
+        pickle.dump((kind, content), self.answers)
+        if pixels is not None:
+            self.answers.write(pixels.reshape(-1).data)
+        self.answers.flush()
+
+
+def _alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _limit_memory(num_bytes: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on every system
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+    except (ValueError, OSError):  # a lower limit is set already, or the system does not know this one
+        return
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    # What a library prints, or the last words of a crash, belong into nobody's output.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    _limit_memory(int(sys.argv[1]))
+    server = Server(sys.stdin.buffer, answers)
+    try:
+        server.serve()
+    except BaseException:
+        server.send(("defect", traceback.format_exc()))
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Reading videos: frames by number out of a file or a folder of pictures, decoded in a process apart.
+
+A decoder is a large program in C that is fed with other people's files. Ours runs in a process of its own, so that a
+file that makes it crash, hang, or ask for all memory costs this process an error that names the file and no more. Each
+process that reads videos has one such reader, which starts when the first video is opened (about 0.2 seconds), serves
+one request after another, and ends with it.
+"""
+
+import atexit
+import contextlib
+import io
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import numpy as np
+
+from ssan.errors import VideoError
+from ssan.video.clip import Clip, Resize, Video
+
+LIMIT_SECONDS = 120.0
+"""How long opening a video, or reading one clip of it, may take."""
+
+LIMIT_BYTES = 4 << 30
+"""How much memory the reader may have, where the system can hold it to that; 4K video takes a tenth of it."""
+
+
+def open_video(
+    path: str | os.PathLike[str],
+    *,
+    frames_per_second: float | None = None,
+    threads: int = 1,
+    limit_seconds: float = LIMIT_SECONDS,
+    apart: bool = True,
+) -> Video:
+    """Open a video file, or a folder that directly holds JPEG or PNG files, one per frame.
+
+    ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
+    helps when a single video is read, and hurts when several processes read one each. ``apart=False`` decodes in this
+    process, without the limits of time and memory.
+
+    :raises VideoError: it cannot be read; the code says why.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        from ssan.video.folder import FrameFolder  # resizes with torch
+        from ssan.video.picture import read_picture
+
+        def decode(file: str) -> np.ndarray:
+            (pixels,) = _own_reader().call(limit_seconds, file, "picture", _where(file), file)
+            return cast(np.ndarray, pixels)
+
+        return FrameFolder(path, frames_per_second=frames_per_second, decode=decode if apart else read_picture)
+    if apart:
+        return VideoApart(path, threads=threads, limit_seconds=limit_seconds)
+    from ssan.video.decode import VideoFile
+
+    return VideoFile(path, threads=threads)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    choose: Callable[[int], Sequence[int]],
+    *,
+    resize: Resize | None = None,
+    frames_per_second: float | None = None,
+    threads: int = 1,
+    limit_seconds: float = LIMIT_SECONDS,
+    apart: bool = True,
+) -> Clip:
+    """Open a video, let ``choose`` pick frame numbers from the number of frames that there are, and read those.
+
+    A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
+    more with the true number; the clip then has ``num_frames < num_promised``.
+    """
+    video = open_video(
+        path, frames_per_second=frames_per_second, threads=threads, limit_seconds=limit_seconds, apart=apart
+    )
+    try:
+        try:
+            return video.read(choose(video.num_frames), resize=resize)
+        except VideoError as error:
+            if error.code != "truncated" or video.num_frames == 0:
+                raise
+        return video.read(choose(video.num_frames), resize=resize)
+    finally:
+        video.close()
+
+
+class VideoApart(Video):
+    """A video file that the process apart has open."""
+
+    def __init__(self, path: str, *, threads: int = 1, limit_seconds: float = LIMIT_SECONDS) -> None:
+        self.path, self._limit = path, limit_seconds
+        self._reader = _own_reader()
+        answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads)
+        self._number, self.num_frames, self.num_promised, self.duration_seconds = answer
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        return cast(tuple[int, int], self._call("size"))
+
+    def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        import torch
+
+        numbers = tuple(int(index) for index in indices)
+        pixels, times, durations = self._call("pictures", numbers, resize=resize)
+        return Clip(
+            frames=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            indices=numbers,
+            times_seconds=tuple(times),
+            durations_seconds=tuple(durations),
+            num_frames=self.num_frames,
+            num_promised=self.num_promised,
+            duration_seconds=self.duration_seconds,
+            path=self.path,
+        )
+
+    def close(self) -> None:
+        self._reader.let_go(self._number)
+
+    def _call(self, verb: str, *arguments: Any, resize: Resize | None = None) -> Any:
+        try:
+            answer = self._reader.call(self._limit, self.path, verb, self._number, *arguments, resize=resize)
+        except VideoError:
+            # What went wrong may have shown how many frames there are.
+            if self._reader.alive:
+                self.num_frames = self._reader.call(self._limit, self.path, "num_frames", self._number)
+            raise
+        if verb == "pictures":
+            self.num_frames = max(self.num_frames, max(arguments[0]) + 1)
+        return answer
+
+
+class Array(NamedTuple):
+    """Stands in an answer for an array of bytes, which follow the answer as they are."""
+
+    shape: tuple[int, ...]
+
+
+class _Reader:
+    """A process apart, seen from here: requests and answers are pickled."""
+
+    def __init__(self) -> None:
+        source = str(Path(__file__).parents[2])
+        before = os.environ.get("PYTHONPATH")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "ssan.video.apart", str(LIMIT_BYTES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([source, *([before] if before else [])]),
+                "OPENBLAS_NUM_THREADS": "1",  # numpy would reserve memory for a thread per core
+            },
+            start_new_session=True,  # Ctrl-C is for this process to decide on
+        )
+        self._to, self._back = cast(IO[bytes], self._process.stdin), cast(io.BufferedReader, self._process.stdout)
+        _widen(self._back)
+        self._lock = threading.Lock()
+        self._let_go: list[int] = []
+        self.alive = True
+
+    def let_go(self, number: int) -> None:
+        """Close a video; it is said with the next request, so that nobody waits for it."""
+        self._let_go.append(number)
+
+    def call(self, limit_seconds: float, path: str, *request: Any, resize: Resize | None = None) -> Any:
+        """Ask for something about ``path`` and wait for the answer, up to ``limit_seconds``."""
+        with self._lock:
+            if not self.alive:
+                raise VideoError(
+                    "the process that had it open has crashed on another video; open it again",
+                    code="decode_error",
+                    path=path,
+                )
+            try:
+                closed, self._let_go = self._let_go, []
+                kind, content = self._exchange((closed, limit_seconds, resize is not None, *request), resize)
+            except (EOFError, OSError, pickle.UnpicklingError) as error:
+                raise self._end(limit_seconds, path) from error
+            except BaseException:
+                # Interrupted between a question and its answer: the next answer would be to this question.
+                self.stop()
+                raise
+        if kind == "error":
+            raise content
+        if kind == "memory":
+            raise VideoError(
+                f"decoding it takes more memory than a video may have ({LIMIT_BYTES >> 30} GB); expected smaller "
+                "pictures, or fewer at a time. Leave it out, or convert it to H.264",
+                code="decode_error",
+                path=path,
+            )
+        if kind == "defect":
+            raise RuntimeError(f"reading {path} failed in a way that is a defect of ssan:\n{content}")
+        return content
+
+    def _exchange(self, request: tuple[Any, ...], resize: Resize | None) -> tuple[str, Any]:
+        self._send(request)
+        kind, content = pickle.load(self._back)
+        if kind == "resize":
+            assert resize is not None
+            self._send(resize(*content))
+            kind, content = pickle.load(self._back)
+        if isinstance(content, tuple) and content and isinstance(content[0], Array):
+            content = (self._receive(content[0].shape), *content[1:])
+        return kind, content
+
+    def _send(self, message: Any) -> None:
+        pickle.dump(message, self._to)
+        self._to.flush()
+
+    def _receive(self, shape: tuple[int, ...]) -> np.ndarray:
+        array = np.empty(shape, np.uint8)
+        view = array.reshape(-1).data
+        while len(view):
+            count = self._back.readinto(view)
+            if not count:
+                raise EOFError
+            view = view[count:]
+        return array
+
+    def _end(self, limit_seconds: float, path: str) -> VideoError:
+        """What to say of a process that has ended in the middle of a request."""
+        self.stop()
+        code = self._process.wait()
+        if code == -getattr(signal, "SIGALRM", 0):
+            what = f"reading it took more than {limit_seconds:g} seconds and was stopped; expected less"
+        elif code < 0:
+            what = f"the decoder crashed on it ({signal.Signals(-code).name}); expected a whole video"
+        else:
+            what = f"the process that decodes ended with status {code}; expected an answer"
+        return VideoError(f"{what}. Leave it out, or convert it to H.264", code="decode_error", path=path)
+
+    def stop(self) -> None:
+        """End the process: it does so by itself when its standard input is closed, and is made to if it does not."""
+        self.alive = False
+        for pipe in (self._to, self._back):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let more bytes of a picture into a pipe at a time, where the system can: both sides have to wake less often."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+
+
+def _where(path: str) -> str | None:
+    """The folder that a path is relative to, which is this process's and may have changed since the reader's start."""
+    return None if os.path.isabs(path) else os.getcwd()
+
+
+_reader: _Reader | None = None
+_parents: list[_Reader | None] = []
+
+
+def _own_reader() -> _Reader:
+    """The reader of this process; a new one if there is none yet, or if it has ended."""
+    global _reader
+    if _reader is None or not _reader.alive:
+        _reader = _Reader()
+    return _reader
+
+
+def _leave_to_parent() -> None:
+    """After a fork the reader is still the parent's: it is neither used nor ended here."""
+    global _reader
+    _parents.append(_reader)
+    _reader = None
+
+
+def _stop() -> None:
+    if _reader is not None:
+        _reader.stop()
+
+
+atexit.register(_stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,178 @@
+"""Decoding in a process apart: the same frames, and a file that brings the decoder down brings down nothing else."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from ssan.errors import UsageError, VideoError
+from ssan.video import reader
+from ssan.video.reader import open_video, read_clip
+
+POSIX = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm that ends a process")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("reader") / "a.mp4"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=10, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(20):
+            picture = np.full((48, 64, 3), 12 * number, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
+    return str(path)
+
+
+def of_this_process() -> reader._Reader:
+    assert reader._reader is not None
+    return reader._reader
+
+
+@pytest.mark.parametrize("resize", [None, lambda height, width: (height // 2, width + 3)])
+def test_a_clip_is_the_same_from_the_process_apart_and_from_this_one(video: str, resize: reader.Resize | None) -> None:
+    apart, here = (read_clip(video, lambda n: [n - 1, 0, 0, 7], resize=resize, apart=way) for way in (True, False))
+    assert torch.equal(apart.frames, here.frames)
+    assert apart.frames.is_contiguous(memory_format=torch.channels_last)
+    for name in ("indices", "times_seconds", "durations_seconds", "num_frames", "num_promised", "duration_seconds"):
+        assert getattr(apart, name) == getattr(here, name), name
+    assert apart.path == here.path == video
+
+
+def test_what_is_asked_wrongly_is_said_as_from_this_process(video: str) -> None:
+    with open_video(video) as one, pytest.raises(UsageError, match="expected at least one"):
+        one.read([])
+    with open_video(video) as one:
+        with pytest.raises(VideoError, match="frames 0 to 19") as caught:
+            one.read([20])
+        assert caught.value.path == video
+        assert one.num_frames == 20
+        assert one.size_px == (48, 64)
+
+
+def test_one_process_serves_many_videos_at_a_time(video: str) -> None:
+    with open_video(video) as one, open_video(video) as other:
+        pid = of_this_process()._process.pid
+        assert torch.equal(one.read([3]).frames, other.read([3]).frames)
+    read_clip(video, lambda n: [0])
+    assert of_this_process()._process.pid == pid != os.getpid()
+
+
+@POSIX
+def test_reading_that_takes_too_long_is_stopped_and_the_next_video_is_read(video: str) -> None:
+    read_clip(video, lambda n: [0])
+    with pytest.raises(VideoError, match=r"more than 0\.001 seconds") as caught:
+        read_clip(video, lambda n: list(range(n)) * 200, limit_seconds=0.001)
+    assert (caught.value.code, caught.value.path) == ("decode_error", video)
+    assert read_clip(video, lambda n: [5]).indices == (5,)
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
+def test_a_decoder_that_crashes_is_an_error_that_names_the_video(video: str, number: signal.Signals) -> None:
+    with open_video(video) as one, open_video(video) as other:
+        process = of_this_process()._process
+        os.kill(process.pid, signal.SIGSTOP)
+
+        def crash() -> None:
+            time.sleep(0.1)
+            os.kill(process.pid, number)
+            os.kill(process.pid, signal.SIGCONT)
+
+        thread = threading.Thread(target=crash)
+        thread.start()
+        with pytest.raises(VideoError, match=f"crashed on it \\({number.name}\\)") as caught:
+            one.read([0])
+        thread.join()
+        assert (caught.value.code, caught.value.path) == ("decode_error", video)
+        with pytest.raises(VideoError, match="crashed on another"):
+            other.read([0])
+    assert read_clip(video, lambda n: [5]).indices == (5,)
+
+
+@POSIX
+def test_a_video_that_asks_for_too_much_memory_is_refused(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "LIMIT_BYTES", 1 << 30)
+    read_clip(video, lambda n: [0])
+    of_this_process().stop()
+    with pytest.raises(VideoError, match=r"more memory than a video may have \(1 GB\)") as caught:
+        read_clip(video, lambda n: [0] * 100, resize=lambda *_: (2000, 2000))
+    assert (caught.value.code, caught.value.path) == ("decode_error", video)
+    assert read_clip(video, lambda n: [5]).indices == (5,)
+    of_this_process().stop()
+
+
+def test_a_mistake_in_the_callers_own_function_does_not_mix_up_the_answers(video: str) -> None:
+    def broken(height: int, width: int) -> tuple[int, int]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        read_clip(video, lambda n: [0], resize=broken)
+    assert read_clip(video, lambda n: [5]).indices == (5,)
+
+
+def _read_in_fork(video: str, expected: torch.Tensor, answers: "multiprocessing.Queue[object]") -> None:
+    same = torch.equal(read_clip(video, lambda n: [5]).frames, expected)
+    answers.put((same, of_this_process()._process.pid))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_process_has_a_reader_of_its_own(video: str) -> None:
+    expected = read_clip(video, lambda n: [5]).frames
+    context = multiprocessing.get_context("fork")
+    answers: multiprocessing.Queue[object] = context.Queue()
+    process = context.Process(target=_read_in_fork, args=(video, expected, answers), daemon=True)
+    process.start()
+    same, pid = answers.get(timeout=60)  # type: ignore[misc]
+    process.join(60)
+    assert process.exitcode == 0
+    assert same
+    assert pid != of_this_process()._process.pid
+    assert torch.equal(read_clip(video, lambda n: [5]).frames, expected)
+
+
+def test_a_relative_path_follows_this_process_where_it_goes(
+    video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_clip(video, lambda n: [0])
+    (tmp_path / "b.mp4").write_bytes(Path(video).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert read_clip("b.mp4", lambda n: [0]).path == "b.mp4"
+
+
+@POSIX
+def test_the_process_apart_ends_when_the_one_that_reads_is_killed(video: str) -> None:
+    script = (
+        "import sys, time; from ssan.video import reader\n"
+        "reader.open_video(sys.argv[1]); print(reader._reader._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, video], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        os.kill(pid, 0)
+        process.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() if Path("/proc").exists() else _lives(pid):
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            break  # ended; whoever adopted it has not looked yet
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.02)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

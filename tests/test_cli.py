@@ -1,6 +1,7 @@
 """The command line as other programs see it: exit status, one line for a mistake, JSON with the promised fields."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -183,6 +184,39 @@ def test_predict_prints_one_object_a_line_in_the_order_asked(
     assert (second["error"]["code"], fourth["error"]["code"]) == ("empty", "missing")
     assert set(second["error"]) == {"path", "code", "message", "line"}
     assert second["error"]["code"] in CODES
+
+
+def test_a_name_that_is_not_utf8_comes_back_byte_by_byte(order_set: Path, trained: Path, tmp_path: Path) -> None:
+    video = next((order_set / "20bn-something-something-v2").iterdir())
+    name = os.fsencode(tmp_path) + b"/\xff\nx.webm"
+    shutil.copy(video, os.fsdecode(name))
+    for json_wanted in (True, False):
+        run = subprocess.run(
+            [sys.executable, "-m", "ssan", "predict", str(trained), name, *(["--json"] if json_wanted else [])],
+            capture_output=True,
+            check=False,
+        )
+        assert (run.returncode, run.stderr) == (0, b"")
+        assert (os.fsencode(json.loads(run.stdout)["path"]) == name) if json_wanted else (name in run.stdout)
+
+
+def test_a_refusal_shows_no_control_characters(ssan: Any) -> None:
+    answer = ssan("predict", "a\x1b[31m\nb\u202e", "x.mp4")
+    assert answer.code == 2
+    assert "a\\x1b[31m b\\u202e" in answer.err
+    assert answer.err.rstrip("\n").isprintable()
+
+
+def test_a_path_that_is_too_long_is_one_line(ssan: Any, order_set: Path) -> None:
+    for arguments in (
+        ["train", "--recipe", "x" * 300, "--data", order_set, "--out", "o"],
+        ["train", "--model", "tsn_tiny", "--data", order_set, "--out", "o", "--init", "x" * 300],
+        ["data", "list", "--data", "x" * 300],
+        ["data", "list", "--data", "x" * 300 + ".csv"],
+    ):
+        answer = ssan(*arguments)
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
 
 
 def test_scores_of_all_labels_are_shares_that_sum_to_one(ssan: Any, order_set: Path, trained: Path) -> None:

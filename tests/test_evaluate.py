@@ -14,6 +14,7 @@ from ssan.models.catalogue import build
 from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, evaluate, score
 from ssan.recognition.model_file import Labeller
+from ssan.recognition.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +110,12 @@ def test_scores_that_are_not_numbers_are_refused(order_set: Path, labeller: Labe
     with pytest.raises(UsageError, match="NaN") as caught:
         evaluate(other, read("sthv2", order_set, "test"), Protocol(), split="test", quiet=True)
     assert caught.value.code == "nan"
+
+
+def test_a_label_without_a_number_is_an_answer_that_says_so(order_set: Path, labeller: Labeller) -> None:
+    broken = build("tsn_tiny", 4).eval()
+    nn.init.constant_(broken.fc.bias, float("nan"))
+    other = Labeller(broken, labeller.classes, labeller.preprocess, labeller.recipe, {}, "")
+    path = read("sthv2", order_set, "test")[0].path
+    answer = predict(other, path)
+    assert (answer["path"], answer["ok"], answer["error"]["code"]) == (path, False, "nan")

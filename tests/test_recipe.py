@@ -179,6 +179,39 @@ def test_a_value_out_of_range_is_named_with_its_line(tmp_path: Path, key: str, v
     assert error.message.startswith((f"{key} is ", f"{key}.0 is "))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"epochs: 0x{'f' * 5000}",
+        f"epochs: {'1:' * 9}1",
+        f"epochs: {'1:' * 30}1",
+        f"lr: {'1:' * 300}1.5",
+        f"milestones: [0x{'f' * 5000}]",
+        "seed: 9223372036854775808",
+        "num_frames: 5000",
+        "crop_px: 10000",
+        "num_frames: 4000\nsize_px: 4000",
+        "batch: 10000000000",
+    ],
+)
+def test_a_number_beyond_any_run_is_refused_in_a_line_of_moderate_length(tmp_path: Path, text: str) -> None:
+    error = _refused(tmp_path, text + "\n")
+    assert len(error.message) < 1000
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize("value", ["3", "res2", "[3]", "[[res2]]", "{a: 1}", "2001-01-01"])
+def test_stages_are_a_list_of_words(tmp_path: Path, value: str) -> None:
+    assert "stages must be a list of words" in _refused(tmp_path, f"places: {{stages: {value}}}\n").message
+
+
+@pytest.mark.parametrize(
+    "places", ["{every: yes}", "{every: x}", "{slot: 3}", "{other: {a: 1}}", "{other: 2001-01-01}"]
+)
+def test_a_place_of_the_wrong_kind_is_refused(tmp_path: Path, places: str) -> None:
+    assert "must be a" in _refused(tmp_path, f"places: {places}\n").message
+
+
 def test_the_bounds_themselves_are_in_range(tmp_path: Path) -> None:
     _read(tmp_path, "dropout: 0\nmomentum: 0\nweight_decay: 0\nwarmup_epochs: 0\nbackbone_lr_scale: 0\nseed: 0\n")
 
@@ -229,6 +262,11 @@ def test_yaml_objects_are_refused_without_being_made(tmp_path: Path, value: str)
     error = _refused(tmp_path, f"epochs: 3\nmodel: {value.format(made=made)}\n")
     assert error.line == 2
     assert not made.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: &a [1], b: [*a, *a]}", "0" * 20_000])
+def test_an_override_that_takes_long_to_read_is_refused_at_once(text: str) -> None:
+    assert len(_override_refused(f"places.x={text}")) < 1000
 
 
 def test_objects_in_an_override_are_refused_without_being_made(tmp_path: Path) -> None:

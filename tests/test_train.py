@@ -188,7 +188,7 @@ def test_another_seed_gives_other_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 1)])
 def test_a_signal_saves_and_exits_with_130_and_the_run_goes_on(
     number: signal.Signals, workers: int, order_set: Path, tmp_path: Path
 ) -> None:
@@ -216,11 +216,8 @@ def test_a_signal_saves_and_exits_with_130_and_the_run_goes_on(
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no epoch in two minutes"
         time.sleep(0.05)
-    # Ctrl-C in a terminal reaches the loader's processes too.
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
+    # Ctrl-C in a terminal, a scheduler and torchrun mean the whole group.
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
     assert said.count("\n") == 1, said

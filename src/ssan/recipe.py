@@ -5,21 +5,30 @@ word is the key in the file, the field here, the override and the report's colum
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ssan.errors import UsageError, unknown
+from ssan.files import read_text
 
-MAX_RECIPE_BYTES = 1_000_000
+MAX_RECIPE_BYTES = 200_000
 MAX_DEPTH = 10
+MAX_OVERRIDE_LETTERS = 10_000
+# Above these no run is meant, and the memory of a machine is at stake: recipes also come with models from elsewhere.
+MAX_COUNT = 1_000_000_000
+MAX_FRAMES = 4096
+MAX_PX = 8192
+MAX_CLIP_PIXELS = 2**31
 
 Scalar = str | int | float | bool | None
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Pixels = Annotated[int, Field(ge=1, le=MAX_PX)]
 
 
 class Recipe(BaseModel):
@@ -36,11 +45,11 @@ class Recipe(BaseModel):
     dropout: float = Field(0.5, ge=0, lt=1, description="share of features dropped before the classifier")
 
     # Frames.
-    num_frames: Positive = Field(8, description="frames of a clip")
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = Field(8, description="frames of a clip")
     sampling: Literal["segment", "dense"] = Field("segment", description="one frame a segment, or a dense window")
     stride: Positive = Field(8, description="frames between two samples of a dense window")
-    crop_px: Positive | None = Field(None, description="side of the network's input; the model's own by default")
-    size_px: Positive | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
+    crop_px: Pixels | None = Field(None, description="side of the network's input; the model's own by default")
+    size_px: Pixels | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
     resize: Literal["square", "short_side"] = Field("square", description="to a square, or keeping the aspect ratio")
     crop: Literal["multi_scale", "random", "center"] = Field("multi_scale", description="training crop")
     flip: Literal["swap", "skip_directed", "off"] = Field("swap", description="mirrored training clips")
@@ -66,7 +75,7 @@ class Recipe(BaseModel):
         False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
     )
     precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
-    seed: int = Field(0, ge=0, description="of every random draw in the run")
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
     checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
 
     @field_validator("*", mode="before")
@@ -76,6 +85,32 @@ class Recipe(BaseModel):
         if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
             raise PydanticCustomError("truth", "true and false are no value of this key")
         return value
+
+    @field_validator("places")
+    @classmethod
+    def _places_are_words_and_numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """The keys are checked where layers are placed; a value of another kind would not come so far."""
+        for key, expected in (("stages", list), ("slot", str), ("every", int)):
+            given = value.get(key, expected())
+            words = given if isinstance(given, list) else []
+            if type(given) is not expected or not all(isinstance(word, str) for word in words):
+                kind = {"stages": "a list of words", "slot": "a word", "every": "a whole number"}[key]
+                raise PydanticCustomError("places", "{key} must be {kind}", {"key": key, "kind": kind})
+        for given in value.values():
+            if not isinstance(given, list | str | int | float | bool | None):
+                raise PydanticCustomError("places", "stages must be a list of words, slot a word, every a whole number")
+        return value
+
+    @model_validator(mode="after")
+    def _a_clip_fits_in_memory(self) -> Self:
+        side = max(self.size_px or 1, self.crop_px or 1)
+        if self.num_frames * side**2 > MAX_CLIP_PIXELS:
+            raise PydanticCustomError(
+                "clip",
+                "num_frames {frames} of {side} pixels a side are more than a clip can have; lower one of them",
+                {"frames": self.num_frames, "side": side},
+            )
+        return self
 
 
 def recipe_keys() -> list[str]:
@@ -87,17 +122,9 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     :raises UsageError: a missing or malformed file, an unknown key, or a value of the wrong kind; with file and line.
     """
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
-    if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise UsageError(
-            f"larger than {MAX_RECIPE_BYTES:,} bytes: not a recipe; expected a few dozen lines of YAML", path=str(path)
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"not UTF-8 text (byte {error.start}); save the file as UTF-8", path=str(path)) from None
+    text = read_text(path, "a few dozen lines of YAML; this is not a recipe", most_bytes=MAX_RECIPE_BYTES)
     values, lines = _parse(text, str(path))
     return make_recipe(values, overrides, path=str(path), lines=lines)
 
@@ -115,10 +142,10 @@ def make_recipe(
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UsageError(f"{override!r} is not an override; write key=value, such as epochs=20")
+            raise UsageError(f"{_shown(override)} is not an override; write key=value, such as epochs=20")
         head, _, tail = key.partition(".")
         if head not in Recipe.model_fields:
-            raise UsageError(f"in {override!r}: {unknown('key', head, recipe_keys())}")
+            raise UsageError(f"in {_shown(override)}: {unknown('key', head[:80], recipe_keys())}")
         value = _parse_scalar(text, override)
         if tail:
             inner = values.get(head)
@@ -139,11 +166,14 @@ def make_recipe(
         key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
-            message = unknown("key", key, recipe_keys())
+            message = unknown("key", key[:80], recipe_keys())
+        elif not head:
+            message = problem["msg"]
         else:
-            message = f"{key} is {problem['input']!r}: {problem['msg'].lower()}"
+            shown = key if key.isprintable() and len(key) < 80 else _shown(key)
+            message = f"{shown} is {_shown(problem['input'])}: {problem['msg'].lower()}"
         if head in where:
-            raise UsageError(f"in the override {where[head]!r}: {message}") from None
+            raise UsageError(f"in the override {_shown(where[head])}: {message}") from None
         raise UsageError(message, path=path, line=lines.get(key, lines.get(head))) from None
 
 
@@ -156,9 +186,9 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
     """The recipe stored in a model file; one that this version cannot read is named with its file."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"its recipe is not valid JSON: {error.msg}; copy the file again", code="wrong_model", path=path
+            f"its recipe is not valid JSON: {_first_line(error)}; copy the file again", code="wrong_model", path=path
         ) from None
     if not isinstance(values, dict):
         raise UsageError("its recipe is not a mapping; copy the file again", code="wrong_model", path=path)
@@ -168,29 +198,16 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
 def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     """YAML text to its mapping and the line of each key; objects, aliases and repeated keys are refused."""
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            line = None if event.start_mark is None else event.start_mark.line + 1
-            if isinstance(event, yaml.AliasEvent):
-                raise UsageError("aliases are not allowed in a recipe; write the value out", path=path, line=line)
-            if depth > MAX_DEPTH:  # reading such a thing takes minutes, and no recipe is one
-                raise UsageError(
-                    f"values within values, deeper than {MAX_DEPTH}; expected a recipe, which is flat",
-                    path=path,
-                    line=line,
-                )
+        _look_over(text, path)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise UsageError(
-            f"not valid YAML: {error.problem}; expected lines like `epochs: 20`", path=path, line=line
+            f"not valid YAML: {_first_line(error.problem)}; expected lines like `epochs: 20`", path=path, line=line
         ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"not valid YAML: {str(error).splitlines()[0]}; expected lines like `epochs: 20`", path=path
-        ) from None
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f"not valid YAML: {_first_line(error)}; expected lines like `epochs: 20`", path=path) from None
     except (LookupError, AttributeError):  # PyYAML's own, for a tag such as !!bool before what is none
         raise UsageError(
             "not valid YAML: a value is not of the type that its tag says; leave out the tag", path=path
@@ -205,7 +222,7 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
         line = node.start_mark.line + 1
         if key in lines:
             raise UsageError(
-                f"key {key!r} stands twice (first in line {lines[key]}); leave out one", path=path, line=line
+                f"key {_shown(key)} stands twice (first in line {lines[key]}); leave out one", path=path, line=line
             )
         lines[key] = line
 
@@ -217,11 +234,39 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     return {str(key): value for key, value in values.items()}, lines
 
 
+def _look_over(text: str, path: str | None) -> None:
+    """Refuse what makes a short text a large value, or one that takes minutes to read: aliases and deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        line = None if event.start_mark is None else event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError("aliases are not allowed in a recipe; write the value out", path=path, line=line)
+        if depth > MAX_DEPTH:
+            raise UsageError(
+                f"values within values, deeper than {MAX_DEPTH}; expected a recipe, which is flat",
+                path=path,
+                line=line,
+            )
+        # 1:1:1 is a number to base 60, and as long as one likes.
+        if (
+            isinstance(event, yaml.ScalarEvent)
+            and event.value.count(":") > 9
+            and not event.value.strip("+-0123456789:._")
+        ):
+            raise UsageError("a number of too many parts; write it in digits", path=path, line=line)
+
+
 def _parse_scalar(text: str, override: str) -> Any:
+    if len(text) > MAX_OVERRIDE_LETTERS:
+        raise UsageError(f"in {_shown(override)}: the value is too long; write it in a recipe, and use --recipe FILE")
     try:
+        _look_over(text, None)
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError):
-        raise UsageError(f"in {override!r}: {text!r} is not a value; write it as in YAML, such as epochs=20") from None
+    except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError, LookupError, AttributeError):
+        raise UsageError(
+            f"in {_shown(override)}: {_shown(text)} is not a value; write it as in YAML, such as epochs=20"
+        ) from None
     # YAML 1.1 reads 1e-3 as text; people mean the number.
     if isinstance(value, str):
         try:
@@ -229,3 +274,16 @@ def _parse_scalar(text: str, override: str) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = "a huge number"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _first_line(problem: object) -> str:
+    return next(iter(str(problem).splitlines()), "nothing is said about it")[:200]

@@ -1,5 +1,6 @@
 """``ssan``: the door. Maps verbs to their files, and errors to one line and an exit status."""
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -47,6 +48,9 @@ def _about(
 
 def run() -> None:
     """Run a command and leave with its exit status: 0 done, 1 some inputs failed, 2 refused, 130 interrupted."""
+    # The names of files need not be UTF-8: what is printed for people shows such bytes as they are.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.exit(status(sys.argv[1:]))
 
 
@@ -62,14 +66,18 @@ def status(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("ssan: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        return _refuse(f"{error.filename}: {error.strerror}; name a place where files can be read and written")
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
         return DONE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}; name a place where files can be read and written")
     return result if isinstance(result, int) else DONE
 
 
 def _refuse(message: str) -> int:
-    print(f"ssan: {' '.join(message.split())}", file=sys.stderr)
+    # One line, and no control characters from a file's name or content: a terminal would obey them.
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(message.split()))
+    print(f"ssan: {plain}", file=sys.stderr)
     return REFUSED

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssan.errors import UsageError
+from ssan.files import is_text
 
 if TYPE_CHECKING:
     from ssan.recognition.train import DataSource
@@ -79,5 +80,12 @@ def choose_workers(workers: int | None) -> int:
 
 
 def show_json(value: Any, *, indent: int | None = None) -> None:
-    """Print one JSON document on standard output; numbers must be finite."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent), flush=True)
+    """Print one JSON document on standard output; numbers must be finite.
+
+    A file's name need not be UTF-8; such a document is printed with escapes for all but ASCII, which give the name
+    back, byte by byte, to ``os.fsencode``.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    if not is_text(text):
+        text = json.dumps(value, allow_nan=False, indent=indent)
+    print(text, flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssan.datasets.clips import Preprocess
 from ssan.errors import ModelError, UsageError
@@ -89,33 +90,40 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
     classes = [str(label) for label in part("classes", list)]
     try:
         recipe = make_recipe(part("recipe", dict))
-        model = build_from(recipe, len(classes))
-        preprocess = Preprocess(**part("preprocess", dict))
-        model.load_state_dict(tensors)
+        # Without memory at first: sizes from elsewhere are compared with the tensors before any is made.
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in build_from(recipe, len(classes)).state_dict().items()}
     except UsageError as error:
         raise ModelError(
             f"its recipe cannot be built by this version: {error}; use the version it was trained with",
             code="wrong_model",
             path=str(path),
         ) from error
-    except TypeError as error:
+    wrong = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
+    if wrong is not None:
         raise ModelError(
-            f"its preprocessing is not understood: {error}; use the version it was trained with",
+            f"its tensors do not fit its recipe ({recipe.model}): {wrong[:80]!r} is {_shape(tensors, wrong)}, expected "
+            f"{shapes.get(wrong)}; copy the file again",
             code="wrong_model",
             path=str(path),
-        ) from error
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        )
+    if None in (recipe.crop_px, recipe.size_px) or part("preprocess", dict) != preprocess_of(recipe).as_dict():
         raise ModelError(
-            f"its tensors do not fit its recipe ({recipe.model}): {reason}; copy the file again",
+            "its preprocessing is not that of its recipe; use the version that it was trained with",
             code="wrong_model",
             path=str(path),
-        ) from error
+        )
+    model = build_from(recipe, len(classes))
+    model.load_state_dict(tensors)
     return Labeller(
         model=model.eval().to(device),
         classes=classes,
-        preprocess=preprocess,
+        preprocess=preprocess_of(recipe),
         recipe=recipe,
         protocol=metadata.get("protocol") or {},
         hash=metadata["sha256"],
     )
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssan.datasets.samples import find_videos
-from ssan.errors import SsanError, VideoError
+from ssan.errors import VideoError
 from ssan.recognition.model_file import Labeller
 
 
@@ -33,7 +33,13 @@ def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
     with torch.inference_mode():
         shares = labeller.model(views.to(device))[0].double().softmax(dim=0)
     if not torch.isfinite(shares).all():
-        raise SsanError("the model's scores are not finite; its weights are unusable", code="nan", path=path)
+        unusable = VideoError(
+            "the model's scores for it are not finite; expected numbers. Look at other videos: if none has any, the "
+            "model's weights are unusable",
+            code="nan",
+            path=path,
+        )
+        return {"path": path, "ok": False, "error": unusable.as_dict()}
     best = shares.topk(min(top, len(labeller.classes)))
     return {
         "path": path,

@@ -1,5 +1,6 @@
 """Training a classifier from a recipe and labelled videos."""
 
+import hashlib
 import json
 import os
 import platform
@@ -102,6 +103,8 @@ def train(
         "num_train": len(train_samples),
         "num_val": len(val_samples),
         "num_skipped": len(faults),
+        "train_list": hash_list(train_samples),
+        "val_list": hash_list(val_samples),
         "classes": train_samples.classes,
         "flip_pairs": flips.pairs,
         "effective_batch": effective_batch,
@@ -219,6 +222,12 @@ def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
+def hash_list(samples: Samples) -> str:
+    """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
+    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds] for s in samples]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def is_new(name: str) -> bool:
     """Whether a parameter is the classifier's or a slot's, which no image network brings along."""
     return name.startswith("fc.") or any(part.startswith(("before_", "after_")) for part in name.split("."))
@@ -279,6 +288,12 @@ def _open_run(out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Seque
         raise UsageError(
             "the folder already holds a run; add --resume to go on with it, or name another", path=str(out)
         )
+    if not before and (out / "last" / "state.ckpt").exists():
+        raise UsageError(
+            "the folder holds the state of a run, but no journal that says which; put its journal.jsonl back, or name "
+            "another folder",
+            path=str(out),
+        )
     if before:
         changed = _difference(before[-1], json.loads(json.dumps(dict(start))))
         if changed:
@@ -298,11 +313,27 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changed = []
     for key in ("data", "num_train", "num_val", "classes", "processes"):
         if old.get(key) != new[key]:
-            changed.append(f"{key} {str(old.get(key))[:80]} is now {str(new[key])[:80]}")
+            changed.append(_change(key, old.get(key), new[key]))
+    for split in ("train", "val"):
+        if old.get(f"{split}_list") != new[f"{split}_list"] and old.get(f"num_{split}") == new[f"num_{split}"]:
+            changed.append(f"{split} has as many videos, but other ones, other labels or another order")
     for key, value in new["recipe"].items():
         if old["recipe"].get(key) != value:
-            changed.append(f"{key} {old['recipe'].get(key)!r} is now {value!r}")
+            changed.append(_change(key, old["recipe"].get(key), value))
     return changed
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """What has become of a value; of long lists the first place that differs."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        place = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        return _change(f"{key}[{place}]", old[place], new[place])
+    if isinstance(old, list) and isinstance(new, list) and len(str(old)) > 80:
+        return f"{key}: {len(old)} are now {len(new)}"
+    if isinstance(old, dict) and isinstance(new, dict):
+        place = next(name for name in (*new, *old) if old.get(name) != new.get(name))
+        return _change(f"{key}.{place}", old.get(place), new.get(place))
+    return f"{key} {old!r} is now {new!r}"
 
 
 def _announce(recipe: Recipe, start: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
-import signal
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,11 +22,11 @@ class BatchPlan(Sampler[list[Draw]]):
 
     An epoch's order is one permutation drawn from (seed, epoch). It is cut into ``ceil(num_items / (batch * world))``
     batches of nearly equal size, so no item is left out and no batch is a small rest; each process takes every
-    ``world``-th item of each batch. In training all processes get equally many items of a batch, which leaves out at
-    most ``world - 1`` of it; in validation (``shuffle=False``) nothing is left out and nothing is repeated.
+    ``world``-th item of each batch, so nothing is repeated. Of a batch that cannot be shared equally some processes get
+    one item more, and ``weights`` says what their mean counts for: together they have the mean of the batch.
 
-    With ``batch`` 1, so many batches could leave a process without an item; there are then fewer, and in validation a
-    process may get 2 items of one.
+    With ``batch`` 1, so many batches could leave a process without an item; there are then fewer, and a process may get
+    2 items of one.
 
     :param batch: items of a batch on each process, at most.
     """
@@ -50,9 +50,17 @@ class BatchPlan(Sampler[list[Draw]]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items)
         for together in np.array_split(order, len(self))[self.position :]:
-            if self.shuffle:
-                together = together[: len(together) - len(together) % self.world]
             yield [Draw(self.epoch, int(index)) for index in together[self.rank :: self.world]]
+
+    def weights(self) -> list[float]:
+        """This process's share of the items of each batch of an epoch, times the number of processes.
+
+        Where gradients are averaged over processes, a mean over this process's items times its weight makes the average
+        that over all items of the batch.
+        """
+        whole, rest = divmod(self.num_items, len(self))
+        sizes = [whole + (position < rest) for position in range(len(self))]
+        return [len(range(self.rank, size, self.world)) * self.world / size for size in sizes]
 
 
 class Batches(DataLoader[Any]):
@@ -70,7 +78,7 @@ class Batches(DataLoader[Any]):
             num_workers=workers,
             collate_fn=collate,
             persistent_workers=workers > 0,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_leave_the_group,
         )
         self.plan = plan
 
@@ -90,6 +98,11 @@ class Batches(DataLoader[Any]):
         self.plan.epoch, self.plan.position = state["epoch"], state["position"]
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one alone decides what it means, and needs its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_the_group(worker: int) -> None:
+    """Give a loader process a group of its own.
+
+    Ctrl-C, torchrun and schedulers send their signals to all of a group; the main process alone decides what they mean,
+    and needs its workers until then. A worker whose main process is gone ends by itself.
+    """
+    if hasattr(os, "setpgrp"):  # not on every system
+        os.setpgrp()

@@ -15,12 +15,17 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ssan.files import replacing
+from ssan.errors import TrainingError
+from ssan.files import naming_a_full_disk, remove_partials
 from ssan.training.journal import Journal
 
 
 class Keeper(pl.Callback):
-    """Keeps the best model, and in ``last/`` the state to resume from, each written whole or not at all."""
+    """Keeps the best model, and in ``last/`` the state to resume from, each written whole or not at all.
+
+    The best model is written before the state that calls it the best: a run killed between the two resumes before the
+    validation that found it, and finds it again.
+    """
 
     def __init__(
         self,
@@ -29,7 +34,7 @@ class Keeper(pl.Callback):
         monitor: str,
         every_steps: int | None,
     ) -> None:
-        self.path = folder / "last" / "state.ckpt"
+        self.folder, self.path = folder, folder / "last" / "state.ckpt"
         self.keep, self.monitor, self.every_steps = keep, monitor, every_steps
         self.best: dict[str, float] = {}
         self.best_epoch = 0
@@ -42,6 +47,11 @@ class Keeper(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.best_epoch = dict(state["best"]), int(state["best_epoch"])
 
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            remove_partials(self.folder)
+            remove_partials(self.path.parent)
+
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.ckpt_path is not None:
             self.resumed_from_step = trainer.global_step
@@ -51,6 +61,7 @@ class Keeper(pl.Callback):
             self.save(trainer, batch_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        _refuse_lost_weights(trainer, module)
         measures: dict[str, float] = module.measures
         value, best = measures[self.monitor], self.best.get(self.monitor)
         # Of two equal epochs the one with the lower loss is the better.
@@ -66,45 +77,87 @@ class Keeper(pl.Callback):
         """Save within an epoch; only between optimizer steps, and not after the last, where validation comes first."""
         at_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if at_step and batch_idx + 1 < trainer.num_training_batches and self.saved_step != trainer.global_step:
+            _refuse_lost_weights(trainer, trainer.lightning_module)
             self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:
         self.saved_step = trainer.global_step
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.path)  # takes part in the collective; only process 0 writes
-            return
-        with replacing(self.path) as partial:
-            trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(self.path)  # every process takes part; process 0 writes
+
+
+def _refuse_lost_weights(trainer: pl.Trainer, module: Any) -> None:
+    """Stop before weights that are not finite take the place of the last good ones, be the loss still a number."""
+    for name, parameter in module.module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise TrainingError(
+                f"the weights of {name} are not finite after step {trainer.global_step} (epoch "
+                f"{trainer.current_epoch + 1}); the state and the best model saved before are kept. Lower lr, set "
+                "clip_norm, or use precision=32",
+                code="nan",
+            )
 
 
 class Recorder(pl.Callback):
-    """Writes each epoch to the journal, ``metrics.csv`` and TensorBoard."""
+    """Writes each epoch to the journal, ``metrics.csv`` and TensorBoard.
+
+    The rows are part of the saved state, and are written down after it: a run killed in between writes them when it is
+    resumed, so that no epoch is missing and none stands there twice.
+    """
 
     def __init__(self, journal: Journal, folder: Path) -> None:
         self.journal, self.folder = journal, folder
+        self._rows: list[dict[str, Any]] = []
         self._epoch_started = 0.0
         self._board: SummaryWriter | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rows = list(state["rows"])
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            self._write()
+
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._epoch_started = time.monotonic()  # a run resumed in mid-epoch has no start of an epoch
-        if trainer.is_global_zero:
-            self._board = SummaryWriter(str(self.folder))
         if trainer.is_global_zero and trainer.ckpt_path is not None:
             self.journal.record("resumed", step=trainer.global_step, epoch=trainer.current_epoch + 1)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._epoch_started = time.monotonic()
 
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._rows.append({
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            **module.measures,
+            "lr": module.lr,
+            "seconds": round(time.monotonic() - self._epoch_started, 3),
+        })  # fmt: skip
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if self._board is None:
-            return
-        lr = module.rate.value(max(trainer.global_step - 1, 0))
-        seconds = round(time.monotonic() - self._epoch_started, 3)
-        epoch = trainer.current_epoch + 1
-        self.journal.record("epoch", epoch=epoch, step=trainer.global_step, **module.measures, lr=lr, seconds=seconds)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        """Write down the rows that the journal lacks."""
+        written = {row["epoch"] for row in self.journal.events("epoch")}
+        for row in self._rows:
+            if row["epoch"] not in written:
+                with naming_a_full_disk(self.folder):
+                    self._show(row)
+                self.journal.record("epoch", **row)
         self.journal.write_tables()
-        for name, value in {**module.measures, "lr": lr}.items():
-            self._board.add_scalar(name, value, epoch)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        if self._board is None:
+            # What an earlier, killed process may have shown of this epoch is taken back.
+            self._board = SummaryWriter(str(self.folder), purge_step=row["epoch"])
+        for name, value in row.items():
+            if name not in ("epoch", "step", "seconds"):
+                self._board.add_scalar(name, value, row["epoch"])
         self._board.flush()
 
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:

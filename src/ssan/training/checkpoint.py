@@ -2,17 +2,18 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ssan.errors import ModelError
-from ssan.files import replacing
+from ssan.files import writing
 
 FORMAT = "1"
 PREFIX = "ssan."
@@ -38,8 +39,10 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     digest = hash_tensors(plain)
     text = {f"{PREFIX}{name}": json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
     text |= {f"{PREFIX}format": FORMAT, f"{PREFIX}sha256": digest}
-    with replacing(path) as partial:
-        save_file(plain, partial, metadata=text)
+    # As bytes: the library's own writer tells of a full disk in words only.
+    content = save(plain, metadata=text)
+    with writing(path, "wb") as handle:
+        handle.write(content)
     return digest
 
 
@@ -49,7 +52,7 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     :raises ModelError: missing, not a safetensors file, not one of ours, of a newer format, or changed since written.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(
             "no such model file; expected a model.safetensors, or the folder of a run", code="missing", path=str(path)
         )
@@ -57,7 +60,7 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         with safe_open(path, framework="pt") as file:
             text = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(
             f"not a model file ({error}); expected a .safetensors file that `ssan train` wrote",
             code="wrong_model",
@@ -88,7 +91,7 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             for name, value in text.items()
             if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256")
         }
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"its metadata is not valid JSON: {error}; copy the file again", code="wrong_model", path=str(path)
         ) from error

@@ -16,11 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import TrainingError
+from ssan.errors import TrainingError, UsageError
 from ssan.training.batches import Batches
 from ssan.training.callbacks import Interruption, Keeper, Progress, Recorder
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate
+from ssan.training.state import StateFile
+
+# By these words alone do torch and gloo tell the end of another process from any other fault.
+SIGNS_OF_A_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "killed by signal")
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and targets of a batch to the mean loss, a scalar."""
@@ -71,6 +75,7 @@ class Fit(pl.LightningModule):
         self.rate: LearningRate | None = None
         self.measures: dict[str, float] = {}
         self._loaded: dict[str, Any] = {}
+        self._weights: list[float] = []
         self._train_sum, self._train_items = 0.0, 0
         self._val_sums: dict[str, Tensor] = {}
         self._val_items = 0
@@ -100,6 +105,8 @@ class Fit(pl.LightningModule):
         # The Trainer leaves modes as it finds them, and so would never ask which modules are frozen. (A run resumed in
         # mid-epoch has no start of an epoch.)
         self.train()
+        assert self.trainer.train_dataloader is not None
+        self._weights = self.trainer.train_dataloader.plan.weights()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout and the like depend on where the run is, not on what was drawn before: so it can start from here.
@@ -114,20 +121,20 @@ class Fit(pl.LightningModule):
             layer = first_not_finite(self.module, inputs)
             raise TrainingError(
                 f"the loss is {value} at step {self.trainer.global_step} (epoch {self.trainer.current_epoch + 1}, "
-                f"batch {batch_idx + 1}), first not finite in {layer or 'the loss itself'}; the best model so far is "
-                "kept. Lower lr, set clip_norm, or use precision=32",
+                f"batch {batch_idx + 1}), first not finite in {layer or 'the loss itself'}; the last state and "
+                "the best model saved are kept. Lower lr, set clip_norm, or use precision=32",
                 code="nan",
             )
         self._train_sum += value * len(targets)
         self._train_items += len(targets)
         self.last_loss = value
-        return loss
+        return loss * self._weights[batch_idx]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         assert self.rate is not None
-        lr = self.rate.value(self.trainer.global_step)
+        self.lr = self.rate.value(self.trainer.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
+            group["lr"] = self.lr * group["lr_scale"]
 
     def on_validation_epoch_start(self) -> None:
         self._val_sums, self._val_items = {}, 0
@@ -160,17 +167,30 @@ class Fit(pl.LightningModule):
         checkpoint["rate"] = self.rate.state_dict()
         assert self.trainer.train_dataloader is not None
         checkpoint["position"] = self.trainer.train_dataloader.state_dict()
-        checkpoint["train_sum"] = [self._train_sum, self._train_items]
+        # Each process has its own share of the epoch's losses, and only the first one writes.
+        own = torch.tensor([self._train_sum, self._train_items], dtype=torch.float64, device=self.device)
+        checkpoint["train_sums"] = self.trainer.strategy.all_gather(own).reshape(-1, 2).tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sum")}
+        here = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        there = {name: getattr(tensor, "shape", None) for name, tensor in checkpoint["state_dict"].items()}
+        if here != there:
+            other = min(name for name in here | there if here.get(name) != there.get(name))
+            raise UsageError(
+                f"cannot resume: the state is that of another model ({other} is {there.get(other, 'missing')} in it, "
+                f"expected {here.get(other, 'nothing')}). Copy last/ of this run again, or remove it: the run then "
+                "starts from its beginning",
+                path=str(self.trainer.ckpt_path),
+            )
+        self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sums")}
 
     def on_fit_start(self) -> None:
         # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
         if self._loaded:
             assert self.rate is not None
             self.rate.load_state_dict(self._loaded["rate"])
-            self._train_sum, self._train_items = self._loaded["train_sum"]
+            self._train_sum, items = self._loaded["train_sums"][self.trainer.global_rank]
+            self._train_items = int(items)
 
 
 @torch.no_grad()
@@ -217,7 +237,9 @@ def fit(
 
     Under ``torchrun`` every process calls this; gradients are averaged over them.
 
-    :raises TrainingError: the loss is not finite (code ``nan``).
+    :raises TrainingError: the loss or the weights are not finite (code ``nan``).
+    :raises UsageError: the state to resume from is damaged, or not this run's.
+    :raises SsanError: the disk is full (code ``no_space``); the state saved before is kept.
     """
     folder = Path(folder)
     journal = Journal(folder)
@@ -237,7 +259,8 @@ def fit(
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_norm,
-            callbacks=[Recorder(journal, folder), keeper, Progress(folder.name, quiet), Interruption(keeper)],
+            callbacks=[keeper, Recorder(journal, folder), Progress(folder.name, quiet), Interruption(keeper)],
+            plugins=[StateFile()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,
@@ -246,7 +269,16 @@ def fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, ckpt_path=start_from, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=start_from, weights_only=True)
+        except RuntimeError as error:
+            if not any(sign in str(error) for sign in SIGNS_OF_A_DEAD_PROCESS):
+                raise
+            raise TrainingError(
+                "a process that this one works with has ended: another one of the run, or one that reads videos "
+                f"({str(error).split('. ')[0]}). The state saved is kept; look at what that process said, or "
+                "whether memory ran out, and go on with --resume"
+            ) from error
     return Outcome(
         steps=trainer.global_step,
         best_epoch=keeper.best_epoch,

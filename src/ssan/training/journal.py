@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssan.errors import UsageError
-from ssan.files import writing
+from ssan.files import is_text, naming_a_full_disk, writing
 
 
 class Journal:
@@ -27,8 +27,11 @@ class Journal:
     def record(self, event: str, **fields: Any) -> None:
         """Append one event with the present time in seconds since 1970."""
         self._mend()
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **_finite(fields)}, ensure_ascii=False)
-        with open(self.path, "a", encoding="utf-8") as handle:
+        content = {"event": event, "time": round(time.time(), 3), **_finite(fields)}
+        line = json.dumps(content, ensure_ascii=False)
+        if not is_text(line):  # a path may hold bytes that are no text
+            line = json.dumps(content)
+        with naming_a_full_disk(self.path), open(self.path, "a", encoding="utf-8") as handle:
             handle.write(line + "\n")
 
     def _mend(self) -> None:

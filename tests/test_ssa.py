@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +204,146 @@ def test_channels_last_and_contiguous_input_give_the_same() -> None:
     last = x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (B, T))
     torch.testing.assert_close(layer(x), layer(last), rtol=0, atol=1e-12)
     assert layer(last).flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_input_that_lies_in_no_usual_order_gives_the_same() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    x = video()
+    layouts = [
+        x.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0),
+        torch.cat([x, x + 1], dim=2)[:, :, :C],
+        torch.stack([x, x + 1], dim=5)[..., 0],
+        x.flip(1).flip(1),
+        x[:, :1].expand(B, T, C, H, W),
+    ]
+    for other in layouts:
+        torch.testing.assert_close(layer(other), layer(other.clone().contiguous()), rtol=0, atol=1e-12)
+
+
+def test_gradients_are_the_same_whatever_the_layout_of_input_and_of_what_comes_back() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).train()
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for returned in (torch.contiguous_format, torch.channels_last):
+            x = video().flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (B, T)).requires_grad_()
+            d_out = video(seed=3).flatten(0, 1).contiguous(memory_format=returned).unflatten(0, (B, T))
+            found.append(torch.autograd.grad(layer(x), [x, *layer.parameters()], d_out))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_every_switch_has_the_gradients_of_finite_differences() -> None:
+    """Each alternative once, the others at their defaults; inputs, weights and biases, BatchNorm over the batch too."""
+    defaults = {name: values[0] for name, values in SWITCHES.items()}
+    for name, (_, other) in SWITCHES.items():
+        switches = defaults | {"embedding": 2} | {name: 2 if name == "embedding" else other}
+        if switches["output"] == "plain":
+            switches["embedding"] = None
+        layer = randomised(SeparableSelfAttention(3, **switches).double()).train()
+        names, parameters = zip(*layer.named_parameters(), strict=True)
+
+        def call(x: Tensor, *values: Tensor, layer: nn.Module = layer, names: tuple[str, ...] = names) -> Tensor:
+            return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
+
+        x = video(b=1, t=3, c=3, h=2, w=2).requires_grad_()
+        assert torch.autograd.gradcheck(call, (x, *parameters)), name
+
+
+def test_without_gradients_the_result_is_the_same() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    with_gradients = layer(video().requires_grad_())
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(video()), with_gradients.detach(), rtol=0, atol=1e-12)
+    assert with_gradients.requires_grad
+    assert not layer.requires_grad_(False)(video()).requires_grad
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("switched", [{}, {"temporal_scope": "position", "pool_keys": True, "shared_value": False}])
+def test_compiled_it_gives_the_same_values_and_gradients(backend: str, switched: dict[str, object]) -> None:
+    layer = randomised(SeparableSelfAttention(C, embedding=5, **switched).double()).eval()
+    check_compiled(layer, video(), backend, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # raised inside inductor, by its own imports
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler, which inductor needs")
+def test_compiled_to_machine_code_it_gives_the_same_values_and_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    layer = randomised(SeparableSelfAttention(C, embedding=5).double()).eval()
+    check_compiled(layer, video(), "inductor", atol=1e-10)
+
+
+def check_compiled(layer: nn.Module, x: Tensor, backend: str, atol: float) -> None:
+    """One graph, without breaks; then the same output and the same gradients as without compilation."""
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    found = []
+    for call in (layer, compiled):
+        own = x.clone().requires_grad_()
+        y = call(own)
+        found.append((y.detach(), *torch.autograd.grad(y, [own, *layer.parameters()], video(seed=4))))
+    torch.compiler.reset()
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=atol)
+
+
+def test_exported_it_gives_the_same() -> None:
+    layer = randomised(SeparableSelfAttention(C).double()).eval()
+    exported = torch.export.export(layer, (video(),)).module()
+    torch.testing.assert_close(exported(video(seed=2)), layer(video(seed=2)), rtol=0, atol=1e-12)
+
+
+# Relative to the largest value: a few of the roundings of each precision (2^-8 and 2^-11) on the way through the block.
+HALF = [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), HALF)
+@pytest.mark.parametrize("scope", ["frame", "position"])
+def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float, scope: str) -> None:
+    torch.manual_seed(1)
+    layer = SeparableSelfAttention(16, temporal_scope=scope).train()
+    x, d_out = torch.randn(2, 3, 16, 5, 7), torch.randn(2, 3, 16, 5, 7)
+    found = []
+    for enabled in (False, True):
+        own = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            y = layer(own)
+        found.append((y.detach(), *torch.autograd.grad(y, [own, layer.g.weight, layer.out.weight], d_out)))
+    for single, half in zip(*found, strict=True):
+        assert half.dtype == torch.float32
+        assert (single - half).abs().max() < tolerance * single.abs().max()
+    assert not torch.equal(found[0][0], found[1][0])  # autocast did something
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("how", ["autocast", "weights"])
+def test_similarities_of_large_activations_do_not_overflow_half_precision(dtype: torch.dtype, how: str) -> None:
+    """Embeddings around 300: a sum over p e = 3,136 products is 10^8, even scaled beyond float16's 65,504."""
+    torch.manual_seed(1)
+    layer = SeparableSelfAttention(16).train()
+    x = 200 * torch.randn(1, 2, 16, 14, 14)
+    with torch.no_grad():
+        for part in (layer.theta, layer.phi, layer.g):
+            part.weight.mul_(3)
+        theta = layer.theta(x[:, 0].movedim(1, -1)).flatten(1, 2)
+        written_out = theta.half().transpose(1, 2) @ theta.half() / math.sqrt(14 * 14)
+        assert written_out.isinf().any(), "nothing overflows here, so the test would show nothing"
+    if how == "weights":
+        layer, x = layer.to(dtype), x.to(dtype)
+    x.requires_grad_()
+    with torch.autocast("cpu", dtype, enabled=how == "autocast"):
+        y = layer(x)
+    y.float().square().mean().backward()
+    assert y.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
 
 
 @pytest.mark.parametrize(

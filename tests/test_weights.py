@@ -153,6 +153,22 @@ def test_an_empty_safetensors_file_is_refused(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+        torch.zeros(3, dtype=torch.complex64),
+    ],
+    ids=["sparse", "without content", "complex"],
+)
+def test_a_tensor_that_is_not_plain_numbers_is_refused_by_name(tmp_path: Path, tensor: Tensor) -> None:
+    torch.save({**TENSORS, "strange": tensor}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="the tensor 'strange' is sparse, quantized") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert caught.value.code == "wrong_model"
+
+
 # Loading into a model.
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -109,15 +110,17 @@ class SeparableSelfAttention(nn.Module):
         if x.dim() != 5:
             raise ValueError(f"ssa takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
         b, t, _, h, w = x.shape
-        x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3)
+        # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
+        x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()
         g_btpe = self.g(x_btpc)
         a_btpe = self._attend_within_frames(x_btpc, g_btpe, h, w)
         value_btpe = g_btpe if self.g_temporal is None else self.g_temporal(a_btpe)
         y_btpe = self._attend_over_frames(a_btpe, value_btpe)
         if self.out is None:
             return y_btpe.unflatten(2, (h, w)).permute(0, 1, 4, 2, 3)
-        z = self.out(y_btpe).view(b * t, h, w, -1).permute(0, 3, 1, 2)
-        return x + self.norm(z).unflatten(0, (b, t))
+        # Each position an image of one pixel: BatchNorm's backward is slow where a gradient lies channels first.
+        z_btpc = self.norm(self.out(y_btpe).view(b * t * h * w, -1, 1, 1)).view_as(x_btpc)
+        return x + z_btpc.unflatten(2, (h, w)).permute(0, 1, 4, 2, 3)
 
     def _attend_within_frames(self, x_btpc: Tensor, g_btpe: Tensor, h: int, w: int) -> Tensor:
         """Equations 4 to 6: (b, t, p, c) and the value (b, t, p, e) to the spatial attention maps A (b, t, p, e)."""
@@ -130,15 +133,13 @@ class SeparableSelfAttention(nn.Module):
         if self.position_branch:
             keys, values = (self._pool(phi, h, w), self._pool(g, h, w)) if self.pool_keys else (phi, g)
             # One head, spelled out as an axis: without it the CPU's memory-efficient kernel is not taken.
-            scale = 1 / math.sqrt(self.embedding) if self.similarity_scale == "sqrt" else 1.0
             a = F.scaled_dot_product_attention(
-                theta.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1), scale=scale
+                theta.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1), scale=self._scale(self.embedding)
             ).squeeze(1)
         if self.channel_branch:
-            scale = 1 / math.sqrt(h * w) if self.similarity_scale == "sqrt" else 1.0
-            affinity_ee = ((theta * scale).transpose(1, 2) @ phi).softmax(dim=-1)
-            gathered = g @ affinity_ee.transpose(1, 2)
-            a = gathered if a is None else a + gathered
+            affinity_ee = _affinity(theta.transpose(1, 2), phi, self._scale(h * w))
+            # The sum of equation 6 inside the product, without a pass of its own.
+            a = g @ affinity_ee.mT if a is None else torch.baddbmm(a, g, affinity_ee.mT)
         assert a is not None
         return a.unflatten(0, g_btpe.shape[:2])
 
@@ -147,16 +148,29 @@ class SeparableSelfAttention(nn.Module):
         embedded = self.temporal(a_btpe.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         theta, phi = embedded.chunk(2, dim=-1) if embedded.shape[-1] != self.embedding else (embedded, embedded)
         if self.temporal_scope == "position":
-            scale = 1 / math.sqrt(self.embedding) if self.similarity_scale == "sqrt" else 1.0
             theta, phi, value = (z.transpose(1, 2) for z in (theta, phi, value_btpe))  # (b, p, t, e)
+            scale = self._scale(self.embedding)
             return F.scaled_dot_product_attention(theta, phi, value, scale=scale).transpose(1, 2)
-        # theta_T phi_T^T sums p e products: scaled before the product, or half precision overflows.
         p, e = a_btpe.shape[2:]
-        scale = 1 / math.sqrt(p * e) if self.similarity_scale == "sqrt" else 1.0
-        affinity_btt = ((theta * scale).flatten(2) @ phi.flatten(2).transpose(1, 2)).softmax(dim=-1)
+        affinity_btt = _affinity(theta.flatten(2), phi.flatten(2).transpose(1, 2), self._scale(p * e))
         return (affinity_btt @ value_btpe.flatten(2)).view_as(value_btpe)
+
+    def _scale(self, length: int) -> float:
+        """What a similarity that sums over an axis of this length is multiplied by."""
+        return 1 / math.sqrt(length) if self.similarity_scale == "sqrt" else 1.0
 
     def _pool(self, z: Tensor, h: int, w: int) -> Tensor:
         """2x2 max-pooling of (bt, p, e) over its positions; a last odd row or column is a window of its own."""
         pooled = F.max_pool2d(z.unflatten(1, (h, w)).permute(0, 3, 1, 2), 2, ceil_mode=True)
         return pooled.flatten(2).transpose(1, 2).contiguous()
+
+
+def _affinity(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """softmax_rows(scale * a b) for a (n, i, k) and b (n, k, j), in the precision of a.
+
+    Half precision overflows at 65,504, and k is p (3,000) or p e (200,000): there the product is taken in float32.
+    """
+    if a.dtype not in (torch.float16, torch.bfloat16):
+        return (a @ b * scale).softmax(dim=-1)
+    with torch.autocast(a.device.type, enabled=False):
+        return (a.float() @ b.float() * scale).softmax(dim=-1).to(a.dtype)

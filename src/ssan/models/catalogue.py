@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.place import Places, place
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+
+# No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
+MAX_OPTION = 65_536
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,16 @@ def build(
 
 def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
     """Call ``make(**options)``; an option that it does not take is a mistake of the user, and named."""
-    known = list(inspect.signature(make).parameters)
-    for word in options:
+    parameters = inspect.signature(make).parameters
+    known = list(parameters)
+    for word, value in options.items():
         if word not in known:
             raise UsageError(f"{what}: " + (unknown("option", word, known) if known else f"takes none; got {word!r}"))
+        kinds = get_args(parameters[word].annotation) or (parameters[word].annotation,)
+        plain = all(kind in (bool, int, float, str, type(None)) for kind in kinds)
+        if plain and type(value) not in kinds and not (type(value) is int and float in kinds):
+            names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise UsageError(f"{what}: {word} is {value!r}; expected {names}")
+        if type(value) is int and not 0 <= value <= MAX_OPTION:
+            raise UsageError(f"{what}: {word} is {value}; it must lie between 0 and {MAX_OPTION}")
     return make(**options)

@@ -1,5 +1,6 @@
 """Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
 
+import os
 import pickle
 import struct
 import urllib.error
@@ -32,7 +33,7 @@ IMAGENET_FILES = {
 # the bytes unguarded, and a page of text ends in an IndexError.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
-    SafetensorError,
+    SafetensorError, ArithmeticError, MemoryError,
 )  # fmt: skip
 
 # The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
@@ -68,27 +69,26 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     :raises ModelError: the file is missing or unreadable, needs code to be executed, or holds no tensors by name.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
     content: Any
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            with warnings.catch_warnings():  # a strange pickle is told about once, by the error below
-                warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            with warnings.catch_warnings():  # a strange file is told about once, by the errors below
+                warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"cannot be read as plain tensors ({str(error).splitlines()[0]}); files that need code to be executed are "
+            f"cannot be read as plain tensors ({_first_line(error)}); files that need code to be executed are "
             "refused. Convert it to .safetensors where it was made",
             code="wrong_model",
             path=str(path),
         ) from error
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"not a readable weights file ({reason}); expected .safetensors or a torch state dict",
+            f"not a readable weights file ({_first_line(error)}); expected .safetensors or a torch state dict",
             code="wrong_model",
             path=str(path),
         ) from error
@@ -97,7 +97,24 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelError("holds no tensors by name; expected a state dict", code="wrong_model", path=str(path))
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    state = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            raise ModelError(
+                f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
+                "Convert it where it was made",
+                code="wrong_model",
+                path=str(path),
+            )
+    return state
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -> LoadReport:
@@ -143,7 +160,7 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
             f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"
             + (f", first {wrong[0]}" if wrong else "")
             + f"; {len(report.unexpected)} keys are not known here"
-            + (f", first {report.unexpected[0]}" if report.unexpected else "")
+            + (f", first {_printable(report.unexpected[0])}" if report.unexpected else "")
             + ". Give the file of the backbone that the model is built on",
             code="wrong_model",
             path=source,

@@ -1,8 +1,11 @@
 """The README's commands and code run, in order, as they stand there but for sizes that would take minutes."""
 
+import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -80,3 +83,59 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             if "://" not in target:
                 assert (ROOT / target).exists(), f"{page} links to {target}"
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    """benchmarks/tables.py, which is a script and no part of the package."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_measured_figures_are_those_of_the_committed_results(tables: ModuleType) -> None:
+    assert tables.place(README, tables.section()) == README, "run `python benchmarks/tables.py` and commit README.md"
+
+
+def test_what_was_not_run_is_blank(tables: ModuleType, tmp_path: Path) -> None:
+    text = tables.section(tmp_path)
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) > 15
+    for titles in ("codec", "features", "network", "command"):
+        assert any(line.startswith(f"| {titles} |") for line in rows)
+    assert not re.search(r"\d\.\d", text)
+    for row in rows:
+        if row.startswith(("| Res", "| `", "| vp9", "| frames", "| training runs", "| damaged")):
+            assert not row.strip("|").split("|", 1)[1].strip("| "), row
+
+
+def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType, tmp_path: Path) -> None:
+    readers = {"ssan, decoder in this process": 0.61, "PyAV in sequence": 1.0, "opencv": 0.97}
+    rows = [
+        {
+            "file": "a.mp4",
+            "codec": "h264",
+            "b_frames": True,
+            "reader": reader,
+            "ratio_min": ratio,
+            "ratio_median": 2,
+            "peak_mb": None,
+        }
+        for reader, ratio in readers.items()
+    ]
+    files = {
+        "decode": {"rows": rows},
+        "soak": {"kills": 101, "runs": 23, "differences": 0},
+        "hostile": {"files": 503, "tracebacks": 0, "hangs": 0, "codes": {"no_video": 7, "ok": 3}},
+        "exactness": {"files": 354, "frames": 83116, "differences": 0},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    text = tables.section(tmp_path)
+    assert "| h264 with B frames (1) |  | 0.61 | 1.00 |  | 0.97 |  |" in text
+    assert "| 101 kills in 23 runs: final weights of 0 differ |" in text
+    assert "| 503 files: 0 tracebacks, 0 hangs (no_video 7, ok 3) |" in text
+    assert "| 354 files, 83,116 frames: 0 differ |" in text

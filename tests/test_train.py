@@ -233,6 +233,37 @@ def test_a_signal_saves_and_exits_with_130_and_the_run_goes_on(
     assert answer["steps"] == 15 * 7
 
 
+@pytest.mark.parametrize("spot", ["training_step", "on_train_batch_end", "validation_step", "on_train_epoch_start"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_wherever_it_comes_and_the_handlers_are_given_back(
+    number: signal.Signals,
+    spot: str,
+    order_set: Path,
+    tmp_path: Path,
+    finished: tuple[Path, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ssan.training.callbacks import InterruptedRun
+    from ssan.training.fit import Fit
+
+    original, sent = getattr(Fit, spot), []
+
+    def tells(self: Fit, *arguments: Any) -> Any:
+        if not sent and self.trainer.global_step >= 3:
+            sent.append(self.trainer.global_step)
+            os.kill(os.getpid(), number)
+        return original(self, *arguments)
+
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    monkeypatch.setattr(Fit, spot, tells)
+    with pytest.raises(InterruptedRun):
+        train(small(), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    answer = train(small(), DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
+    assert sent[0] <= answer["resumed_from_step"] <= sent[0] + 1
+    assert_same_weights(tmp_path / "run", finished[0])
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(order_set: Path, finished: tuple[Path, dict[str, Any]]) -> None:
     with pytest.raises(UsageError, match="--resume"):
         train(small(), DataSource(str(order_set)), finished[0], quiet=True)

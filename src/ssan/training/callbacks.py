@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -198,23 +198,29 @@ class Progress(pl.Callback):
 
 
 class Interruption(pl.Callback):
-    """SIGTERM and Ctrl-C save at the next step and stop the run; a second one stops it at once."""
+    """SIGTERM and Ctrl-C save at the next step and stop the run; a second one stops it at once.
+
+    It listens within ``with``, and gives the signals back after it.
+    """
 
     def __init__(self, keeper: Keeper) -> None:
         self.keeper = keeper
         self._told = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def setup(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._tell)
+    def __enter__(self) -> Self:
+        self._listen()
+        return self
 
-    def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
-        self._restore()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
-    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
-        self._restore()
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        # Lightning has put a handler of its own before ours: on SIGTERM it would end the run anywhere, unsaved, with
+        # status 0, and make one process of several wait for the others in the middle of whatever it does.
+        self._listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         # After the last batch of an epoch validation comes first; the end of the epoch then saves and stops.
@@ -229,15 +235,20 @@ class Interruption(pl.Callback):
         if self._anyone_told(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             raise InterruptedRun
 
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before.setdefault(number, signal.signal(number, self._tell))
+
+    def _listen(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before.setdefault(number, signal.signal(number, self._tell))
+
     def _tell(self, number: int, frame: FrameType | None) -> None:
         if self._told:
-            raise KeyboardInterrupt
+            raise InterruptedRun
         self._told = True
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
     def _anyone_told(self, trainer: pl.Trainer) -> bool:
         if trainer.world_size == 1:
@@ -246,5 +257,5 @@ class Interruption(pl.Callback):
         return bool(trainer.strategy.reduce(told, reduce_op="sum").item() > 0)
 
 
-class InterruptedRun(Exception):  # noqa: N818 - not an error: the run is saved and can go on
-    """The run was told to stop and has saved its state."""
+class InterruptedRun(BaseException):  # noqa: N818 - not an error: the run is saved and can go on
+    """The run was told to stop and has saved its state; told twice, the one it saved last."""

@@ -249,7 +249,7 @@ def fit(
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
     processes, nodes = _world()
-    with _quiet_lightning():
+    with _quiet_lightning(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=processes,
@@ -259,7 +259,7 @@ def fit(
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_norm,
-            callbacks=[keeper, Recorder(journal, folder), Progress(folder.name, quiet), Interruption(keeper)],
+            callbacks=[keeper, Recorder(journal, folder), Progress(folder.name, quiet), interruption],
             plugins=[StateFile()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,

@@ -1,5 +1,7 @@
 """Scoring: views, crops and averages against scores computed by hand, the probe, and what is counted beside."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from ssan.errors import UsageError
 from ssan.models.catalogue import build
 from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, evaluate, score
-from ssan.recognition.model_file import Labeller
+from ssan.recognition.model_file import Labeller, build_from, load_labeller, save_labeller
 from ssan.recognition.predict import predict
 
 
@@ -119,3 +121,30 @@ def test_a_label_without_a_number_is_an_answer_that_says_so(order_set: Path, lab
     path = read("sthv2", order_set, "test")[0].path
     answer = predict(other, path)
     assert (answer["path"], answer["ok"], answer["error"]["code"]) == (path, False, "nan")
+
+
+@pytest.mark.parametrize("name", ["ssan_tiny", "tsm_mobilenet_v2", "tsn_r18"])
+def test_a_model_read_back_gives_the_same_scores(name: str, tmp_path: Path) -> None:
+    recipe = make_recipe({"model": name, "num_frames": 3, "size_px": 37, "crop_px": 32})
+    model = build_from(recipe, 5).eval()
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor, 0.1, 0.3)
+    save_labeller(tmp_path / "model.safetensors", model, list("abcde"), recipe, {})
+    read_back = load_labeller(tmp_path / "model.safetensors").model
+    clips = torch.randn(2, 3, 3, 32, 32)
+    torch.testing.assert_close(read_back(clips), model(clips), rtol=0, atol=0)
+    assert not any(tensor.is_meta for tensor in (*read_back.parameters(), *read_back.buffers()))
+    assert all(parameter.requires_grad for parameter in read_back.parameters())
+
+
+def test_reading_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
+    recipe = make_recipe({"model": "ssan_tiny", "size_px": 48, "crop_px": 48})
+    save_labeller(tmp_path / "model.safetensors", build_from(recipe, 2), ["a", "b"], recipe, {})
+    code = (
+        "import sys; from ssan.recognition.model_file import load_labeller; load_labeller(sys.argv[1]); "
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'lightning', 'sympy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

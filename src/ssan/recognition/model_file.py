@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ssan.datasets.clips import Preprocess
 from ssan.errors import ModelError, UsageError
@@ -90,15 +91,17 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
     classes = [str(label) for label in part("classes", list)]
     try:
         recipe = make_recipe(part("recipe", dict))
-        # Without memory at first: sizes from elsewhere are compared with the tensors before any is made.
-        with torch.device("meta"):
-            shapes = {name: tensor.shape for name, tensor in build_from(recipe, len(classes)).state_dict().items()}
+        # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
+        with torch.device("meta"), _WithoutValues():
+            model = build_from(recipe, len(classes))
     except UsageError as error:
         raise ModelError(
             f"its recipe cannot be built by this version: {error}; use the version it was trained with",
             code="wrong_model",
             path=str(path),
         ) from error
+    empty = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in empty.items()}
     wrong = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if wrong is not None:
         raise ModelError(
@@ -113,8 +116,8 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
             code="wrong_model",
             path=str(path),
         )
-    model = build_from(recipe, len(classes))
-    model.load_state_dict(tensors)
+    model.load_state_dict({name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}, assign=True)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Labeller(
         model=model.eval().to(device),
         classes=classes,
@@ -123,6 +126,17 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
         protocol=metadata.get("protocol") or {},
         hash=metadata["sha256"],
     )
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out drawing the first values of weights; without memory it would import torch's compiler, for a second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == "torch.nn.init":
+            return arguments[0] if arguments else (options or {})["tensor"]
+        return function(*arguments, **(options or {}))
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:

@@ -240,11 +240,6 @@ class Interruption(pl.Callback):
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before.setdefault(number, signal.signal(number, self._tell))
 
-    def _listen(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before.setdefault(number, signal.signal(number, self._tell))
-
     def _tell(self, number: int, frame: FrameType | None) -> None:
         if self._told:
             raise InterruptedRun
@@ -257,5 +252,5 @@ class Interruption(pl.Callback):
         return bool(trainer.strategy.reduce(told, reduce_op="sum").item() > 0)
 
 
-class InterruptedRun(BaseException):  # noqa: N818 - not an error: the run is saved and can go on
+class InterruptedRun(BaseException):
     """The run was told to stop and has saved its state; told twice, the one it saved last."""

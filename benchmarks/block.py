@@ -13,7 +13,9 @@ others' rows as they are. Forms of the block, all with e = c and the same weight
   the attention over frames. The (p, p) products are taken 256 rows at a time, which is faster than whole matrices
   (``products_whole``, as a plain implementation takes them); ``products_positions`` is these two alone, 4 p^2 e
   operations a frame. No softmax, no sum, no normalisation. Backward counts two products for each, and one more for the
-  (p, p) similarities, which a form that does not keep them takes again.
+  (p, p) similarities, which a form that does not keep them takes again;
+- ``products_exponentials``: the same, and ``torch.exp`` of every (p, p) similarity, once forward and once backward, as
+  a form needs them that does not keep the (p, p) matrices (a fused kernel can take them faster).
 
 Tried on the CPU at Res2 and left, for nothing was gained: a backward of the position branch of our own, in blocks of 96
 to 392 rows or of tiles, with large products and recomputed exponentials (0.94 to 1.1 of the time of the kernel behind
@@ -116,12 +118,18 @@ class NonLocal3D(nn.Module):
 
 
 class Products:
-    """The products of one block as (a, b, out) triples; (p, p) outputs share one piece of memory."""
+    """The products of one block as (a, b, out) triples; (p, p) outputs share one piece of memory.
 
-    def __init__(self, shape: Shape, rows_at_once: int | None, *, only_positions: bool = False) -> None:
+    Without b it is the exponentials of a.
+    """
+
+    def __init__(
+        self, shape: Shape, rows_at_once: int | None, *, only_positions: bool = False, exponentials: bool = False
+    ) -> None:
         n, p, e = shape.b * shape.t, shape.h * shape.w, shape.c
         rows_at_once = rows_at_once or p
-        positions, wide = torch.randn(n * p, e), torch.randn(n * p, 3 * e)
+        # Similarities of about 1: their exponentials are plain numbers.
+        positions, wide = torch.randn(n * p, e) * e**-0.25, torch.randn(n * p, 3 * e)
         frames = torch.randn(shape.b, shape.t, p * e)
         weight, taps = torch.randn(e, e), torch.randn(3 * e, 2 * e)
         out, out_two, out_weight = torch.empty(n * p, e), torch.empty(n * p, 2 * e), torch.empty(e, e)
@@ -135,7 +143,7 @@ class Products:
         channel_branch = [(maps.mT, maps, out_channels), (maps, channels, out_maps)]
         over_time = [(wide, taps, out_two)]
         attention = [(frames, frames.mT, out_frames), (over_frames, frames, out.view_as(frames))]
-        self.forward = projections + channel_branch + over_time + attention
+        self.forward: list[tuple[Tensor, Tensor | None, Tensor]] = projections + channel_branch + over_time + attention
         self.backward = (
             [(positions, weight, out), (positions.t(), positions, out_weight)] * 4
             + [(maps, channels, out_maps)] * 3
@@ -152,13 +160,17 @@ class Products:
                 similar = (maps[i, rows], maps[i].t(), affinity[: rows.stop - start])
                 gather = (affinity[: rows.stop - start], maps[i], out_maps[i, rows])
                 scatter = (affinity[: rows.stop - start].t(), maps[i, rows], out_maps[i])
-                self.forward += [similar, gather]
-                self.backward += [similar, scatter, similar, gather, scatter]
+                exponential = [(similar[2], None, similar[2])] if exponentials else []
+                self.forward += [similar, *exponential, gather]
+                self.backward += [similar, *exponential, scatter, similar, gather, scatter]
 
     @torch.no_grad()
     def __call__(self, backward: bool) -> None:
         for a, b, out in self.forward + (self.backward if backward else []):
-            torch.matmul(a, b, out=out)
+            if b is None:
+                torch.exp(a, out=out)
+            else:
+                torch.matmul(a, b, out=out)
 
 
 def features(shape: Shape, form: str, device: str, dtype: torch.dtype) -> Tensor:
@@ -173,7 +185,12 @@ def make_call(shape: Shape, form: str, backward: bool, device: str = "cpu", dtyp
     """One call of ``form``, in training: forward, or forward and backward to input and parameters."""
     if form.startswith("products"):
         rows_at_once = None if form == "products_whole" else ROWS_AT_ONCE
-        products = Products(shape, rows_at_once, only_positions=form == "products_positions")
+        products = Products(
+            shape,
+            rows_at_once,
+            only_positions=form == "products_positions",
+            exponentials=form == "products_exponentials",
+        )
         return lambda: products(backward)
     torch.manual_seed(0)
     module: nn.Module = NonLocal3D(shape.c) if form == "non-local 3-D" else SeparableSelfAttention(shape.c)
@@ -227,7 +244,7 @@ def measure_memory(job: dict[str, Any]) -> float:
 def cpu_row(shape: Shape, rounds: int) -> dict[str, Any]:
     row: dict[str, Any] = {"shape": shape.name, "size": shape.words(), "rounds": rounds}
     for name, backward in (("forward", False), ("forward_backward", True)):
-        forms = ["naive", "ours", "products", "products_whole", "products_positions"]
+        forms = ["naive", "ours", "products", "products_exponentials", "products_whole", "products_positions"]
         seconds = interleaved({form: make_call(shape, form, backward) for form in forms}, rounds)
         memory = {form: memory_mb(shape, form, backward) for form in ("naive", "ours")}
         row[name] = {
@@ -236,6 +253,7 @@ def cpu_row(shape: Shape, rounds: int) -> dict[str, Any]:
             "ours_over_products_positions": ratio(seconds, "ours", "products_positions"),
             "ours_over_naive": ratio(seconds, "ours", "naive"),
             "products_over_naive": ratio(seconds, "products", "naive"),
+            "products_exponentials_over_naive": ratio(seconds, "products_exponentials", "naive"),
             "seconds": {form: summary(values) for form, values in seconds.items()},
             "extra_memory_mb": memory,
         }

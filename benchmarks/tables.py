@@ -93,24 +93,26 @@ def block(content: Content) -> list[str]:
     lines = [
         "**The SSA block**: its time over that of its matrix products alone (the faster way to take them: 256 rows of",
         "a matrix of positions at a time), its time and its peak memory over those of the form written out with full",
-        f"matrices. {processor(cpu)}".rstrip(),
+        "matrices. Beside it the products with the exponential of each similarity, once forward and once backward,",
+        f"over the form written out. {processor(cpu)}".rstrip(),
         "",
         *heading(
             "features", "forward / products", "forward / written out", "with backward / products",
-            "with backward / written out", "memory / written out",
+            "with backward / written out", "products and exponentials / written out", "memory / written out",
         ),
     ]  # fmt: skip
     by_shape = {row["shape"]: row for row in (cpu or {}).get("rows", [])}
     for shape in SHAPES:
         row = by_shape.get(shape)
         if row is None:
-            lines.append(line(shape, *[""] * 5))
+            lines.append(line(shape, *[""] * 6))
             continue
         cells = [
             number(row[way][over]["ratio_min"])
             for way in ("forward", "forward_backward")
             for over in ("ours_over_products", "ours_over_naive")
         ]
+        cells.append(number(row["forward_backward"]["products_exponentials_over_naive"]["ratio_min"]))
         memory = row["forward_backward"]["extra_memory_mb"]
         share = memory["ours"] / memory["naive"] if memory["ours"] is not None else None
         lines.append(line(f"{shape}, {row['size']}", *cells, number(share)))
@@ -118,7 +120,7 @@ def block(content: Content) -> list[str]:
         found = [row for row in (gpu or {}).get("rows", []) if row["shape"] == shape and row["ours"]]
         shares = [row["ours"]["share_of_ceiling"] for row in found if row["pass"] == "forward_backward"]
         text = f"{min(shares):.2f}-{max(shares):.2f}" if shares else ""
-        lines.append(line(f"{shape} on a GPU: share of the matrix units' speed, forward and backward", text, *[""] * 4))
+        lines.append(line(f"{shape} on a GPU: share of the matrix units' speed, forward and backward", text, *[""] * 5))
     return lines
 
 

@@ -23,6 +23,14 @@ def _random_state_is_restored() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _number_of_threads_is_restored() -> Iterator[None]:
+    """A command shares the cores out between threads and loader processes; sums are rounded differently after it."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
 def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from ssan.errors import VideoError
 from ssan.files import write_json
-from ssan.video import decode
+from ssan.video import packets
 from ssan.video.reader import open_video
 from ssan.video.sampling import segment_indices
 
@@ -158,8 +158,8 @@ def compare(path: Path, held: bool) -> dict[str, Any]:
     result = {"file": path.name, "frames": 0, "differences": 0, "decodable": len(reference)}
     if not reference:
         return result
-    before = decode.MOST_BYTES_HELD
-    decode.MOST_BYTES_HELD = before if held else 0
+    before = packets.MOST_BYTES_HELD
+    packets.MOST_BYTES_HELD = before if held else 0
     try:
         with open_video(path, apart=held) as video:
             result["way"] = "selecting" if not held and video._packets.trusted else ""  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def compare(path: Path, held: bool) -> dict[str, Any]:
     except VideoError as error:
         result["error"] = error.message
     finally:
-        decode.MOST_BYTES_HELD = before
+        packets.MOST_BYTES_HELD = before
     return result
 
 

@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from exactness import STREAMS, picture
-from ssan.video import decode
+from ssan.video import decode, packets
 from ssan.video.reader import open_video
 
 SIDE, NUM_FRAMES = 64, 47
@@ -89,7 +89,7 @@ def test_a_file_too_large_to_hold_is_sought_in_and_has_the_pixels_of_the_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render(tmp_path / name, *STRUCTURES[name])
-    monkeypatch.setattr(decode, "MOST_BYTES_HELD", 1000)
+    monkeypatch.setattr(packets, "MOST_BYTES_HELD", 1000)
     listed = check(tmp_path / name)
     assert listed.held is None
     assert listed.num_frames == NUM_FRAMES
@@ -115,7 +115,7 @@ def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
     monkeypatch.setattr(decode.VideoFile, "_packets_from", counted)
     monkeypatch.setattr(decode, "_in_sequence", refuse)
     if not held:
-        monkeypatch.setattr(decode, "MOST_BYTES_HELD", 1000)
+        monkeypatch.setattr(packets, "MOST_BYTES_HELD", 1000)
     with open_video(tmp_path / name, apart=False) as video:
         assert isinstance(video, decode.VideoFile)
         assert video._packets.trusted
@@ -163,20 +163,41 @@ def test_a_wanted_frame_that_the_selecting_way_misses_is_found_in_sequence(
 
     monkeypatch.setattr(decode.VideoFile, "_decode_selected", gives_up)
     if not held:
-        monkeypatch.setattr(decode, "MOST_BYTES_HELD", 1000)
+        monkeypatch.setattr(packets, "MOST_BYTES_HELD", 1000)
     check(tmp_path / "a.mp4")
 
 
 def test_seeking_that_leads_elsewhere_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a file whose own index of where groups begin is wrong."""
     render(tmp_path / "a.mp4", *STRUCTURES["h264_closed.mp4"])
-    monkeypatch.setattr(decode, "MOST_BYTES_HELD", 1000)
-    listing = decode._list_packets
+    monkeypatch.setattr(packets, "MOST_BYTES_HELD", 1000)
+    listing = decode.list_packets
 
     def misleading(*arguments: Any) -> Any:
         listed = listing(*arguments)
         listed.listing.seek_ticks[:] = listed.listing.seek_ticks[1:] + listed.listing.seek_ticks[:1]
         return listed
 
-    monkeypatch.setattr(decode, "_list_packets", misleading)
+    monkeypatch.setattr(decode, "list_packets", misleading)
     check(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize("ticks", [[0, 3, 5, 7], [3, 0, 7, 5], [0, 7, 3, 5], [7, 5, 3, 0], [0]])
+def test_the_last_beginning_is_found_whatever_the_order_in_which_they_are_shown(ticks: list[int]) -> None:
+    """A beginning every third packet; what is between them is shown much later and none of them."""
+    listing = packets.Listing(
+        pts=[tick for start in ticks for tick in (start, 100 + start, 200 + start)],
+        beginnings=[3 * number for number in range(len(ticks))],
+        seek_ticks=[1000 + start for start in ticks],
+    )
+    for tick in range(9):
+        possible = [3 * number for number, start in enumerate(ticks) if start <= tick]
+        if possible:
+            assert listing.last_beginning(tick) == max(possible)
+    assert [listing.seek_tick(3 * number) for number in range(len(ticks))] == [1000 + start for start in ticks]
+
+
+def test_of_packets_with_one_time_stamp_the_first_is_found() -> None:
+    listing = packets.Listing(pts=[2, 5, None, 5, 3])
+    assert [listing.place_of(tick) for tick in (2, 5, 3, 7)] == [0, 1, 4, None]
+    assert listing.ticks == [2, 3, 5, 5]

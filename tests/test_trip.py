@@ -1,6 +1,7 @@
 """What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs.
 
-Frames are decoded in a process apart, where two more files are at work: apart.py, which passes them on, and decode.py.
+Frames are decoded in a process apart, where three more files are at work: apart.py, which passes them on, decode.py and
+packets.py.
 """
 
 import sys

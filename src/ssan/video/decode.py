@@ -10,8 +10,8 @@ Pictures come out upright: the rotation that a telephone writes into the file is
 Unsaid by the paper, our choice: pixels stay as they are stored, also where the file says that they are not square
 (many Kinetics clips do); tests/test_decode.py holds it. Resizing is bilinear with the filter widened when shrinking.
 
-How a file is read: opening it lists its packets, which decodes nothing. From time stamps that can be trusted follows
-which packet each wanted frame needs::
+How a file is read: opening it lists its packets (``ssan.video.packets``), which decodes nothing. From time stamps that
+can be trusted follows which packet each wanted frame needs::
 
     packets in the file   I  P  b  b  P  b  b  I  P  b  b  P  b  b
     wanted                            *              *
@@ -21,13 +21,10 @@ Where they cannot be trusted everything from the beginning to the last wanted fr
 torch: it also runs in the process apart (``ssan.video.reader``), which has to start quickly.
 """
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from typing import Any, NamedTuple
 
 import av
@@ -40,6 +37,7 @@ from av.video.stream import VideoStream
 
 from ssan.errors import VideoError
 from ssan.video.clip import Clip, Resize, Video, checked_size, existing_path, wanted_places
+from ssan.video.packets import list_packets
 
 
 class Pictures(NamedTuple):
@@ -61,7 +59,7 @@ class VideoFile(Video):
         self._decoder_is_fresh = True
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-            self._packets = _list_packets(self._container, self._stream)
+            self._packets = list_packets(self._container, self._stream)
             self._survey(self._stream)
         except BaseException:
             self.close()
@@ -172,8 +170,7 @@ class VideoFile(Video):
         nowhere, in what is not decoded, stays unseen.
         """
         listed, decoder = self._packets.listing, self._stream.codec_context
-        ticks = sorted(tick for tick in listed.pts if tick is not None)
-        goals = [ticks[number] for number in wanted]
+        goals = [listed.ticks[number] for number in wanted]
         asked = set(goals)
         packets: Iterator[av.Packet] = iter(())
         began = -1
@@ -216,10 +213,11 @@ class VideoFile(Video):
         Ends early where seeking leads elsewhere, or to other packets than were listed.
         """
         if self._packets.held is not None:
-            yield from islice(self._packets.held, place, None)
+            for held in range(place, len(self._packets.held)):
+                yield self._packets.held[held]
             return
         listed = self._packets.listing
-        self._container.seek(listed.seek_ticks[listed.beginnings.index(place)], stream=self._stream)
+        self._container.seek(listed.seek_tick(place), stream=self._stream)
         number = None
         for packet in self._container.demux(self._stream):
             if number is None:
@@ -266,153 +264,6 @@ class _EndOfVideoError(Exception):
         super().__init__(num_decoded)
         self.num_decoded = num_decoded
         self.cause = cause
-
-
-@dataclass
-class _Listing:
-    """What is kept of each packet that is not empty, in the order of the file, which is that of decoding.
-
-    :param pts: time stamps, in ticks; None where there is none.
-    :param beginnings: the places of those from which decoding can begin, and in ``seek_ticks`` where to seek for them.
-    """
-
-    pts: list[int | None] = field(default_factory=list)
-    beginnings: list[int] = field(default_factory=list)
-    seek_ticks: list[int] = field(default_factory=list)
-    start: float = math.inf
-    end: float = -math.inf
-
-    def add(self, packet: av.Packet) -> None:
-        pts = packet.pts
-        if pts is not None:
-            if packet.is_keyframe:
-                self.beginnings.append(len(self.pts))
-                self.seek_ticks.append(pts if packet.dts is None else min(pts, packet.dts))
-            if not packet.is_discard:
-                self.start = min(self.start, pts)
-                self.end = max(self.end, pts + (packet.duration or 0))
-        self.pts.append(pts)
-
-    def is_complete(self) -> bool:
-        """Whether frame i of the video can be told to be the one with the i-th smallest time stamp."""
-        return (
-            None not in self.pts
-            and len(set(self.pts)) == len(self.pts)
-            # Pictures shown before the first from which decoding can begin need others that are not there.
-            and self.beginnings[:1] == [0]
-            and self.pts[0] == self.start
-        )
-
-    def last_beginning(self, tick: int) -> int:
-        """The last place to begin whose own frame is shown no later than ``tick``.
-
-        What follows it in the file and is shown before it may need earlier pictures, and is not the frame at ``tick``.
-        """
-        shown = ((place, self.pts[place]) for place in self.beginnings)
-        return max(place for place, pts in shown if pts is not None and pts <= tick)
-
-    def place_of(self, tick: int | None) -> int | None:
-        return self.pts.index(tick) if tick in self.pts else None
-
-
-@dataclass(frozen=True)
-class _Packets:
-    """The packets of a stream.
-
-    :param held: themselves, the last one empty, which empties the decoder; None where together they are too large.
-    :param broken: what ended the listing before the end of the file.
-    :param trusted: whether frame i of the video is the one with the i-th smallest time stamp.
-    """
-
-    held: list[av.Packet] | None
-    listing: _Listing
-    num_frames: int
-    broken: av.error.FFmpegError | None
-    trusted: bool
-
-
-# Compressed video kept in memory between listing the packets and decoding some of them; ten seconds of 1080p are 5 to
-# 10 MB. Of a larger file the wanted groups are read once more.
-MOST_BYTES_HELD = 16_000_000
-
-# Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame. In the others
-# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated; of MPEG-4 in avi the order in which
-# frames are shown follows from the pictures' types.
-TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
-TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
-
-
-def _list_packets(container: av.container.InputContainer, stream: VideoStream) -> _Packets:
-    packets: list[av.Packet] | None = []
-    size, count, discarded = 0, 0, False
-    listing = _Listing()
-    broken: av.error.FFmpegError | None = None
-    try:
-        for packet in container.demux(stream):
-            size += packet.size
-            if size > MOST_BYTES_HELD:
-                packets = None
-            if packets is not None:
-                packets.append(packet)
-            if packet.size:  # the last one is empty, and only empties the decoder
-                listing.add(packet)
-                discarded |= packet.is_discard
-                count += not packet.is_discard
-    except av.error.FFmpegError as error:
-        broken = error  # a broken file can end before its own index does
-    codec = stream.codec_context.codec.canonical_name
-    whole = count > 0 and not discarded and broken is None
-    if whole and packets is not None and container.format.name == "avi" and codec == "mpeg4":
-        ordered = _put_in_order(packets, stream)
-        if ordered is not None:
-            listing = _Listing()
-            for packet in ordered[:-1]:
-                listing.add(packet)
-            return _Packets(ordered, listing, len(listing.pts), broken, listing.is_complete())
-    known = container.format.name in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
-    return _Packets(packets, listing, count, broken, whole and known and listing.is_complete())
-
-
-def _put_in_order(packets: list[av.Packet], stream: VideoStream) -> list[av.Packet] | None:
-    """Packets of MPEG-4 in avi, each with one picture, its time stamp the number at which it is shown; or None.
-
-    A B picture is shown when it is decoded, any other one when the next that is no B has come. DivX packs a B picture
-    behind the one before and leaves an empty place; FFmpeg's own filter takes such packets apart. None where a packet
-    does not hold one coded picture, and where B pictures lack one to refer to: how many frames come is then not known.
-    """
-    if any(not packet.size for packet in packets[:-1]):
-        return None
-    single = packets[:-1]
-    contents = [bytes(packet) for packet in single]
-    if any(data.count(VOP) > 1 for data in contents):
-        unpack = av.BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-        single = [part for packet in single for part in unpack.filter(packet)]
-        contents = [bytes(packet) for packet in single]
-    shown, waiting, references = 0, None, 0
-    for packet, data in zip(single, contents, strict=True):
-        at = data.find(VOP)
-        # After the start code come type and time. A picture that is not coded is over then, and gives no frame.
-        if at < 0 or data.find(VOP, at + 4) >= 0 or len(data) < at + 16:
-            return None
-        is_b = data[at + 4] >> 6 == 2
-        if is_b and (references < 2 or not stream.codec_context.has_b_frames):
-            return None
-        if is_b:
-            packet.pts = shown
-        else:
-            references += 1
-            if waiting is not None:
-                waiting.pts = shown
-            waiting, shown = packet, shown + (waiting is not None)
-        shown += is_b
-    if waiting is None:
-        return None
-    waiting.pts = shown
-    return [*single, packets[-1]]
-
-
-VOP = b"\0\0\1\xb6"
-"""The start code of a picture in MPEG-4 part 2 (a video object plane)."""
 
 
 def _in_sequence(frames: Iterator[av.VideoFrame], wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:

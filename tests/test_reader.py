@@ -49,6 +49,79 @@ def test_a_clip_is_the_same_from_the_process_apart_and_from_this_one(video: str,
     assert apart.path == here.path == video
 
 
+def test_a_clip_stays_as_it_was_when_others_are_read(video: str) -> None:
+    first = read_clip(video, lambda n: [3, 11])
+    before = first.frames.clone()
+    assert not torch.equal(read_clip(video, lambda n: [17, 5]).frames, before)
+    assert torch.equal(first.frames, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+@pytest.mark.parametrize("room", ["enough", "too small for a clip", "none"])
+def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pipe(
+    video: str, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_clip(video, lambda n: [0])
+    of_this_process().stop()
+    if room == "too small for a clip":
+        monkeypatch.setattr(reader, "SHARED_BYTES", 2 * 48 * 64 * 3)
+    if room == "none":
+        monkeypatch.delattr(os, "memfd_create")
+    through_the_pipe = 0
+    for numbers in ([4], [3, 19], [0, 1, 13]):
+        apart, here = (read_clip(video, lambda n, numbers=numbers: numbers, apart=way) for way in (True, False))
+        assert torch.equal(apart.frames, here.frames)
+        through_the_pipe += reader.shared_array(of_this_process()._shared, (len(numbers), 48, 64, 3)) is None
+    assert through_the_pipe == {"enough": 0, "too small for a clip": 1, "none": 3}[room]
+    of_this_process().stop()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what a file in memory takes up")
+def test_little_of_the_shared_memory_stays_taken_up(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_clip(video, lambda n: [0])
+    of_this_process().stop()
+    monkeypatch.setattr(reader, "KEPT_BYTES", 1 << 16)
+    for numbers in ([0] * 17, [1, 2, 3]):
+        apart, here = (
+            read_clip(video, lambda n, numbers=numbers: numbers, resize=lambda *_: (331, 127), apart=way)
+            for way in (True, False)
+        )
+        assert torch.equal(apart.frames, here.frames)
+        assert _taken_up_bytes(of_this_process()._process.pid) <= 1 << 16
+    of_this_process().stop()
+
+
+def _taken_up_bytes(pid: int) -> int:
+    (file, *_) = (file for file in Path(f"/proc/{pid}/fd").iterdir() if "memfd:ssan" in os.readlink(file))
+    return file.stat().st_blocks * 512
+
+
+def test_the_process_apart_asks_for_a_size_only_where_the_announced_one_is_not_that_of_the_pictures(
+    video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = tmp_path / "turned.mp4"
+    with av.open(video) as source, av.open(str(turned), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    sent: list[object] = []
+    send = reader._Reader._send
+    monkeypatch.setattr(reader._Reader, "_send", lambda self, message: (sent.append(message), send(self, message))[1])
+    sizes: list[tuple[int, int]] = []
+
+    def wider(height: int, width: int) -> tuple[int, int]:
+        sizes.append((height, width))
+        return height, width + 7
+
+    assert read_clip(video, lambda n: [3], resize=wider).frames.shape == (1, 3, 48, 71)
+    assert (len(sent), sizes) == (2, [(48, 64)])
+    assert read_clip(turned, lambda n: [3], resize=wider).frames.shape == (1, 3, 64, 55)
+    assert (len(sent), sizes[1:]) == (5, [(48, 64), (64, 48)])
+
+
 def test_what_is_asked_wrongly_is_said_as_from_this_process(video: str) -> None:
     with open_video(video) as one, pytest.raises(UsageError, match="expected at least one"):
         one.read([])

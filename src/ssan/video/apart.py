@@ -1,11 +1,13 @@
 """The process in which videos are decoded; see ``ssan.video.reader``, which starts it."""
 
+import mmap
 import os
 import pickle
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -13,14 +15,14 @@ import numpy as np
 from ssan.errors import SsanError
 from ssan.video.decode import Pictures, VideoFile
 from ssan.video.picture import read_picture
-from ssan.video.reader import Array
+from ssan.video.reader import Array, Size, shared_array
 
 
 class Server:
     """Answers requests until there are no more."""
 
-    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
-        self.requests, self.answers = requests, answers
+    def __init__(self, requests: IO[bytes], answers: IO[bytes], shared: mmap.mmap | None) -> None:
+        self.requests, self.answers, self.shared = requests, answers, shared
         self.videos: dict[int, VideoFile] = {}
         self.opened = 0
         self.verbs: dict[str, Callable[..., Any]] = {
@@ -34,13 +36,11 @@ class Server:
     def serve(self) -> None:
         while True:
             try:
-                closed, limit_seconds, self.asks_size, verb, *arguments = pickle.load(self.requests)
+                let_go, limit_seconds, verb, *arguments = pickle.load(self.requests)
             except EOFError:
                 return
             # Nothing handles SIGALRM: where the time is over the kernel ends this process, whatever it is doing.
             _alarm(limit_seconds)
-            for number in closed:
-                self.videos.pop(number).close()
             try:
                 answer = ("ok", self.verbs[verb](*arguments))
             except SsanError as error:
@@ -49,25 +49,41 @@ class Server:
                 answer = ("memory", None)
             _alarm(0)
             self.send(answer)
+            if let_go:  # while nobody waits
+                _alarm(limit_seconds)
+                for number in let_go:
+                    self.videos.pop(number).close()
+                _alarm(0)
 
-    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float]:
+    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float, Size]:
         if where is not None:
             os.chdir(where)
         video = VideoFile(path, threads=threads)
         self.opened += 1
         self.videos[self.opened] = video
-        return self.opened, video.num_frames, video.num_promised, video.duration_seconds
+        return self.opened, video.num_frames, video.num_promised, video.duration_seconds, video.announced_size_px
 
     def picture(self, where: str | None, path: str) -> tuple[np.ndarray]:
         if where is not None:
             os.chdir(where)
-        return (read_picture(path),)
+        pixels = read_picture(path)
+        array = self.allocate(pixels.shape)
+        array[...] = pixels
+        return (array,)
 
-    def pictures(self, number: int, indices: tuple[int, ...]) -> Pictures:
-        return self.videos[number].pictures(indices, resize=self.resize if self.asks_size else None)
+    def pictures(self, number: int, indices: tuple[int, ...], sizes: tuple[Size, Size | None] | None) -> Pictures:
+        resize = partial(self.resize, *sizes) if sizes else None
+        return self.videos[number].pictures(indices, resize=resize, allocate=self.allocate)
 
-    def resize(self, height: int, width: int) -> tuple[int, int]:
-        """Which size to make of this one is for the process that asked to say."""
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """An array in the memory that both processes see, where it fits in there."""
+        shared = shared_array(self.shared, shape)
+        return np.empty(shape, np.uint8) if shared is None else shared
+
+    def resize(self, announced: Size, wanted: Size | None, height: int, width: int) -> Size:
+        """Which size to make of this one is for the process that asked to say; of the announced one it has."""
+        if wanted is not None and (height, width) == announced:
+            return wanted
         self.send(("resize", (height, width)))
         return pickle.load(self.requests)
 
@@ -75,10 +91,10 @@ class Server:
         kind, content = answer
         pixels = None
         if isinstance(content, tuple) and content and isinstance(content[0], np.ndarray):
-            pixels = np.ascontiguousarray(content[0])
+            pixels = content[0]
             content = (Array(pixels.shape), *content[1:])
         pickle.dump((kind, content), self.answers)
-        if pixels is not None:
+        if pixels is not None and shared_array(self.shared, pixels.shape) is None:
             self.answers.write(pixels.reshape(-1).data)
         self.answers.flush()
 
@@ -106,8 +122,10 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    _limit_memory(int(sys.argv[1]))
-    server = Server(sys.stdin.buffer, answers)
+    limit_bytes, *files = map(int, sys.argv[1:])
+    shared = mmap.mmap(files[0], 0) if files else None
+    _limit_memory(limit_bytes + (len(shared) if shared else 0))
+    server = Server(sys.stdin.buffer, answers, shared)
     try:
         server.serve()
     except BaseException:

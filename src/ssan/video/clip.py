@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 Resize = Callable[[int, int], tuple[int, int]]
-"""(height, width) of the upright picture, in pixels -> (height, width) wanted."""
+"""(height, width) of the upright picture, in pixels -> (height, width) wanted.
+
+It is also asked about the size that a file announces, which can be another than that of its pictures.
+"""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -22,7 +22,7 @@ torch: it also runs in the process apart (``ssan.video.reader``), which has to s
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -91,6 +91,11 @@ class VideoFile(Video):
                 path=self.path,
             )
 
+    @property
+    def announced_size_px(self) -> tuple[int, int]:
+        """Height and width by the file's header, not turned upright: likely those of the frames; 0 if not known."""
+        return self._stream.codec_context.height, self._stream.codec_context.width
+
     @cached_property
     def size_px(self) -> tuple[int, int]:
         try:
@@ -114,8 +119,14 @@ class VideoFile(Video):
             path=self.path,
         )
 
-    def pictures(self, indices: Sequence[int], *, resize: Resize | None = None) -> Pictures:
-        """What ``read`` gives, as numpy has it."""
+    def pictures(
+        self,
+        indices: Sequence[int],
+        *,
+        resize: Resize | None = None,
+        allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    ) -> Pictures:
+        """What ``read`` gives, as numpy has it; ``allocate`` gives the array of a shape to write the pixels into."""
         places = wanted_places(indices, self.path)
         times, durations = [0.0] * len(indices), [0.0] * len(indices)
         output: np.ndarray | None = None
@@ -125,7 +136,8 @@ class VideoFile(Video):
                 if output is None:
                     size = _upright_size(frame)
                     size = checked_size(*(resize(*size) if resize else size), self.path)
-                    output = np.empty((len(indices), *size, 3), np.uint8)
+                    shape = (len(indices), *size, 3)
+                    output = allocate(shape) if allocate else np.empty(shape, np.uint8)
                 picture = _upright_rgb(frame, reformatter, output.shape[1], output.shape[2])
                 for place in places[index]:
                     output[place] = picture

@@ -9,13 +9,15 @@ one request after another, and ends with it.
 import atexit
 import contextlib
 import io
+import math
+import mmap
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -100,7 +102,7 @@ class VideoApart(Video):
         self.path, self._limit = path, limit_seconds
         self._reader = _own_reader()
         answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads)
-        self._number, self.num_frames, self.num_promised, self.duration_seconds = answer
+        self._number, self.num_frames, self.num_promised, self.duration_seconds, self._announced = answer
 
     @property
     def size_px(self) -> tuple[int, int]:
@@ -110,7 +112,11 @@ class VideoApart(Video):
         import torch
 
         numbers = tuple(int(index) for index in indices)
-        pixels, times, durations = self._call("pictures", numbers, resize=resize)
+        sizes = None
+        if resize:
+            # What becomes of the announced size goes along; the other process asks only where a picture has another.
+            sizes = self._announced, resize(*self._announced) if all(self._announced) else None
+        pixels, times, durations = self._call("pictures", numbers, sizes, resize=resize)
         return Clip(
             frames=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             indices=numbers,
@@ -138,10 +144,44 @@ class VideoApart(Video):
         return answer
 
 
+Size = tuple[int, int]
+"""Height and width, in pixels."""
+
+
 class Array(NamedTuple):
-    """Stands in an answer for an array of bytes, which follow the answer as they are."""
+    """Stands in an answer for an array of bytes: in the shared memory where it fits, else they follow as they are."""
 
     shape: tuple[int, ...]
+
+
+SHARED_BYTES = 1 << 28
+"""Room for pixels in memory that both processes see: eight pictures of 4K. It is taken up when it is written to."""
+
+KEPT_BYTES = 1 << 25
+"""How much of it stays taken up from one clip to the next."""
+
+
+def shared_array(memory: mmap.mmap | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Bytes of this shape from the start of the shared memory on; None where they do not fit or there is none."""
+    count = math.prod(shape)
+    return None if memory is None or count > len(memory) else np.frombuffer(memory, np.uint8, count).reshape(shape)
+
+
+@contextlib.contextmanager
+def _shared_memory() -> Iterator[tuple[int, mmap.mmap] | tuple[None, None]]:
+    """Memory that a process started meanwhile can map too, by its number as an open file; None where there is none."""
+    file = memory = None
+    if hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE"):
+        with contextlib.suppress(OSError):
+            file = os.memfd_create("ssan")
+            os.ftruncate(file, SHARED_BYTES)
+            memory = mmap.mmap(file, SHARED_BYTES)
+    try:
+        # The numbers to 2 are those of the standard streams, which the process started has its own for.
+        yield (file, memory) if file is not None and file > 2 and memory is not None else (None, None)
+    finally:
+        if file is not None:
+            os.close(file)
 
 
 class _Reader:
@@ -150,17 +190,24 @@ class _Reader:
     def __init__(self) -> None:
         source = str(Path(__file__).parents[2])
         before = os.environ.get("PYTHONPATH")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ssan.video.apart", str(LIMIT_BYTES)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([source, *([before] if before else [])]),
-                "OPENBLAS_NUM_THREADS": "1",  # numpy would reserve memory for a thread per core
-            },
-            start_new_session=True,  # Ctrl-C is for this process to decide on
-        )
+        self._shared: mmap.mmap | None
+        with _shared_memory() as (file, self._shared):
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "ssan.video.apart", str(LIMIT_BYTES), *([str(file)] if file else [])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(file,) if file else (),
+                env={
+                    # What one video's pictures took is kept for those of the next, up to 64 MB: asking the system for
+                    # it again, page by page, is up to a fiftieth of the time.
+                    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+                    "MALLOC_TRIM_THRESHOLD_": str(1 << 26),
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([source, *([before] if before else [])]),
+                    "OPENBLAS_NUM_THREADS": "1",  # numpy would reserve memory for a thread per core
+                },
+                start_new_session=True,  # Ctrl-C is for this process to decide on
+            )
         self._to, self._back = cast(IO[bytes], self._process.stdin), cast(io.BufferedReader, self._process.stdout)
         _widen(self._back)
         self._lock = threading.Lock()
@@ -182,7 +229,7 @@ class _Reader:
                 )
             try:
                 closed, self._let_go = self._let_go, []
-                kind, content = self._exchange((closed, limit_seconds, resize is not None, *request), resize)
+                kind, content = self._exchange((closed, limit_seconds, *request), resize)
             except (EOFError, OSError, pickle.UnpicklingError) as error:
                 raise self._end(limit_seconds, path) from error
             except BaseException:
@@ -218,6 +265,12 @@ class _Reader:
         self._to.flush()
 
     def _receive(self, shape: tuple[int, ...]) -> np.ndarray:
+        shared = shared_array(self._shared, shape)
+        if self._shared is not None and shared is not None:
+            array = shared.copy()  # the next pixels go to the same place
+            if array.size > KEPT_BYTES:
+                self._shared.madvise(mmap.MADV_REMOVE, KEPT_BYTES)
+            return array
         array = np.empty(shape, np.uint8)
         view = array.reshape(-1).data
         while len(view):

@@ -15,8 +15,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 
 from ssan.errors import SsanError
 from ssan.files import write_json
@@ -34,9 +33,8 @@ from ssan.video.decode import VideoFile
 from ssan.video.reader import read_clip
 from ssan.video.sampling import segment_indices
 from ssan.video.transforms import resize_rule
+from timing import RESULTS, machine
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "decode.json"
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 Size = tuple[int, int]
 Reader = Callable[[str, Sequence[int], Size], np.ndarray]
@@ -278,6 +276,7 @@ def main() -> None:
     if arguments.memory_of:
         print_memory(*arguments.memory_of)
         return
+    torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
     files = list(render(arguments.work))
     rendered = {path.name for path in files}
@@ -328,18 +327,15 @@ def main() -> None:
             versions[name] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    machine = {"processor": processor(), "cores": os.cpu_count(), "threads": 1, "python": platform.python_version()}
-    result = {"machine": machine, "versions": versions, "rounds": arguments.rounds, "rows": rows, "large": large_files}
-    write_json(RESULTS, {"schema": 1, **result})
+    result = {
+        "machine": machine(),
+        "versions": versions,
+        "rounds": arguments.rounds,
+        "rows": rows,
+        "large": large_files,
+    }
+    write_json(RESULTS / "decode.json", {"schema": 1, **result})
     print(json.dumps(peaks))
-
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
 
 
 if __name__ == "__main__":

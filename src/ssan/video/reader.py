@@ -3,7 +3,8 @@
 A decoder is a large program in C that is fed with other people's files. Ours runs in a process of its own, so that a
 file that makes it crash, hang, or ask for all memory costs this process an error that names the file and no more. Each
 process that reads videos has one such reader, which starts when the first video is opened (about 0.2 seconds), serves
-one request after another, and ends with it.
+one request after another, and ends with it. Pixels come back through memory that both processes see, where the system
+has such, and are copied out of it, so that a clip is its owner's alone.
 """
 
 import atexit
@@ -215,7 +216,7 @@ class _Reader:
         self.alive = True
 
     def let_go(self, number: int) -> None:
-        """Close a video; it is said with the next request, so that nobody waits for it."""
+        """Close a video; it is said with the next request and done after that one's answer: nobody waits for it."""
         self._let_go.append(number)
 
     def call(self, limit_seconds: float, path: str, *request: Any, resize: Resize | None = None) -> Any:
@@ -294,7 +295,7 @@ class _Reader:
 
     def stop(self) -> None:
         """End the process: it does so by itself when its standard input is closed, and is made to if it does not."""
-        self.alive = False
+        self.alive, self._shared = False, None
         for pipe in (self._to, self._back):
             with contextlib.suppress(OSError):
                 pipe.close()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import ssan
-from ssan.cli import data, demo, evaluate, models, predict, recipes, train
+from ssan.cli import data, demo, evaluate, import_, models, predict, recipes, train
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
 
@@ -26,6 +26,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("import")(import_.import_)
 app.command("models")(models.models)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")

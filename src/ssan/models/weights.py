@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import urllib.error
 import warnings
@@ -40,6 +41,28 @@ UNREADABLE = (
 CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")
 
 
+class StandIn:
+    """Takes the place of an object that a checkpoint holds beside its tensors; nothing of it is kept or carried out."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# What checkpoints say of their run: its options, accuracies as numpy's numbers, curves. Classes and functions of these
+# names are neither imported nor called. numpy's room had another name before its version 2.
+PASSED_OVER = (
+    "argparse.Namespace",
+    "builtins.getattr",  # how the curves of mmengine name their averages
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+)
+
+
 @dataclass
 class LoadReport:
     """What became of each key, by the model's names for matched and missing ones and the file's for the rest.
@@ -63,8 +86,9 @@ class LoadReport:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
 
-    A torch file is read with ``weights_only=True``: tensors and plain containers, no code. A dictionary that holds the
-    tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
+    A torch file is read with ``weights_only=True``: tensors and plain containers, no code; what is ``PASSED_OVER`` has
+    a ``StandIn``. A dictionary that holds the tensors under ``state_dict`` or ``model`` is opened, and a ``module.``
+    left by data parallelism is taken off.
 
     :raises ModelError: the file is missing or unreadable, needs code to be executed, or holds no tensors by name.
     """
@@ -78,11 +102,13 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         else:
             with warnings.catch_warnings():  # a strange file is told about once, by the errors below
                 warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                with torch.serialization.safe_globals([(StandIn, name) for name in PASSED_OVER]):
+                    content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"cannot be read as plain tensors ({_first_line(error)}); files that need code to be executed are "
-            "refused. Convert it to .safetensors where it was made",
+            f"cannot be read as plain tensors ({_cause(error)}); files that need code to be executed are "
+            "refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep its tensors "
+            "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)",
             code="wrong_model",
             path=str(path),
         ) from error
@@ -111,6 +137,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 def _printable(name: str) -> str:
     return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
+
+
+def _cause(error: pickle.UnpicklingError) -> str:
+    """The object that was refused, if torch names one: its message goes on for lines about how to allow it."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f"it contains {found[1][:200]}" if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,256 @@
+"""The names that other toolkits' files give to the tensors of our networks, and whether a file has just those.
+
+A layout is read from our side: for each tensor of a network of ours it says what the file calls it. So whatever is in a
+file and not in a network, or the other way round, is found by comparing two sets of names, and a file fits or does not.
+
+The wrappers of other toolkits show in their names: where TSM's code shifts, the convolution that follows is called
+``net``. A file trained with the shift therefore fits only the network that shifts in the same places, and one trained
+without it only the network that does not. What leaves no trace in names or shapes (the share of channels that is
+shifted, whether a bottleneck strides in its 1x1 or its 3x3) has to be known from elsewhere.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ssan.layers.temporal_shift import TemporalShift
+from ssan.models.classifier import Classifier
+from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
+from ssan.models.mobilenet import MobileNetV2
+from ssan.models.resnet import ResNet
+from ssan.models.weights import CLASSIFIER_PREFIXES
+from ssan.video.transforms import IMAGENET_MEAN, IMAGENET_STD
+
+COUNTER = ".num_batches_tracked"
+CONV_OR_BN = ("conv", "bn")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a backbone: its key there, and whether a shift stands before the first convolution of its block."""
+
+    key: str
+    shifted: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names of one toolkit.
+
+    :param prefix: before the names of the backbone.
+    :param resnet, mobilenet: the name of a tensor of the backbone, without the prefix.
+    :param classifiers: what stands for our ``fc.``; a file has one of them.
+    :param shows_shift: whether a name tells of a shift; without, a network with shifts is not in such files.
+    :param pixels: buffers that hold the mean and the deviation of pixel values, which may be there.
+    """
+
+    prefix: str
+    resnet: Callable[[Part], str]
+    mobilenet: Callable[[Part], str]
+    classifiers: tuple[str, ...]
+    shows_shift: bool = True
+    pixels: tuple[str, ...] = ()
+
+
+def _as_ours(part: Part) -> str:
+    return part.key
+
+
+def _resnet_in_tsm(part: Part) -> str:
+    if part.shifted and part.key.endswith("conv1.weight"):
+        return part.key.replace("conv1.", "conv1.net.")
+    return part.key
+
+
+def _resnet_in_mmaction2(part: Part) -> str:
+    """A convolution and its BatchNorm are one module there: conv1 and bn1 become conv1.conv and conv1.bn."""
+    block, kind, number, tensor = _matched(r"(.*?)(conv|bn|downsample\.)(\d)\.(\w+)", part.key)
+    if kind == "downsample.":
+        return f"{block}downsample.{CONV_OR_BN[int(number)]}.{tensor}"
+    shift = "net." if part.shifted and (kind, number) == ("conv", "1") else ""
+    return f"{block}conv{number}.{kind}.{shift}{tensor}"
+
+
+def _mobilenet_in_tsm(part: Part) -> str:
+    """A block is one flat sequence there, in which activations count too; the shift wraps the first convolution."""
+    if (place := _in_block(part.key)) is None:
+        return part.key
+    index, step, which, tensor = place
+    shift = "net." if part.shifted and (step, which) == (0, 0) else ""
+    return f"features.{index}.conv.{3 * step + which}.{shift}{tensor}"
+
+
+def _mobilenet_in_mmaction2(part: Part) -> str:
+    """Blocks are numbered within their layer; the shift wraps the first convolution with its BatchNorm."""
+    if (place := _in_block(part.key)) is None:
+        end, number, tensor = _matched(r"features\.(\d+)\.(\d)\.(\w+)", part.key)
+        return f"{'conv1' if end == '0' else 'conv2'}.{CONV_OR_BN[int(number)]}.{tensor}"
+    index, step, which, tensor = place
+    layer, block = _mobilenet_blocks()[index - 1]
+    shift = "net." if part.shifted and step == 0 else ""
+    return f"layer{layer}.{block}.conv.{step}.{shift}{CONV_OR_BN[which]}.{tensor}"
+
+
+def _in_block(key: str) -> tuple[int, int, int, str] | None:
+    """Of a tensor in a MobileNetV2 block: the block, the convolution in it, 0 for it or 1 for its BatchNorm, the rest.
+
+    In our blocks, as in torchvision's, the last convolution and its BatchNorm are not wrapped together.
+    """
+    if found := re.fullmatch(r"features\.(\d+)\.conv\.(\d)\.(\d)\.(\w+)", key):
+        return int(found[1]), int(found[2]), int(found[3]), found[4]
+    if found := re.fullmatch(r"features\.(\d+)\.conv\.(\d)\.(\w+)", key):
+        last = 1 if found[1] == "1" else 2  # the first block has no expansion
+        return int(found[1]), last, int(found[2]) - last, found[3]
+    return None
+
+
+def _mobilenet_blocks() -> list[tuple[int, int]]:
+    return [(layer, n) for layer, (_, _, depth, _, _) in enumerate(MOBILENET_LAYOUT, 1) for n in range(depth)]
+
+
+def _matched(pattern: str, key: str) -> tuple[str, ...]:
+    found = re.fullmatch(pattern, key)
+    assert found is not None, key
+    return found.groups()
+
+
+LAYOUTS: dict[str, Layout] = {
+    "torchvision": Layout("", _as_ours, _as_ours, CLASSIFIER_PREFIXES, shows_shift=False),
+    # ops/models.py, ops/temporal_shift.py and archs/mobilenet_v2.py there; without dropout the classifier stays inside.
+    "tsm": Layout(
+        "base_model.", _resnet_in_tsm, _mobilenet_in_tsm, ("new_fc.", "base_model.fc.", "base_model.classifier.")
+    ),
+    # mmaction/models/backbones and heads there; ResNet with style="pytorch".
+    "mmaction2": Layout(
+        "backbone.",
+        _resnet_in_mmaction2,
+        _mobilenet_in_mmaction2,
+        ("cls_head.fc_cls.",),
+        pixels=("data_preprocessor.mean", "data_preprocessor.std"),
+    ),
+}
+
+# What such files hold that no network of ours does, by names that tell of it.
+NOT_OURS: dict[str, str] = {
+    r"\.(nl|non_local_block)\.": "non-local blocks",
+    r"cls_head\.consensus\.": "a relation head (TRN)",
+    r"layer\d\.\d+\.net\.": "shifts around whole blocks (shift_place=block)",
+    r"layer\d\.net\.": "temporal pooling",
+    r"conv1_7x7_s2|inception_": "an Inception network",
+}
+
+
+@dataclass
+class Fit:
+    """A file's tensors beside a network's.
+
+    :param layout: by whose names the file was read.
+    :param tensors: those that fit, by the network's names.
+    :param missing: names, in the layout, of tensors of the network that the file does not have.
+    :param unexpected: names in the file that the network has no tensor for.
+    :param reshaped: names whose tensors are of another shape or kind, with both.
+    :param counters: BatchNorm's counters of batches that an old file does not have; they change nothing.
+    """
+
+    layout: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    counters: list[str] = field(default_factory=list)
+
+    @property
+    def num_wrong(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+
+def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, str] | None:
+    """The name in a layout of each tensor of a network, by the network's own; None if such a network is not in it.
+
+    :param classifier: the one of the layout's ``classifiers`` to go by.
+    """
+    backbone = model.backbone
+    if not isinstance(backbone, ResNet | MobileNetV2):
+        return None
+    rename = layout.resnet if isinstance(backbone, ResNet) else layout.mobilenet
+    shifts = {name for name, module in backbone.named_modules() if isinstance(module, TemporalShift)}
+    blocks = {name.removesuffix(".before_conv1") for name in shifts}
+    if shifts and (not layout.shows_shift or blocks & shifts):
+        return None
+    names = {}
+    for key in model.state_dict():
+        inner = key.removeprefix("backbone.")
+        if key.startswith("fc."):
+            names[key] = classifier + key.removeprefix("fc.")
+        elif re.search(r"\.(before|after)_", key):
+            return None  # a layer with weights in a slot
+        else:
+            block = ".".join(inner.split(".")[:2])
+            names[key] = layout.prefix + rename(Part(inner, block in blocks))
+    return names
+
+
+def fit(state: Mapping[str, Tensor], model: Classifier) -> Fit | None:
+    """A file's tensors under the layout that leaves the fewest unaccounted for; None if no layout has such a network.
+
+    :param state: as ``read_state_dict`` returns it.
+    """
+    fits = []
+    for name, layout in LAYOUTS.items():
+        present = [prefix for prefix in layout.classifiers if f"{prefix}weight" in state] or layout.classifiers
+        if (names := names_in(layout, model, present[0])) is not None:
+            fits.append(_compare(name, names, state, model.state_dict()))
+    return min(fits, key=lambda found: found.num_wrong, default=None)
+
+
+def num_classes_in(state: Mapping[str, Tensor]) -> int | None:
+    """The number of classes of the classifier that a file has, under any layout's name; None if there is none."""
+    for layout in LAYOUTS.values():
+        for prefix in layout.classifiers:
+            bias = state.get(f"{prefix}bias")
+            if bias is not None and bias.dim() == 1 and len(bias) > 0:
+                return len(bias)
+    return None
+
+
+def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit:
+    found = Fit(name)
+    for key, theirs in names.items():
+        tensor = state.get(theirs)
+        if tensor is None:
+            (found.counters if key.endswith(COUNTER) else found.missing).append(theirs)
+        elif tensor.shape != own[key].shape or tensor.is_floating_point() != own[key].is_floating_point():
+            found.reshaped.append(f"{theirs} ({_described(tensor)} for {_described(own[key])})")
+        else:
+            found.tensors[key] = tensor
+    known = set(names.values())
+    pixels = dict(zip(LAYOUTS[name].pixels, (IMAGENET_MEAN, IMAGENET_STD), strict=False))
+    for theirs, tensor in state.items():
+        if theirs not in known and not (theirs in pixels and _are(tensor, pixels[theirs])):
+            found.unexpected.append(theirs)
+    return found
+
+
+def _are(tensor: Tensor, shares: tuple[float, ...]) -> bool:
+    """Whether three numbers are these shares of 255."""
+    given = tensor.flatten().tolist()
+    return len(given) == 3 and all(abs(a - 255 * b) < 1e-3 for a, b in zip(given, shares, strict=True))
+
+
+def _described(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number" if tensor.is_floating_point() else str(tensor.dtype)[6:]
+
+
+def not_ours(state: Mapping[str, Tensor]) -> list[str]:
+    """What a file holds that no network of ours does, in words: other layers, or other input than pictures."""
+    found = [what for pattern, what in NOT_OURS.items() if any(re.search(pattern, name) for name in state)]
+    first = next(
+        (tensor for name, tensor in state.items() if name.endswith(("conv1.weight", "conv1.conv.weight"))), None
+    )
+    if first is not None and first.dim() == 4 and first.shape[1] != 3:
+        found.append(f"a first convolution of {first.shape[1]} channels (optical flow or differences)")
+    elif first is not None and first.dim() == 5:
+        found.append("convolutions over time")
+    return list(dict.fromkeys(found))

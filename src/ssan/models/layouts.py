@@ -184,8 +184,8 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
         inner = key.removeprefix("backbone.")
         if key.startswith("fc."):
             names[key] = classifier + key.removeprefix("fc.")
-        elif re.search(r"\.(before|after)_", key):
-            return None  # a layer with weights in a slot
+        elif not key.startswith("backbone.") or re.search(r"\.(before|after)_", key):
+            return None  # a layer with weights, in a slot or behind the backbone
         else:
             block = ".".join(inner.split(".")[:2])
             names[key] = layout.prefix + rename(Part(inner, block in blocks))

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
 from ssan.files import read_json, read_text, sha256
-from ssan.models.catalogue import MODELS, specification
+from ssan.models.catalogue import MODELS, build, specification
+from ssan.models.classifier import Classifier
 from ssan.models.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in
 from ssan.models.weights import read_state_dict
 from ssan.recipe import Recipe, make_recipe
@@ -185,13 +187,15 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fi
 
 
 def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
-    fits = []
-    for name in MODELS:
-        with torch.device("meta"):
-            found = fit(state, build_from(make_recipe({"model": name}), num_classes))
-        if found is not None:
-            fits.append((name, found))
-    return min(fits, key=lambda pair: pair[1].num_wrong)
+    """The named model that leaves the fewest names of a file unaccounted for."""
+    fits = [(name, fit(state, _without_memory(name, num_classes))) for name in MODELS]
+    return min(((name, found) for name, found in fits if found is not None), key=lambda pair: pair[1].num_wrong)
+
+
+@cache
+def _without_memory(name: str, num_classes: int) -> Classifier:
+    with torch.device("meta"):
+        return build(name, num_classes)
 
 
 def _some(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -1,0 +1,138 @@
+"""Imported weights against the networks they come from: the same clip, the peer's logits and ours.
+
+    python benchmarks/parity.py --peers-python ENV/bin/python --tsm CHECKOUT --mmaction2 CHECKOUT
+
+``ENV`` is an environment of its own with torch, the torchvision that matches it, mmcv-lite 2.1, mmengine and
+importlib_metadata; the checkouts are those of mit-han-lab/temporal-shift-module and open-mmlab/mmaction2. For each case
+of benchmarks/parity_peers.py that environment builds the peer's own network with random weights and statistics, saves a
+checkpoint as the peer does, and its logits of a random clip (8 frames of 224 px, 174 classes, float32). Here ``ssan
+import`` makes a model file of it, which is loaded as ``ssan predict`` loads it, and its logits are compared. Networks
+that have no counterpart here must be refused. The figures go to benchmarks/results/parity.json.
+
+``--golden`` makes tests/golden/released.json.gz instead: names, shapes and float64 outputs of small cases.
+"""
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssan.errors import ModelError
+from ssan.files import write_json
+from ssan.recognition.model_file import load_labeller
+from ssan.recognition.released import import_weights
+from timing import RESULTS
+
+HERE = Path(__file__).parent
+OUT = RESULTS / "parity.json"
+GOLDEN = HERE.parent / "tests" / "golden" / "released.json.gz"
+# What each of the peers' networks is here; None: it has a part that cannot be imported, and is refused.
+AS: dict[str, str | None] = {
+    "torchvision-resnet18": "tsn_r18",
+    "torchvision-resnet50": "tsn_r50",
+    "torchvision-mobilenet_v2": "tsn_mobilenet_v2",
+    "tsm-tsn-resnet50": "tsn_r50",
+    "tsm-tsm-resnet18": "tsm_r18",
+    "tsm-tsm-resnet18-without-dropout": "tsm_r18",
+    "tsm-tsm-resnet50": "tsm_r50",
+    "tsm-tsm-resnet101": "tsm_r101",
+    "tsm-tsn-mobilenetv2": "tsn_mobilenet_v2",
+    "tsm-tsm-mobilenetv2": "tsm_mobilenet_v2",
+    "tsm-tsm_nl-resnet50": None,
+    "mmaction2-tsn-resnet18": "tsn_r18",
+    "mmaction2-tsn-resnet50": "tsn_r50",
+    "mmaction2-tsm-resnet18": "tsm_r18",
+    "mmaction2-tsm-resnet50": "tsm_r50",
+    "mmaction2-tsm-resnet101": "tsm_r101",
+    "mmaction2-tsn-mobilenet_v2": "tsn_mobilenet_v2",
+    "mmaction2-tsm-mobilenet_v2": "tsm_mobilenet_v2",
+    "mmaction2-tsm_nl-resnet50": None,
+    "mmaction2-trn-resnet50": None,
+}
+# Of these the tests keep names, shapes and outputs; of all other networks of TSM's and mmaction2's, names and shapes.
+KEPT_OUTPUTS = (
+    "tsm-tsm-resnet18", "tsm-tsn-mobilenetv2", "tsm-tsm-mobilenetv2",
+    "mmaction2-tsn-resnet18", "mmaction2-tsm-resnet18", "mmaction2-tsn-mobilenet_v2", "mmaction2-tsm-mobilenet_v2",
+)  # fmt: skip
+
+
+def make(case: str, folder: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """Let the peers' environment make a case; what it saved beside the checkpoint."""
+    command = [options.peers_python, str(HERE / "parity_peers.py"), case, folder, *more]
+    for name in ("tsm", "mmaction2"):
+        if (checkout := getattr(options, name)) is not None:
+            command += [f"--{name}", checkout]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        sys.exit(f"{case}: {run.stderr[-2000:]}")
+    return torch.load(Path(folder, f"{case}.pt"), weights_only=True)
+
+
+def compare(case: str, name: str | None, options: argparse.Namespace) -> dict[str, Any]:
+    """One row of the results."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = make(case, folder, options)
+        file, out = f"{folder}/{case}.pth.tar", f"{folder}/model.safetensors"
+        if name is None:
+            try:
+                import_weights(file, "tsm_r50", out)
+            except ModelError as error:
+                return {"case": case, "refused": error.message}
+            sys.exit(f"{case} was imported, and should have been refused")
+        released = import_weights(file, name, out)
+        labeller = load_labeller(out)
+        with torch.inference_mode():
+            ours = labeller.model(theirs["clip"])
+    difference = (ours - theirs["logits"]).abs().max().item()
+    return {
+        "case": case,
+        "as": name,
+        "layout": released.layout,
+        "matched": released.matched,
+        "largest_logit": theirs["logits"].abs().max().item(),
+        "largest_difference": difference,
+    }
+
+
+def golden(options: argparse.Namespace) -> None:
+    """Names and shapes in the peers' order, and outputs to 12 digits, of the small cases."""
+    kept: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for case, name in AS.items():
+            if case.startswith("torchvision"):
+                continue  # these have golden files of their own
+            theirs = make(case, folder, options, "--small")
+            kept[case] = {"as": name, "shapes": theirs["shapes"]}
+            if case in KEPT_OUTPUTS:
+                kept[case]["logits"] = [float(f"{value:.12g}") for value in theirs["logits"][0].tolist()]
+    GOLDEN.write_bytes(gzip.compress(json.dumps(kept, separators=(",", ":")).encode(), mtime=0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers-python", required=True)
+    parser.add_argument("--tsm", help="a checkout of mit-han-lab/temporal-shift-module")
+    parser.add_argument("--mmaction2", help="a checkout of open-mmlab/mmaction2")
+    parser.add_argument("--golden", action="store_true", help="make the file that the tests keep")
+    options = parser.parse_args()
+    if options.golden:
+        golden(options)
+        return
+    rows = []
+    for case, name in AS.items():
+        rows.append(compare(case, name, options))
+        print(json.dumps(rows[-1]), flush=True)
+    content = {"torch": torch.__version__, "clip": "8 frames of 224 px, float32", "rows": rows}
+    write_json(OUT, content)
+    worst = max(row.get("largest_difference", 0) for row in rows)
+    sys.exit(f"the largest difference is {worst:.1e}, more than 1e-4" if worst > 1e-4 else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The peers' side of benchmarks/parity.py: their own networks with random weights, saved as they save them.
+
+Run by an interpreter of its own that has the peers' libraries (and neither ssan nor, in ours, the peers'):
+
+    python benchmarks/parity_peers.py CASE FOLDER [--tsm CHECKOUT] [--mmaction2 CHECKOUT] [--small]
+
+writes FOLDER/CASE.pth.tar, the checkpoint, and FOLDER/CASE.pt: the clip (1, t, 3, s, s) that the network was given, its
+logits (1, k), and the names and shapes of its tensors. All weights, and BatchNorm's statistics too, are drawn from a
+generator seeded with the tensor's name, as tests/test_import.py draws them, so that small outputs can be kept without
+the weights. ``--small`` makes a network for the kept ones, in float64: 64 px, four frames, seven classes.
+"""
+
+import argparse
+import math
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# torchvision's wheel is made for CUDA; beside torch for the CPU its import needs two operators to be declared.
+DECLARED = torch.library.Library("torchvision", "FRAGMENT")
+for operator in ("nms", "qnms"):
+    DECLARED.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+PIXELS = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+
+
+def drawn(name: str, tensor: Tensor, gain: int) -> Tensor:
+    """A tensor's random values; with a gain of 1 (2 for MobileNetV2) a network's outputs are of the order of 1."""
+    # numpy's legacy generator: its stream is frozen for good.
+    noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(tensor.shape))
+    if name.endswith("running_var"):
+        noise = np.abs(noise) + 0.5
+    elif tensor.dim() == 1:
+        noise = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
+    else:
+        noise = noise * math.sqrt(gain / tensor[0].numel())
+    return torch.from_numpy(noise).to(tensor.dtype)
+
+
+def torchvision_network(arch: str, num_classes: int) -> nn.Module:
+    import torchvision
+
+    class Frames(nn.Module):
+        """An image network over frames; the mean of their scores."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = getattr(torchvision.models, arch)(num_classes=num_classes)
+
+        def forward(self, clip: Tensor) -> Tensor:
+            return self.network(clip.flatten(0, 1)).unflatten(0, clip.shape[:2]).mean(dim=1)
+
+    return Frames()
+
+
+def tsm_network(arch: str, num_classes: int, num_frames: int, **options: Any) -> nn.Module:
+    from ops.models import TSN
+
+    TSN.print_spec = False  # read before it is set, for MobileNetV2
+    return TSN(
+        num_classes, num_frames, "RGB", base_model=arch, pretrain=None, dropout=options.pop("dropout", 0.5),
+        partial_bn=False, print_spec=False, **options,
+    )  # fmt: skip
+
+
+def mmaction2_network(backbone: dict[str, Any], head: dict[str, Any], num_classes: int, num_frames: int) -> nn.Module:
+    from mmaction.registry import MODELS
+    from mmaction.utils import register_all_modules
+
+    register_all_modules(init_default_scope=True)
+    if head["type"] != "TSNHead":
+        head = {**head, "num_segments": num_frames}
+    if backbone["type"].endswith("TSM"):
+        backbone = {**backbone, "num_segments": num_frames, "pretrained2d": False}
+    recognizer = MODELS.build(
+        {
+            "type": "Recognizer2D",
+            "backbone": {**backbone, "pretrained": None},
+            "cls_head": {**head, "num_classes": num_classes, "average_clips": None},
+            "data_preprocessor": {"type": "ActionDataPreprocessor", **PIXELS, "format_shape": "NCHW"},
+        }
+    )
+
+    class Scores(nn.Module):
+        """The recognizer's scores of clips that are normalised already."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.recognizer = recognizer
+
+        def forward(self, clip: Tensor) -> Tensor:
+            return self.recognizer(clip, mode="tensor", stage="head")
+
+    return Scores()
+
+
+SHIFT = {"is_shift": True, "shift_div": 8, "shift_place": "blockres"}
+NON_LOCAL = {
+    "non_local": ((0, 0, 0), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 0, 0)),
+    "non_local_cfg": {
+        "sub_sample": True, "use_scale": False, "norm_cfg": {"type": "BN3d"}, "mode": "embedded_gaussian",
+    },
+}  # fmt: skip
+
+
+def _torchvision(arch: str) -> Callable[..., nn.Module]:
+    return lambda num_classes, num_frames: torchvision_network(arch, num_classes)
+
+
+def _tsm(arch: str, **options: Any) -> Callable[..., nn.Module]:
+    return lambda *sizes: tsm_network(arch, *sizes, **options)
+
+
+def _mmaction2(backbone: dict[str, Any], head: str, num_features: int) -> Callable[..., nn.Module]:
+    return lambda *sizes: mmaction2_network(backbone, {"type": head, "in_channels": num_features}, *sizes)
+
+
+CASES: dict[str, Callable[..., nn.Module]] = {
+    **{f"torchvision-{arch}": _torchvision(arch) for arch in ("resnet18", "resnet50", "mobilenet_v2")},
+    **{
+        f"tsm-{family}-{arch}": _tsm(arch, **options)
+        for arch in ("resnet18", "resnet50", "resnet101", "mobilenetv2")
+        for family, options in [("tsn", {}), ("tsm", SHIFT)]
+    },
+    "tsm-tsm-resnet18-without-dropout": _tsm("resnet18", dropout=0, **SHIFT),
+    "tsm-tsm_nl-resnet50": _tsm("resnet50", non_local=True, **SHIFT),
+    **{
+        f"mmaction2-tsn-resnet{depth}": _mmaction2({"type": "ResNet", "depth": depth}, "TSNHead", features)
+        for depth, features in [(18, 512), (50, 2048)]
+    },
+    **{
+        f"mmaction2-tsm-resnet{depth}": _mmaction2({"type": "ResNetTSM", "depth": depth}, "TSMHead", features)
+        for depth, features in [(18, 512), (50, 2048), (101, 2048)]
+    },
+    "mmaction2-tsm-mobilenet_v2": _mmaction2({"type": "MobileNetV2TSM"}, "TSMHead", 1280),
+    "mmaction2-tsn-mobilenet_v2": _mmaction2({"type": "MobileNetV2"}, "TSNHead", 1280),
+    "mmaction2-tsm_nl-resnet50": _mmaction2({"type": "ResNetTSM", "depth": 50, **NON_LOCAL}, "TSMHead", 2048),
+    "mmaction2-trn-resnet50": _mmaction2({"type": "ResNet", "depth": 50}, "TRNHead", 2048),
+}
+
+
+def checkpoint(case: str, network: nn.Module) -> dict[str, Any]:
+    """What the peer's training loop would save, with its names."""
+    if case.startswith("torchvision"):
+        return network.network.state_dict()
+    if case.startswith("tsm"):
+        # Saved from within DataParallel, with the accuracy as a number of numpy's or a tensor, as it happened to be.
+        state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+        return {"epoch": 50, "arch": "resnet50", "state_dict": state, "optimizer": {}, "best_prec1": np.float64(45.6)}
+    from mmengine.logging import HistoryBuffer
+
+    curve = HistoryBuffer([0.5, 0.25], [1, 1])
+    meta = {"epoch": 50, "cfg": "model = dict()", "dataset_meta": {}, "seed": 1}
+    return {
+        "meta": meta,
+        "state_dict": network.recognizer.state_dict(),
+        "message_hub": {"log_scalars": {"loss": curve}},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tsm", help="a checkout of mit-han-lab/temporal-shift-module")
+    parser.add_argument("--mmaction2", help="a checkout of open-mmlab/mmaction2")
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    sys.path[:0] = [path for path in (options.tsm, options.mmaction2) if path]
+
+    num_classes, num_frames, size_px = (7, 4, 64) if options.small else (174, 8, 224)
+    network = CASES[options.case](num_classes, num_frames)
+    network.eval()  # TSM's returns nothing
+    if options.small:
+        network.double()
+    # By the names of the file: a wrapper of this script's is not part of them.
+    inner = getattr(network, "network", getattr(network, "recognizer", network))
+    with torch.no_grad():
+        for name, tensor in inner.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(drawn(name, tensor, 2 if "mobilenet" in options.case else 1))
+        noise = np.random.RandomState(zlib.crc32(b"clip")).standard_normal((1, num_frames, 3, size_px, size_px))
+        clip = torch.from_numpy(noise).to(next(network.parameters()).dtype)
+        logits = network(clip)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint(options.case, network), options.folder / f"{options.case}.pth.tar")
+    shapes = {name: list(tensor.shape) for name, tensor in inner.state_dict().items()}
+    torch.save({"clip": clip, "logits": logits, "shapes": shapes}, options.folder / f"{options.case}.pt")
+
+
+if __name__ == "__main__":
+    main()

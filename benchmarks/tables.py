@@ -174,6 +174,16 @@ def hostile(content: Content) -> list[str]:
     return [line("damaged and hostile files", text)]
 
 
+def parity(content: Content) -> list[str]:
+    text = ""
+    if content is not None:
+        placed = [row for row in content["rows"] if "refused" not in row]
+        worst = max(row["largest_difference"] for row in placed)
+        num_refused = len(content["rows"]) - len(placed)
+        text = f"{len(placed)} networks: logits differ by {worst:.0e} at most; {num_refused} refused"
+    return [line("other toolkits' own networks, imported, against themselves", text)]
+
+
 def section(results: Path = RESULTS) -> str:
     """The section as Markdown, without the marks."""
 
@@ -182,7 +192,8 @@ def section(results: Path = RESULTS) -> str:
         return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
     tables = [made(make) for make in (decode, block, step, start)]
-    counts = ["**Counted.**", "", *heading("", "result"), *made(exactness), *made(soak), *made(hostile)]
+    counts = ["**Counted.**", "", *heading("", "result")]
+    counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
     return "\n\n".join("\n".join(lines) for lines in [*tables, counts])
 
 

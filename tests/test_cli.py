@@ -74,13 +74,22 @@ def all_numbers_are_finite(value: Any) -> bool:
 def test_help_names_every_command(ssan: Any) -> None:
     answer = ssan("--help")
     assert answer.code == 0
-    for verb in ("demo", "train", "eval", "predict", "models", "recipes", "data"):
+    for verb in ("demo", "train", "eval", "predict", "import", "models", "recipes", "data"):
         assert verb in answer.out
     assert ssan().out == answer.out
 
 
 def test_help_of_every_command_works(ssan: Any) -> None:
-    for verb in (["demo"], ["train"], ["eval"], ["predict"], ["models"], ["recipes", "show"], ["data", "synth"]):
+    for verb in (
+        ["demo"],
+        ["train"],
+        ["eval"],
+        ["predict"],
+        ["import"],
+        ["models"],
+        ["recipes", "show"],
+        ["data", "synth"],
+    ):
         assert ssan(*verb, "--help").code == 0
 
 
@@ -247,6 +256,67 @@ def test_predict_takes_a_folder_of_pictures_as_one_video_and_walks_any_other(
     assert (empty.code, empty.lines[0]["error"]["code"]) == (1, "empty")
 
 
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A shifting network with TSM's names, in a file named as TSM's code does, for the rendered set's four classes."""
+    import torch
+
+    from ssan.models.catalogue import build
+    from ssan.models.layouts import LAYOUTS, names_in
+
+    model = build("tsm_tiny", 4)
+    names = names_in(LAYOUTS["tsm"], model, "new_fc.")
+    assert names is not None
+    state = {f"module.{names[key]}": tensor for key, tensor in model.state_dict().items()}
+    path = tmp_path / "TSM_order_RGB_resnet50_shift8_blockres_avg_segment5_e50.pth.tar"
+    torch.save({"epoch": 50, "arch": "resnet50", "state_dict": state, "best_prec1": np.float64(45.6)}, path)
+    return path
+
+
+def test_import_answers_as_promised_and_its_model_file_works_at_once(
+    ssan: Any, order_set: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tsm" / "model.safetensors"
+    labels = order_set / "something-something-v2-labels.json"
+    answer = ssan("import", checkpoint, "--as", "tsm_tiny", "-o", out, "--classes", labels, "--json")
+    assert answer.code == 0
+    got = answer.json
+    assert (got["schema"], got["layout"], got["missing"], got["unexpected"]) == (1, "tsm", [], [])
+    assert got["matched"] == 80
+    assert (got["model"], got["num_classes"], got["file"]) == ("tsm_tiny", 4, str(out))
+    assert got["preprocess"]["num_frames"] == 5
+    assert answer.err.splitlines() == [f"ssan: {note}" for note in got["notes"]]
+    assert any("num_frames=5" in note for note in got["notes"])
+    video = next((order_set / "20bn-something-something-v2").iterdir())
+    line = ssan("predict", out.parent, video, "--top", 4, "--json").lines[0]
+    assert {best["label"] for best in line["top"]} == set(json.loads(labels.read_text()))
+    scored = ssan("eval", out, "--data", order_set, "--split", "test", "--json", "--workers", 0)
+    assert (scored.code, scored.json["num_scored"]) == (0, 6)
+
+
+def test_import_tells_people_what_was_placed_and_without_names_that_classes_are_numbers(
+    ssan: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    answer = ssan("import", checkpoint, "--as", "tsm_tiny", "-o", tmp_path / "m.safetensors", "num_frames=3")
+    assert answer.out == f"{tmp_path / 'm.safetensors'}: tsm_tiny, 80 tensors by the names of tsm, 4 classes\n"
+    assert "no class names were given, so they are 0 to 3; give them with --classes" in answer.err
+    quiet = ssan("import", checkpoint, "--as", "tsm_tiny", "-o", tmp_path / "m.safetensors", "--quiet")
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_import_refuses_another_network_in_one_line_and_writes_nothing(
+    ssan: Any, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.safetensors"
+    answer = ssan("import", checkpoint, "--as", "tsn_tiny", "-o", out, "--json")
+    assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+    assert (
+        "3 not in the model (base_model.layer1.0.conv1.net.weight, base_model.layer2.0.conv1.net.weight" in answer.err
+    )
+    assert "It fits tsm_tiny; import it with --as tsm_tiny" in answer.err
+    assert not out.exists()
+
+
 def test_models_answers_as_promised(ssan: Any) -> None:
     rows = ssan("models", "--json").json["models"]
     named = {row["name"]: row for row in rows}
@@ -312,6 +382,11 @@ MISTAKES = [
     (["eval", "{run}", "--data", "{data}", "--scores", "{out}.csv"], ".npz"),
     (["eval", "{run}", "--data", "{data}", "--device", "cuda"], "cuda"),
     (["predict", "{data}/something-something-v2-labels.json", "x.mp4"], "not a model file"),
+    (["import", "absent.pth", "--as", "tsm_tiny", "-o", "{out}"], "absent.pth: no such weights file"),
+    (["import", "{run}/recipe.yaml", "--as", "tsm_tny", "-o", "{out}"], "Did you mean 'tsm_tiny'"),
+    (["import", "{run}/recipe.yaml", "--as", "tsm_tiny", "-o", "{out}"], "not a readable weights file"),
+    (["import", "{run}/recipe.yaml", "--as", "tsm_tiny", "-o", "{out}", "frames=8"], "unknown key 'frames'"),
+    (["import", "{run}/recipe.yaml", "--as", "tsm_tiny"], "'--out'"),
     (["data", "list", "--data", "{data}", "--format", "sthv3"], "Did you mean 'sthv2'"),
     (["data", "list", "--data", "{data}", "--reader", "colour=red"], "colour"),
     (["data", "synth", "{out}", "--task", "ordr", "--videos", "9"], "Did you mean 'order'"),

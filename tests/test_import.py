@@ -176,6 +176,14 @@ def test_the_layout_is_found_and_how_it_averages_views_is_kept(layout: str, tmp_
     assert protocol["average"] == ("probabilities" if layout == "mmaction2" else "logits")
 
 
+def test_a_folder_gets_a_model_file_of_the_usual_name(tmp_path: Path) -> None:
+    file = saved(tmp_path / "x.pth", tiny_state())
+    for out in (str(tmp_path), f"{tmp_path}/new/", f"{tmp_path}/new"):
+        released = import_weights(file, "tsm_tiny", out)
+        assert released.file == os.path.join(out, "model.safetensors")
+        assert load_labeller(out).hash == released.sha256
+
+
 def refused(file: str, model: str, tmp_path: Path, **options: Any) -> str:
     """The refusal of a file; nothing may have been written."""
     with pytest.raises(ModelError) as caught:

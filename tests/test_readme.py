@@ -108,7 +108,7 @@ def test_what_was_not_run_is_blank(tables: ModuleType, tmp_path: Path) -> None:
         assert any(line.startswith(f"| {titles} |") for line in rows)
     assert not re.search(r"\d\.\d", text)
     for row in rows:
-        if row.startswith(("| Res", "| `", "| vp9", "| frames", "| training runs", "| damaged")):
+        if row.startswith(("| Res", "| `", "| vp9", "| frames", "| training runs", "| damaged", "| other toolkits")):
             assert not row.strip("|").split("|", 1)[1].strip("| "), row
 
 
@@ -130,6 +130,7 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType,
         "decode": {"rows": rows},
         "soak": {"kills": 101, "runs": 23, "differences": 0},
         "hostile": {"files": 503, "tracebacks": 0, "hangs": 0, "codes": {"no_video": 7, "ok": 3}},
+        "parity": {"rows": [{"largest_difference": 3e-7}, {"largest_difference": 2e-6}, {"refused": "it has"}]},
         "exactness": {"files": 354, "frames": 83116, "differences": 0},
     }
     for name, content in files.items():
@@ -137,5 +138,6 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType,
     text = tables.section(tmp_path)
     assert "| h264 with B frames (1) |  | 0.61 | 1.00 |  | 0.97 |  |" in text
     assert "| 101 kills in 23 runs: final weights of 0 differ |" in text
+    assert "| 2 networks: logits differ by 2e-06 at most; 1 refused |" in text
     assert "| 503 files: 0 tracebacks, 0 hangs (no_video 7, ok 3) |" in text
     assert "| 354 files, 83,116 frames: 0 differ |" in text

@@ -1,10 +1,14 @@
 """Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
 
+import argparse
 import os
 import pickle
+import sys
 import urllib.error
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -87,6 +91,76 @@ def test_a_file_that_would_execute_code_is_refused_and_executes_none(tmp_path: P
     # The attack is a real one: without care it succeeds.
     torch.load(path, weights_only=False) if kind != "pickle" else pickle.loads(path.read_bytes())
     assert marker.exists()
+
+
+def test_what_a_checkpoint_says_of_its_run_is_passed_over(tmp_path: Path) -> None:
+    accuracy = np.float64(45.6)
+    content = {"best_prec1": accuracy, "curve": np.ones(3), "args": argparse.Namespace(lr=np.float32(0.1)), "epoch": 3}
+    torch.save({**content, "state_dict": TENSORS}, tmp_path / "w.pth.tar")
+    assert_same(read_state_dict(tmp_path / "w.pth.tar"), TENSORS)
+    # As numpy before its version 2 wrote it; in the older format names stand in the file as they are.
+    torch.save({**content, "state_dict": TENSORS}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "old.pth").read_bytes()
+    if b"numpy._core.multiarray\n" in old:
+        old = old.replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n")
+    assert b"numpy.core.multiarray\nscalar" in old
+    assert_same(read_state_dict(as_file(tmp_path / "old.pth", old)), TENSORS)
+
+
+def test_a_curve_of_mmengine_is_passed_over_without_mmengine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its class need not be there; its state names methods, which are not looked up."""
+
+    class HistoryBuffer:
+        def mean(self) -> None: ...
+
+    class Method:
+        def __reduce__(self) -> tuple[object, ...]:
+            return getattr, (HistoryBuffer, "mean")
+
+    module = ModuleType("mmengine.logging.history_buffer")
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    buffer = HistoryBuffer()
+    vars(buffer).update(_log_history=np.ones(2), _statistics_methods={"mean": Method()})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "mmengine", ModuleType("mmengine"))
+        patch.setitem(sys.modules, "mmengine.logging", ModuleType("mmengine.logging"))
+        patch.setitem(sys.modules, module.__name__, module)
+        torch.save({"message_hub": {"loss": buffer}, "state_dict": TENSORS}, tmp_path / "w.pth")
+    assert_same(read_state_dict(tmp_path / "w.pth"), TENSORS)
+    assert "mmengine" not in sys.modules
+
+
+def test_what_is_passed_over_is_no_tensor(tmp_path: Path) -> None:
+    torch.save({"state_dict": {**TENSORS, "x": np.ones(3)}}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="holds no tensors by name"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+class CallsWhatItIsGiven:
+    """Looks a function up in a class that may be named, and calls it: ``getattr(Namespace, ...)(...)``."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Looked(), ()
+
+
+class Looked:
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (argparse.Namespace, "__init__")
+
+    def __call__(self) -> None: ...
+
+
+def test_what_is_passed_over_cannot_be_called(tmp_path: Path) -> None:
+    torch.save({"state_dict": TENSORS, "x": CallsWhatItIsGiven()}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="cannot be read as plain tensors"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_an_object_that_would_need_its_code_is_named(tmp_path: Path) -> None:
+    torch.save({"state_dict": TENSORS, "x": torch.nn.Linear(1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"\(it contains torch\.nn\.modules\.linear\.Linear\); files that need code"):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def as_file(path: Path, content: bytes) -> Path:

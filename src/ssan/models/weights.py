@@ -105,6 +105,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 with torch.serialization.safe_globals([(StandIn, name) for name in PASSED_OVER]):
                     content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not _begins_as_a_checkpoint(path):
+            raise _unreadable(path, error) from error
         raise ModelError(
             f"cannot be read as plain tensors ({_cause(error)}); files that need code to be executed are "
             "refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep its tensors "
@@ -113,11 +115,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             path=str(path),
         ) from error
     except UNREADABLE as error:
-        raise ModelError(
-            f"not a readable weights file ({_first_line(error)}); expected .safetensors or a torch state dict",
-            code="wrong_model",
-            path=str(path),
-        ) from error
+        raise _unreadable(path, error) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -139,10 +137,27 @@ def _printable(name: str) -> str:
     return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
 
 
-def _cause(error: pickle.UnpicklingError) -> str:
-    """The object that was refused, if torch names one: its message goes on for lines about how to allow it."""
-    found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f"it contains {found[1][:200]}" if found else _first_line(error)
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"not a readable weights file ({_cause(error)}); expected .safetensors or a torch state dict",
+        code="wrong_model",
+        path=str(path),
+    )
+
+
+def _cause(error: Exception) -> str:
+    """What an error says; of torch's restricted unpickler, which goes on for lines, what it met or which object."""
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it contains {found[1][:200]}"
+    if found := re.search(r"WeightsUnpickler error: (.+)|(?:Unsupported operand \d+)", str(error)):
+        return (found[1] or found[0])[:200]
+    return _first_line(error)
+
+
+def _begins_as_a_checkpoint(path: Path) -> bool:
+    """Whether a file's first bytes are those of a zip archive or of a pickle of protocol 2 or later."""
+    with open(path, "rb") as handle:
+        return handle.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _first_line(error: Exception) -> str:

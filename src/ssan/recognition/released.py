@@ -75,7 +75,7 @@ def import_weights(
     made for other sizes keeps the proportion). The number of frames, the share of channels that TSM shifts, and dense
     sampling are taken from the file's name where it has the form that the toolkit gives it; ``overrides`` go before.
 
-    :param out: the model file; a folder that is there gets ``model.safetensors``.
+    :param out: the model file; a folder, one that is there or a name that ends in /, gets ``model.safetensors``.
     :param classes: a file of class names, see ``read_class_names``; without it they are "0", "1" and so on.
     :param overrides: recipe keys as ``key=value``, such as ``num_frames=16`` or ``layer.divisor=4``.
     :raises ModelError: the file cannot be read safely, or a tensor of it or of the model has no counterpart.
@@ -84,7 +84,8 @@ def import_weights(
     spec = specification(model)
     if not os.path.isfile(path):
         raise ModelError("no such weights file; name a .pth, .pth.tar or .safetensors file", code="missing", path=path)
-    out = os.path.join(out, "model.safetensors") if os.path.isdir(out) else out
+    if os.path.isdir(out) or out.endswith("/"):
+        out = os.path.join(out, "model.safetensors")
     if os.path.exists(out) and os.path.samefile(path, out):
         raise UsageError("the model file would replace the weights it is made from; name another with -o", path=out)
     told, notes = _told_by_name(os.path.basename(path), spec.layer)

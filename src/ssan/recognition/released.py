@@ -35,7 +35,7 @@ class Released:
 
     :param file: the model file that was written.
     :param layout: by whose names the weights were read.
-    :param matched: number of tensors, all of the model's but the counters.
+    :param matched: number of tensors placed, all of the model's but the counters that the file does not have.
     :param counters_set_to_zero: BatchNorm's counters of batches that the file does not have; they change nothing.
     :param notes: what was taken from the file's name, or not known.
     """

@@ -4,6 +4,7 @@ Nothing here is imported from the package. Arrays are nested by plain indexing a
 matter, and no operation stands for more than one step of an equation.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -138,6 +139,13 @@ def ssa(x: np.ndarray, params: dict[str, np.ndarray], *, output: str, training: 
     attended = np.stack([ssa_video(video, params, **switches) for video in videos])  # type: ignore[arg-type]
     if output == "plain":
         return np.moveaxis(attended, 4, 2)
+    return add_attended(x, attended, params, training=training)
+
+
+def add_attended(
+    x: np.ndarray, attended: np.ndarray, params: dict[str, np.ndarray], *, training: bool
+) -> np.ndarray:
+    """x + BN(W_z attended) for x (b, t, c, h, w) and attended (b, t, h, w, e)."""
     z = np.stack([embed(video, params["out.weight"], np.zeros(x.shape[2])) for video in attended])
     normalised = np.empty_like(z)
     for k in range(z.shape[4]):
@@ -149,15 +157,100 @@ def ssa(x: np.ndarray, params: dict[str, np.ndarray], *, output: str, training: 
     return x + np.moveaxis(normalised, 4, 2)
 
 
-def temporal_shift(x: np.ndarray, divisor: int) -> np.ndarray:
-    """TSM, figure 1b, on (b, t, c, h, w)."""
+def non_local(
+    x: np.ndarray,
+    params: dict[str, np.ndarray],
+    *,
+    axes: str,
+    similarity_scale: str,
+    pool_keys: bool,
+    training: bool,
+) -> np.ndarray:
+    """Non-local, equations 3 and 6, on (b, t, c, h, w): every position asks those that share the other axes with it."""
+    attended = []
+    for video in np.moveaxis(x, 2, 4):
+        t, h, w, c = video.shape
+        theta = embed(video, params["theta.weight"], params["theta.bias"])
+        e = theta.shape[3]
+        phi = embed(video, params["phi.weight"], np.zeros(e))
+        g = embed(video, params["g.weight"], params["g.bias"])
+        if pool_keys:
+            phi = np.stack([pool_2x2(frame) for frame in phi])
+            g = np.stack([pool_2x2(frame) for frame in g])
+        scale = 1 / math.sqrt(e) if similarity_scale == "sqrt" else 1.0
+        seen = [(i, y, z) for i in range(t) for y in range(phi.shape[1]) for z in range(phi.shape[2])]
+        out = np.zeros((t, h, w, e))
+        for i in range(t):
+            for y in range(h):
+                for z in range(w):
+                    keys = [
+                        (j, u, v) for j, u, v in seen if ("t" in axes or j == i) and ("hw" in axes or (u, v) == (y, z))
+                    ]
+                    row = softmax([scale * dot(theta[i, y, z], phi[key]) for key in keys])
+                    for weight, key in zip(row, keys, strict=True):
+                        out[i, y, z] += weight * g[key]
+        attended.append(out)
+    return add_attended(x, np.stack(attended), params, training=training)
+
+
+def double_attention(x: np.ndarray, params: dict[str, np.ndarray], *, training: bool) -> np.ndarray:
+    """A2-Nets, section 3, on (b, t, c, h, w): weights over positions to gather, weights over descriptors to hand out."""
+    attended = []
+    for video in np.moveaxis(x, 2, 4):
+        a = embed(video, params["features.weight"], params["features.bias"])
+        d = params["maps.weight"].shape[0]
+        b = embed(video, params["maps.weight"], np.zeros(d))
+        v = embed(video, params["vectors.weight"], params["vectors.bias"])
+        places = [(i, y, z) for i in range(a.shape[0]) for y in range(a.shape[1]) for z in range(a.shape[2])]
+        descriptors = []
+        for k in range(d):
+            weights = softmax([b[place][k] for place in places])
+            total = np.zeros(a.shape[3])
+            for weight, place in zip(weights, places, strict=True):
+                total += weight * a[place]
+            descriptors.append(total)
+        out = np.zeros_like(a)
+        for place in places:
+            for weight, descriptor in zip(softmax(list(v[place])), descriptors, strict=True):
+                out[place] += weight * descriptor
+        attended.append(out)
+    return add_attended(x, np.stack(attended), params, training=training)
+
+
+def relation(features: np.ndarray, params: dict[str, np.ndarray], *, num_relations: int) -> np.ndarray:
+    """TRN, equation 3, on (b, t, f), every relation of every scale, scaled to num_relations a scale; to (b, k)."""
+    b, t, f = features.shape
+    out = []
+    for video in features:
+        scores = np.zeros(params["score.0.bias"].shape[0])
+        for d in range(2, t + 1):
+            weights = [params[f"{layer}.{d - 2}.{kind}"] for layer in ("fuse", "score") for kind in ("weight", "bias")]
+            relations = [order for order in itertools.product(range(t), repeat=d) if list(order) == sorted(set(order))]
+            share = min(num_relations, len(relations)) / len(relations)
+            for frames in relations:
+                joined = np.zeros(d * f)
+                for place, i in enumerate(frames):
+                    for k in range(f):
+                        joined[place * f + k] = max(video[i, k], 0.0)
+                hidden = linear(joined, weights[0], weights[1])
+                hidden = np.array([max(value, 0.0) for value in hidden])
+                scores += share * linear(hidden, weights[2], weights[3])
+        out.append(scores)
+    return np.stack(out)
+
+
+def temporal_shift(x: np.ndarray, divisor: int, direction: str = "both") -> np.ndarray:
+    """TSM, figures 1b ("both") and 1c ("past"), on (b, t, c, h, w)."""
     b, t, c, _, _ = x.shape
     n = c // divisor
     out = np.zeros_like(x)
     for i in range(b):
         for j in range(t):
             for k in range(c):
-                source = j + 1 if k < n else j - 1 if k < 2 * n else j
+                if direction == "both":
+                    source = j + 1 if k < n else j - 1 if k < 2 * n else j
+                else:
+                    source = j - 1 if k < n else j
                 if 0 <= source < t:
                     out[i, j, k] = x[i, source, k]
     return out

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import naive
-from ssan.layers import LAYERS, SeparableSelfAttention, TemporalShift
+from ssan.errors import UsageError
+from ssan.layers import LAYERS, DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
 from ssan.models.catalogue import MODELS, ModelSpec, build
 from ssan.models.classifier import Classifier
 
@@ -151,9 +152,26 @@ def ssa_in_loops(x: np.ndarray, layer: nn.Module) -> np.ndarray:
     )  # fmt: skip
 
 
+def nonlocal_in_loops(x: np.ndarray, layer: nn.Module, axes: str = "thw", part: str = "") -> np.ndarray:
+    params = {name.removeprefix(part): tensor.numpy() for name, tensor in layer.state_dict().items()}
+    return naive.non_local(x, params, axes=axes, similarity_scale="sqrt", pool_keys=False, training=False)
+
+
+def pair_in_loops(x: np.ndarray, layer: nn.Module) -> np.ndarray:
+    return nonlocal_in_loops(nonlocal_in_loops(x, layer, "hw", "space."), layer, "t", "time.")
+
+
+def double_attention_in_loops(x: np.ndarray, layer: nn.Module) -> np.ndarray:
+    params = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
+    return naive.double_attention(x, params, training=False)
+
+
 TWINS: dict[str, Callable[[np.ndarray, nn.Module], np.ndarray]] = {
     "ssa": ssa_in_loops,
     "temporal_shift": lambda x, _: naive.temporal_shift(x, 8),
+    "nonlocal": nonlocal_in_loops,
+    "nonlocal_pair": pair_in_loops,
+    "double_attention": double_attention_in_loops,
 }
 
 
@@ -199,21 +217,32 @@ class Named:
     spec: ModelSpec
     model: Classifier
 
+    @property
+    def any_number_of_frames(self) -> bool:
+        """A consensus with weights for each frame is built for the three of ``clips``; all else takes any number."""
+        return self.spec.consensus is None
+
 
 @pytest.fixture(scope="module", params=MODELS)
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
     with torch.device("meta"):
-        model = build(request.param, K).double()
+        model = build(request.param, K, num_frames=3).double()
     return Named(MODELS[request.param], randomised(model.to_empty(device="cpu")))
 
 
 def test_a_model_takes_any_number_of_frames(named: Named) -> None:
-    check_takes_any_number_of_frames(named.model, clips)
+    if named.any_number_of_frames:
+        check_takes_any_number_of_frames(named.model, clips)
+        return
+    assert named.model(clips(t=3)).shape == (1, K)
+    for t in (2, 4):
+        with pytest.raises(UsageError, match=rf"trained on, 3; got {t} frames\. Give num_frames=3"):
+            named.model(clips(t=t))
 
 
 def test_a_model_gives_each_clip_its_own_row_of_scores(named: Named) -> None:
-    check_batch_entries_never_mix(named.model, clips(b=2, t=2))
+    check_batch_entries_never_mix(named.model, clips(b=2, t=2 if named.any_number_of_frames else 3))
 
 
 def test_a_model_knows_the_order_of_frames_exactly_where_the_catalogue_says_so(named: Named) -> None:
@@ -231,12 +260,13 @@ def test_in_a_model_gradient_reaches_every_parameter_and_frame(named: Named) -> 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].backbone in ("tiny", "mobilenet_v2")])
 def test_a_model_can_be_copied_and_saved(name: str) -> None:
-    check_copies_are_whole(randomised(build(name, K).double()), build(name, K).double(), clips())
+    model, fresh = (build(name, K, num_frames=3).double() for _ in range(2))
+    check_copies_are_whole(randomised(model), fresh, clips())
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_can_be_exported_and_gives_equal_scores(name: str) -> None:
-    model = randomised(build(name, K).double())
+    model = randomised(build(name, K, num_frames=4).double())
     x = clips(b=2, t=4)
     program = torch.export.export(model, (x,))
     with torch.no_grad():
@@ -331,6 +361,69 @@ class ShiftedAcrossVideos(TemporalShift):
         return super().forward(x.flatten(0, 1).unsqueeze(0)).view_as(x)
 
 
+class EveryPositionOfTheFrame(NonLocal):
+    """3D attention that sees 2D."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, axes="hw")
+
+
+class QueriesAndKeysExchanged(NonLocal):
+    """The softmax over the wrong axis of theta phi^T, but for the transposition of the result."""
+
+    def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        return super()._attend(phi, theta, g)
+
+
+class NonLocalSoftmaxOverTheWrongAxis(NonLocal):
+    def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
+        q, k, v = (z.flatten(1, 2) for z in (theta, phi, g))
+        return ((q @ k.mT * self.scale).softmax(dim=1) @ v).view_as(theta)
+
+
+class NonLocalNotScaled(NonLocal):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, similarity_scale="none")
+
+
+class NonLocalResidualSignFlipped(NonLocal):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x - super().forward(x)
+
+
+class ClipsFoldedIntoOne(NonLocal):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1).unsqueeze(0)).view_as(x)
+
+
+class TimeBeforeSpace(NonLocalPair):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space(self.time(x))
+
+
+class OneResidualForBoth(NonLocalPair):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.space(x) - x
+        return x + self.time(y) - y
+
+
+class DoubleAttentionResidualSignFlipped(DoubleAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x - super().forward(x)
+
+
+class BothSoftmaxesOverPositions(DoubleAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        with mock.patch.object(Tensor, "softmax", lambda z, dim: torch.softmax(z, 1)):
+            return super().forward(x)
+
+
+class GatheredOverDescriptors(DoubleAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        with mock.patch.object(Tensor, "softmax", lambda z, dim: torch.softmax(z, 2)):
+            return super().forward(x)
+
+
 class LastFrameOnly(Classifier):
     def forward(self, clips: Tensor) -> Tensor:
         return self.frame_scores(clips)[:, -1]
@@ -347,7 +440,8 @@ def tiny(family: str, kind: type[Classifier] = Classifier, **options: object) ->
 
 
 def equals_loops(layer: nn.Module) -> None:
-    check_equals_its_twin(layer, TWINS["temporal_shift" if isinstance(layer, TemporalShift) else "ssa"])
+    name = next(name for name, kind in LAYERS.items() if isinstance(layer, kind))  # type: ignore[arg-type]
+    check_equals_its_twin(layer, TWINS[name])
 
 
 def frames(layer: nn.Module) -> None:
@@ -385,6 +479,17 @@ BROKEN_LAYERS = [
     (ShiftedInACircle, equals_loops),
     (NotShifted, equals_loops),
     (ShiftedAcrossVideos, no_mixing),
+    (EveryPositionOfTheFrame, equals_loops),
+    (QueriesAndKeysExchanged, equals_loops),
+    (NonLocalSoftmaxOverTheWrongAxis, equals_loops),
+    (NonLocalNotScaled, equals_loops),
+    (NonLocalResidualSignFlipped, equals_loops),
+    (ClipsFoldedIntoOne, no_mixing),
+    (TimeBeforeSpace, equals_loops),
+    (OneResidualForBoth, equals_loops),
+    (DoubleAttentionResidualSignFlipped, equals_loops),
+    (BothSoftmaxesOverPositions, equals_loops),
+    (GatheredOverDescriptors, equals_loops),
 ]
 
 
@@ -407,6 +512,7 @@ def test_broken_models_are_caught() -> None:
         (tiny("tsm"), knows_not),
         (tiny("ssan"), knows_not),
         (tiny("ssan", layer_options={"temporal_kernel": 1}), knows),
+        *((tiny(family), knows) for family in ("nl3d", "nl2d", "nl1d", "nl2d1d", "a2")),
     ]:
         with pytest.raises(AssertionError):
             check(model)

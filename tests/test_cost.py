@@ -108,18 +108,20 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def test_the_catalogue_lists_every_family_on_every_backbone(rows: dict[str, dict[str, Any]]) -> None:
     backbones = ("r18", "r34", "r50", "r101", "mobilenet_v2", "tiny")
-    assert {f"{family}_{backbone}" for family in ("tsn", "tsm", "ssan") for backbone in backbones} <= set(rows)
+    families = ("tsn", "tsm", "trn", "nl3d", "nl2d", "nl1d", "nl2d1d", "a2", "ssan")
+    assert {f"{family}_{backbone}" for family in families for backbone in backbones} <= set(rows)
 
 
 def test_a_row_has_the_fields_of_the_contract(rows: dict[str, dict[str, Any]]) -> None:
     for row in rows.values():
         assert set(row) == {
             "name", "family", "backbone", "layer", "places", "params", "macs", "num_frames", "size_px",
-            "num_classes", "knows_order",
+            "num_classes", "knows_order", "consensus",
         }  # fmt: skip
         assert row["name"] == f"{row['family']}_{row['backbone']}"
         assert type(row["params"]) is type(row["macs"]) is int
-        assert (row["places"] is None) == (row["layer"] is None) == (row["family"] == "tsn")
+        assert (row["places"] is None) == (row["layer"] is None) == (row["family"] in ("tsn", "trn"))
+        assert row["consensus"] == ("relation" if row["family"] == "trn" else None)
     assert rows["ssan_r50"]["places"] == {"stages": ["res2", "res3"], "slot": "after_conv1", "every": 1}
     assert rows["ssan_r50"]["layer"] == "ssa"
     assert rows["tsm_r101"]["places"] == {
@@ -131,9 +133,8 @@ def test_a_row_has_the_fields_of_the_contract(rows: dict[str, dict[str, Any]]) -
 def test_a_row_counts_eight_frames_of_the_backbones_size_and_174_classes(rows: dict[str, dict[str, Any]]) -> None:
     assert {row["num_frames"] for row in rows.values()} == {8}
     assert {row["num_classes"] for row in rows.values()} == {174}
-    assert {name: row["size_px"] for name, row in rows.items() if row["size_px"] != 224} == {
-        "tsn_tiny": 48, "tsm_tiny": 48, "ssan_tiny": 48,
-    }  # fmt: skip
+    assert {row["size_px"] for name, row in rows.items() if name.endswith("_tiny")} == {48}
+    assert {row["size_px"] for name, row in rows.items() if not name.endswith("_tiny")} == {224}
     # 23,508,032 is ResNet-50 without its classifier of images.
     assert rows["tsn_r50"]["params"] == 23_508_032 + 2049 * 174
     assert round(rows["tsn_r50"]["macs"] / 1e9, 1) == 32.7

@@ -17,10 +17,11 @@ def video(b: int = B, t: int = T, c: int = C, h: int = H, w: int = W) -> Tensor:
 
 
 @pytest.mark.parametrize("divisor", [2, 3, 8, 17])
-def test_equals_the_loops(divisor: int) -> None:
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_equals_the_loops(divisor: int, direction: str) -> None:
     x = video()
-    expected = torch.from_numpy(naive.temporal_shift(x.numpy(), divisor))
-    assert torch.equal(TemporalShift(C, divisor=divisor)(x), expected)
+    expected = torch.from_numpy(naive.temporal_shift(x.numpy(), divisor, direction))
+    assert torch.equal(TemporalShift(C, divisor=divisor, direction=direction)(x), expected)
 
 
 def test_moves_the_first_eighth_one_frame_back_the_second_one_on_and_leaves_the_rest() -> None:
@@ -34,6 +35,40 @@ def test_moves_the_first_eighth_one_frame_back_the_second_one_on_and_leaves_the_
         [21, 2, 13, 14, 15, 16, 17, 18],
         [0, 12, 23, 24, 25, 26, 27, 28],
     ]
+
+
+def test_from_the_past_alone_the_first_eighth_shows_the_frame_before_and_the_rest_stays() -> None:
+    """The same numbers: channel 0 shows the previous frame (nothing, 1, 11), the other seven their own."""
+    x = torch.tensor([[10.0 * i + k + 1 for k in range(8)] for i in range(3)]).view(1, 3, 8, 1, 1)
+    assert TemporalShift(8, direction="past")(x).view(3, 8).tolist() == [
+        [0, 2, 3, 4, 5, 6, 7, 8],
+        [1, 12, 13, 14, 15, 16, 17, 18],
+        [11, 22, 23, 24, 25, 26, 27, 28],
+    ]
+
+
+@pytest.mark.parametrize("cuts", [[1, 1, 1, 1, 1], [2, 3], [3, 1, 1], [5]])
+def test_from_the_past_alone_a_clip_can_come_in_pieces_and_nothing_differs(cuts: list[int]) -> None:
+    layer, x = TemporalShift(C, direction="past"), video()
+    before, pieces = None, []
+    for piece in x.split(cuts, dim=1):
+        pieces.append(layer(piece, before))
+        before = layer.carried(piece)
+    assert torch.equal(torch.cat(pieces, dim=1), layer(x))
+
+
+def test_what_is_carried_on_is_small_and_a_copy() -> None:
+    layer, x = TemporalShift(C, direction="past"), video()
+    carried = layer.carried(x)
+    assert carried.shape == (B, 1, C // 8, H, W)
+    x.zero_()
+    assert (carried != 0).all()
+
+
+def test_a_shift_in_both_directions_cannot_go_on_from_what_was_carried() -> None:
+    layer = TemporalShift(C)
+    with pytest.raises(ValueError, match="needs the frames to come"):
+        layer(video(), layer.carried(video()))
 
 
 def test_moves_an_eighth_each_way_unless_told_otherwise() -> None:
@@ -108,5 +143,10 @@ def test_a_batch_of_images_is_refused() -> None:
         TemporalShift(C)(torch.randn(2, C, H, W))
 
 
-def test_its_description_names_the_divisor() -> None:
-    assert repr(TemporalShift(C, divisor=4)) == "TemporalShift(divisor=4)"
+def test_its_description_names_divisor_and_direction() -> None:
+    assert repr(TemporalShift(C, divisor=4)) == "TemporalShift(divisor=4, direction='both')"
+
+
+def test_a_direction_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="direction is 'future'; it must be 'both' or 'past'"):
+        TemporalShift(C, direction="future")

@@ -16,6 +16,6 @@ def models(json: options.Json = False) -> int:
         size = f"{row['num_frames']} x {row['size_px']} px"
         print(
             f"{row['name']:20} {row['params'] / 1e6:7.2f} M {row['macs'] / 1e9:11.2f} G  {size:13}  "
-            f"{'yes' if row['knows_order'] else 'no':5}  {row['layer'] or ''}"
+            f"{'yes' if row['knows_order'] else 'no':5}  {row['layer'] or row['consensus'] or ''}"
         )
     return options.DONE

@@ -131,7 +131,7 @@ class SeparableSelfAttention(nn.Module):
         g = g_btpe.flatten(0, 1)
         a = None
         if self.position_branch:
-            keys, values = (self._pool(phi, h, w), self._pool(g, h, w)) if self.pool_keys else (phi, g)
+            keys, values = (pool_2x2(phi, h, w), pool_2x2(g, h, w)) if self.pool_keys else (phi, g)
             # One head, spelled out as an axis: without it the CPU's memory-efficient kernel is not taken.
             a = F.scaled_dot_product_attention(
                 theta.unsqueeze(1), keys.unsqueeze(1), values.unsqueeze(1), scale=self._scale(self.embedding)
@@ -159,10 +159,11 @@ class SeparableSelfAttention(nn.Module):
         """What a similarity that sums over an axis of this length is multiplied by."""
         return 1 / math.sqrt(length) if self.similarity_scale == "sqrt" else 1.0
 
-    def _pool(self, z: Tensor, h: int, w: int) -> Tensor:
-        """2x2 max-pooling of (bt, p, e) over its positions; a last odd row or column is a window of its own."""
-        pooled = F.max_pool2d(z.unflatten(1, (h, w)).permute(0, 3, 1, 2), 2, ceil_mode=True)
-        return pooled.flatten(2).transpose(1, 2).contiguous()
+
+def pool_2x2(z: Tensor, h: int, w: int) -> Tensor:
+    """2x2 max-pooling of (n, p, e) over its positions; a last odd row or column is a window of its own."""
+    pooled = F.max_pool2d(z.unflatten(1, (h, w)).permute(0, 3, 1, 2), 2, ceil_mode=True)
+    return pooled.flatten(2).transpose(1, 2).contiguous()
 
 
 def _affinity(a: Tensor, b: Tensor, scale: float) -> Tensor:

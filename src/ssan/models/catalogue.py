@@ -6,14 +6,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, get_args
 
 from torch import nn
 
 from ssan.errors import UsageError, unknown
-from ssan.layers import LAYERS
+from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.place import Places, place
@@ -52,11 +52,24 @@ BACKBONES: dict[str, Backbone] = {
 
 @dataclass(frozen=True)
 class Family:
-    """What a model adds to its backbone. ``knows_order``: whether scores change when the frames are permuted."""
+    """What a model adds to its backbone.
+
+    :param layer: a name in ``LAYERS``, put into slots.
+    :param knows_order: whether scores change when the frames are permuted.
+    :param options: arguments of the layer that the family stands for; a run cannot change them.
+    :param consensus: a name in ``CONSENSUSES``; without one, scores are averaged over frames.
+    """
 
     layer: str | None
     places: Callable[[Backbone, tuple[str, ...]], Places] | None
     knows_order: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    consensus: str | None = None
+
+
+def _where_ssa_goes(backbone: Backbone, _: tuple[str, ...]) -> Places:
+    """Section 3.3; section 4.3 puts the non-local blocks "into the same locations with SSA for fair comparison"."""
+    return Places(("res2", "res3"), backbone.ssa_slot)
 
 
 FAMILIES: dict[str, Family] = {
@@ -66,7 +79,13 @@ FAMILIES: dict[str, Family] = {
         lambda backbone, stages: Places(stages, "before_conv1", backbone.shift_every),
         knows_order=True,
     ),
-    "ssan": Family("ssa", lambda backbone, _: Places(("res2", "res3"), backbone.ssa_slot), knows_order=True),
+    "trn": Family(None, None, knows_order=True, consensus="relation"),
+    "nl3d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "thw"}),
+    "nl2d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "hw"}),
+    "nl1d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "t"}),
+    "nl2d1d": Family("nonlocal_pair", _where_ssa_goes, knows_order=False),
+    "a2": Family("double_attention", _where_ssa_goes, knows_order=False),
+    "ssan": Family("ssa", _where_ssa_goes, knows_order=True),
 }
 
 
@@ -78,6 +97,7 @@ class ModelSpec:
     family: str
     backbone: str
     layer: str | None
+    consensus: str | None
     places: Places | None
     num_frames: int
     size_px: int
@@ -93,6 +113,7 @@ def _specify(family_name: str, backbone_name: str) -> ModelSpec:
         family=family_name,
         backbone=backbone_name,
         layer=family.layer,
+        consensus=family.consensus,
         places=places,
         num_frames=8,
         size_px=backbone.size_px,
@@ -116,6 +137,7 @@ def build(
     name: str,
     num_classes: int,
     *,
+    num_frames: int = 8,
     dropout: float = 0.5,
     layer_options: Mapping[str, Any] | None = None,
     places: Mapping[str, Any] | None = None,
@@ -123,27 +145,39 @@ def build(
 ) -> Classifier:
     """Build a named model with random weights.
 
-    :param layer_options: named arguments of the family's layer, such as ``{"channel_branch": False}``.
+    :param num_frames: frames of a clip, for a consensus that has weights for each; other models take any number.
+    :param layer_options: named arguments of the family's layer, such as ``{"channel_branch": False}``, or of its
+        consensus, such as ``{"num_relations": 5}``.
     :param places: fields of ``Places`` that differ from the family's own, such as ``{"stages": ("res2",)}``.
     :param backbone_options: named arguments of the backbone, such as ``{"stride_in": "conv1"}``.
     :raises UsageError: an unknown model, option or place.
     """
     spec = specification(name)
     backbone = _call(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
-    if spec.layer is None or spec.places is None:
-        for what, given in [("layer", layer_options), ("places", places)]:
-            if given:
-                raise UsageError(
-                    f"{name} has no layer between its frames, so {what} cannot be set: {dict(given)}. "
-                    "Leave it out, or take an ssan_* or tsm_* model"
-                )
-    else:
-        make, options = LAYERS[spec.layer], layer_options or {}
-        where = spec.places
+    fixed, options = FAMILIES[spec.family].options, layer_options or {}
+    for what, given, takes in [
+        ("layer", options, spec.layer or spec.consensus),
+        ("places", places, spec.places),
+    ]:
+        if given and takes is None:
+            raise UsageError(
+                f"{name} has no layer between its frames, so {what} cannot be set: {dict(given)}. "
+                "Leave it out, or take an ssan_* or tsm_* model"
+            )
+    for word in options:
+        if word in fixed:
+            raise UsageError(f"{name} is the model with {word} {fixed[word]!r}, so {word} cannot be set; leave it out")
+    if spec.layer is not None and spec.places is not None:
+        make, where = LAYERS[spec.layer], spec.places
         if places:
             where = _call(Places, {**asdict(where), **places}, "places")
-        place(backbone, lambda channels: _call(partial(make, channels), options, f"layer {spec.layer}"), where)
-    return Classifier(backbone, num_classes, dropout=dropout)
+        arguments = {**fixed, **options}
+        place(backbone, lambda channels: _call(partial(make, channels), arguments, f"layer {spec.layer}"), where)
+    consensus = None
+    if spec.consensus is not None:
+        relate = partial(CONSENSUSES[spec.consensus], num_classes, num_frames)
+        consensus = _call(relate, options, f"consensus {spec.consensus}")
+    return Classifier(backbone, num_classes, dropout=dropout, consensus=consensus)
 
 
 def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:

@@ -1,4 +1,4 @@
-"""The classifier of temporal segment networks (Wang et al., ECCV 2016): frame scores, averaged."""
+"""The classifier of temporal segment networks (Wang et al., ECCV 2016): frame scores, averaged or related."""
 
 import torch
 from torch import Tensor, nn
@@ -6,26 +6,39 @@ from torch import Tensor, nn
 from ssan.video.transforms import normalise
 
 
+class MeanOverFrames(nn.Module):
+    """The consensus of TSN, and of SSAN (section 3.3): (b, t, k), the scores of each frame, to their mean (b, k)."""
+
+    def forward(self, scores_btk: Tensor) -> Tensor:
+        return scores_btk.mean(dim=1)
+
+
 class Classifier(nn.Module):
-    """A backbone over frames, dropout, a linear layer, and the mean of the frames' scores (SSAN, section 3.3).
+    """A backbone over frames, dropout, a linear layer, and a consensus of the frames.
 
     :param backbone: maps (b, t, 3, h, w) to (b, t, num_features) and has ``num_features``.
     :param num_classes: k.
     :param dropout: share of the features dropped in training; section 4.2 uses 0.5.
+    :param consensus: maps (b, t, consensus.num_features) to logits (b, k), such as ``TemporalRelation``; the linear
+        layer then has as many outputs. Without one it has k, each frame's scores, and the consensus is their mean.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int, *, dropout: float = 0.5) -> None:
+    def __init__(
+        self, backbone: nn.Module, num_classes: int, *, dropout: float = 0.5, consensus: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         num_features: int = backbone.num_features  # type: ignore[assignment]
-        self.fc = nn.Linear(num_features, num_classes)
-        # TSN's code, and TSM's after it, start the new layer near zero, so that the first steps move the rest little.
+        num_outputs: int = num_classes if consensus is None else consensus.num_features  # type: ignore[assignment]
+        self.fc = nn.Linear(num_features, num_outputs)
+        # TSN's code, and TSM's and TRN's after it, start the new layer near zero: the first steps move the rest little.
         nn.init.normal_(self.fc.weight, std=0.001)
         nn.init.zeros_(self.fc.bias)
+        self.consensus = MeanOverFrames() if consensus is None else consensus
 
     def frame_scores(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to the logits of each frame (b, t, k).
+        """Clips (b, t, 3, h, w) to what the consensus takes: by default the logits of each frame (b, t, k).
 
         Pixels of type uint8 are normalised here, on the device; floating-point ones count as normalised already.
         """
@@ -34,5 +47,5 @@ class Classifier(nn.Module):
         return self.fc(self.dropout(self.backbone(clips)))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to logits (b, k), the mean over frames."""
-        return self.frame_scores(clips).mean(dim=1)
+        """Clips (b, t, 3, h, w) to logits (b, k)."""
+        return self.consensus(self.frame_scores(clips))

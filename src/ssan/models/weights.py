@@ -168,8 +168,8 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
     """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
 
     A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots.
-    The classifier is loaded where it has as many classes. Keys of layers in slots and of another classifier may stay
-    missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown keys
+    The classifier is loaded where it has as many classes, and so is a consensus. Keys of these and of layers in slots
+    may stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown keys
     are reported.
 
     :param source: where the tensors came from, for the message.
@@ -179,7 +179,8 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
     for name, tensor in state.items():
         tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
         inner = name.removeprefix("backbone.")
-        renamed[f"backbone.{inner}" if tail is None else f"fc.{tail}"] = (name, tensor)
+        own_name = name if name.startswith("consensus.") else f"backbone.{inner}"
+        renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
     own = model.state_dict()
     report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
     fitting, wrong = {}, []
@@ -192,7 +193,7 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
         if given is not None:
             report.reshaped.append(key)
         # Old files lack BatchNorm's counter of batches; it changes nothing.
-        if not key.startswith("fc.") and not _in_slot(key) and not key.endswith("num_batches_tracked"):
+        if not key.startswith(("fc.", "consensus.")) and not _in_slot(key) and not key.endswith("num_batches_tracked"):
             shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
             wrong.append(f"{key} ({shapes})")
     # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.

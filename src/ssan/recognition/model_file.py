@@ -51,6 +51,7 @@ def build_from(recipe: Recipe, num_classes: int) -> Classifier:
     model = build(
         recipe.model,
         num_classes,
+        num_frames=recipe.num_frames,
         dropout=recipe.dropout,
         layer_options=recipe.layer,
         places=recipe.places,

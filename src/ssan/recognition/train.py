@@ -1,6 +1,7 @@
 """Training a classifier from a recipe and labelled videos."""
 
 import hashlib
+import inspect
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ from ssan.datasets.audit import Fault, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
 from ssan.errors import UsageError
 from ssan.files import writing
+from ssan.layers import LAYERS
 from ssan.models.catalogue import BACKBONES, specification
 from ssan.models.classifier import Classifier
 from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
@@ -51,13 +53,18 @@ class DataSource:
 def complete(recipe: Recipe) -> Recipe:
     """Fill in what a recipe leaves to the model: its input size, and how a new layer starts.
 
-    Unsaid by the paper, our choice: with weights to start from, SSA starts as the identity, so that they survive; from
-    random weights it does not (pinned in tests/test_train.py).
+    Unsaid by the paper, our choice: with weights to start from, a layer that can starts as the identity, so that they
+    survive; from random weights it does not (pinned in tests/test_train.py).
     """
     spec = specification(recipe.model)
     crop_px = recipe.crop_px or spec.size_px
     changes: dict[str, Any] = {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
-    if spec.layer == "ssa" and "identity_start" not in recipe.layer and recipe.layer.get("output") != "plain":
+    can_start_as_identity = (
+        spec.layer is not None
+        and "identity_start" in inspect.signature(LAYERS[spec.layer]).parameters
+        and recipe.layer.get("output") != "plain"
+    )
+    if can_start_as_identity and "identity_start" not in recipe.layer:
         changes["layer"] = {**recipe.layer, "identity_start": recipe.init is not None}
     if changes["size_px"] < crop_px:
         raise UsageError(f"size_px is {changes['size_px']}, smaller than crop_px, {crop_px}; a crop is cut out of it")
@@ -229,8 +236,8 @@ def hash_list(samples: Samples) -> str:
 
 
 def is_new(name: str) -> bool:
-    """Whether a parameter is the classifier's or a slot's, which no image network brings along."""
-    return name.startswith("fc.") or any(part.startswith(("before_", "after_")) for part in name.split("."))
+    """Whether a parameter is the classifier's, the consensus's or a slot's, which no image network brings along."""
+    return name.startswith(("fc.", "consensus.")) or any(part.startswith(("before_", "after_")) for part in name.split("."))
 
 
 def freeze_batch_norm(model: Classifier) -> list[nn.Module]:

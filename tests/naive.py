@@ -142,9 +142,7 @@ def ssa(x: np.ndarray, params: dict[str, np.ndarray], *, output: str, training: 
     return add_attended(x, attended, params, training=training)
 
 
-def add_attended(
-    x: np.ndarray, attended: np.ndarray, params: dict[str, np.ndarray], *, training: bool
-) -> np.ndarray:
+def add_attended(x: np.ndarray, attended: np.ndarray, params: dict[str, np.ndarray], *, training: bool) -> np.ndarray:
     """x + BN(W_z attended) for x (b, t, c, h, w) and attended (b, t, h, w, e)."""
     z = np.stack([embed(video, params["out.weight"], np.zeros(x.shape[2])) for video in attended])
     normalised = np.empty_like(z)
@@ -169,7 +167,7 @@ def non_local(
     """Non-local, equations 3 and 6, on (b, t, c, h, w): every position asks those that share the other axes with it."""
     attended = []
     for video in np.moveaxis(x, 2, 4):
-        t, h, w, c = video.shape
+        t, h, w, _ = video.shape
         theta = embed(video, params["theta.weight"], params["theta.bias"])
         e = theta.shape[3]
         phi = embed(video, params["phi.weight"], np.zeros(e))
@@ -194,7 +192,7 @@ def non_local(
 
 
 def double_attention(x: np.ndarray, params: dict[str, np.ndarray], *, training: bool) -> np.ndarray:
-    """A2-Nets, section 3, on (b, t, c, h, w): weights over positions to gather, weights over descriptors to hand out."""
+    """A2-Nets, section 3, on (b, t, c, h, w): weights over positions gather, weights over descriptors hand out."""
     attended = []
     for video in np.moveaxis(x, 2, 4):
         a = embed(video, params["features.weight"], params["features.bias"])
@@ -219,7 +217,7 @@ def double_attention(x: np.ndarray, params: dict[str, np.ndarray], *, training: 
 
 def relation(features: np.ndarray, params: dict[str, np.ndarray], *, num_relations: int) -> np.ndarray:
     """TRN, equation 3, on (b, t, f), every relation of every scale, scaled to num_relations a scale; to (b, k)."""
-    b, t, f = features.shape
+    _, t, f = features.shape
     out = []
     for video in features:
         scores = np.zeros(params["score.0.bias"].shape[0])

@@ -391,7 +391,11 @@ def test_a_layer_of_ones_own_can_be_placed_and_the_names_come_back() -> None:
         ),
         ("tsm_r18", {"layer_options": {"div": 4}}, r"layer temporal_shift: unknown option 'div'.* Known: divisor"),
         ("nl2d_r18", {"layer_options": {"axes": "t"}}, r"nl2d_r18 is the model with axes 'hw', so axes cannot be set"),
-        ("nl2d_r18", {"layer_options": {"axis": "t"}}, r"layer nonlocal: unknown option 'axis'\. Did you mean 'axes'\?"),
+        (
+            "nl2d_r18",
+            {"layer_options": {"axis": "t"}},
+            r"layer nonlocal: unknown option 'axis'\. Did you mean 'axes'\?",
+        ),
         ("nl3d_r18", {"layer_options": {"embedding": "all"}}, r"embedding is 'all'; it must be a number of at least 1"),
         (
             "ssan_r50",

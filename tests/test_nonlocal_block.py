@@ -73,9 +73,7 @@ def test_equals_the_loops_on_several_videos_of_prime_sizes(axes: str) -> None:
     x = video(h=2, w=5)
     close(
         layer(x),
-        naive.non_local(
-            x.numpy(), numbers(layer), axes=axes, similarity_scale="sqrt", pool_keys=False, training=False
-        ),
+        naive.non_local(x.numpy(), numbers(layer), axes=axes, similarity_scale="sqrt", pool_keys=False, training=False),
     )
 
 

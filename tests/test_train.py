@@ -338,9 +338,13 @@ def test_a_video_that_breaks_while_training_is_named(
         train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
 
 
-def test_ssa_starts_as_the_identity_only_where_there_are_weights_to_protect() -> None:
+def test_attention_starts_as_the_identity_only_where_there_are_weights_to_protect() -> None:
     assert complete(make_recipe({"model": "ssan_tiny"})).layer == {"identity_start": False}
     assert complete(make_recipe({"model": "ssan_tiny", "init": "x.pth"})).layer == {"identity_start": True}
+    for model in ("nl3d_tiny", "nl2d1d_tiny", "a2_tiny"):
+        assert complete(make_recipe({"model": model, "init": "x.pth"})).layer == {"identity_start": True}
+    for model in ("tsn_tiny", "tsm_tiny", "trn_tiny"):
+        assert complete(make_recipe({"model": model, "init": "x.pth"})).layer == {}
     chosen = {"model": "ssan_tiny", "init": "x.pth", "layer": {"identity_start": False}}
     assert complete(make_recipe(chosen)).layer == {"identity_start": False}
     assert complete(make_recipe({"model": "tsn_tiny"})).layer == {}
@@ -378,14 +382,40 @@ def test_frozen_norms_are_all_of_them_and_only_the_backbones_stop_learning() -> 
     ("name", "new"),
     [
         ("fc.weight", True),
+        ("consensus.fuse.0.weight", True),
         ("backbone.layer1.0.after_conv1.theta.weight", True),
         ("backbone.features.4.after_projection.g.bias", True),
         ("backbone.layer1.0.conv1.weight", False),
         ("backbone.bn1.weight", False),
     ],
 )
-def test_new_parameters_are_the_classifiers_and_the_slots(name: str, new: bool) -> None:
+def test_new_parameters_are_the_classifiers_the_consensuss_and_the_slots(name: str, new: bool) -> None:
     assert is_new(name) is new
+
+
+def test_relations_are_built_for_the_recipes_frames_and_drawn_alike_after_an_interruption(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.training.fit import Fit
+
+    recipe, original = small(model="trn_tiny", epochs=1, num_frames=5, checkpoint_every_steps=1), Fit.training_step
+
+    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 2:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Fit, "training_step", dies)
+    with pytest.raises(Killed):
+        train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    monkeypatch.setattr(Fit, "training_step", original)
+    train(recipe, DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
+    train(recipe, DataSource(str(order_set)), tmp_path / "whole", quiet=True)
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    labeller = load_labeller(tmp_path / "run")
+    assert labeller.model.consensus.num_frames == labeller.preprocess.num_frames == 5
+    with pytest.raises(UsageError, match="num_frames is 1; a relation needs 2"):
+        train(small(model="trn_tiny", num_frames=1), DataSource(str(order_set)), tmp_path / "one", quiet=True)
 
 
 def test_a_backbone_share_of_zero_trains_the_new_layers_alone(order_set: Path, tmp_path: Path) -> None:

@@ -313,6 +313,24 @@ def test_a_model_of_an_earlier_run_gives_its_attention_too_and_keeps_only_its_cl
     assert torch.equal(later.backbone.layer1[0].after_conv1.norm.weight, torch.ones(16))
 
 
+def test_image_weights_leave_relations_at_random_and_those_of_an_earlier_run_are_loaded_where_they_fit() -> None:
+    model = build("trn_r18", 7, num_frames=3)
+    report = load_backbone(model, image_weights("r18"), source="w.pth")
+    own = [key for key in model.state_dict() if key.startswith(("consensus.", "fc."))]
+    assert report.missing == own
+    assert report.unexpected == []
+    earlier, later = build("trn_tiny", 4, num_frames=3), build("trn_tiny", 7, num_frames=3)
+    report = load_backbone(later, earlier.state_dict(), source="model.safetensors")
+    assert (
+        report.missing
+        == report.reshaped
+        == [f"consensus.score.{scale}.{kind}" for scale in range(2) for kind in ("weight", "bias")]
+    )
+    assert report.unexpected == []
+    for key in ("fc.weight", "consensus.fuse.1.weight"):
+        assert torch.equal(later.state_dict()[key], earlier.state_dict()[key])
+
+
 def test_old_files_without_counters_and_files_without_a_classifier_are_taken() -> None:
     state = {
         name: tensor

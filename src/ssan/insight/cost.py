@@ -23,7 +23,13 @@ def multiply_adds(model: nn.Module, num_frames: int, size_px: int) -> int:
     (normalisation, softmax, pooling) is not counted, as in the literature's tables.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    shapes = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
+    shapes = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
+    return _count_on_shapes(shapes, num_frames, size_px)
+
+
+def _count_on_shapes(shapes: nn.Module, num_frames: int, size_px: int) -> int:
+    """The same of a model that is on the ``meta`` device and has no other use: it is changed."""
+    shapes.eval()
     for module in shapes.modules():
         if isinstance(module, nn.BatchNorm2d):  # not counted, and on shapes alone the slowest of all
             module.forward = nn.Identity().forward  # type: ignore[method-assign]
@@ -50,7 +56,7 @@ def catalogue_rows(num_classes: int = 174) -> list[dict[str, Any]]:
                 "consensus": spec.consensus,
                 "places": places,
                 "params": num_parameters(model),
-                "macs": multiply_adds(model, spec.num_frames, spec.size_px),
+                "macs": _count_on_shapes(model, spec.num_frames, spec.size_px),
                 "num_frames": spec.num_frames,
                 "size_px": spec.size_px,
                 "num_classes": num_classes,

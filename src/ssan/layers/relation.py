@@ -91,21 +91,21 @@ class TemporalRelation(nn.Module):
             if self.training:
                 relations = relations[torch.randperm(len(relations), device="cpu")[:used]]
             # The mean over relations moves inside the last linear layer: computed once a scale, not once a relation.
-            scores.append(used * score(_mean_relation(features_btf, relations, fuse)))
+            scores.append(used * score(_mean_relation(features_btf, relations, fuse)))  # type: ignore[arg-type]
         return torch.stack(scores).sum(dim=0)
 
     def extra_repr(self) -> str:
         return f"num_frames={self.num_frames}, num_relations={self.num_relations}"
 
 
-def _mean_relation(features_btf: Tensor, relations_rd: Tensor, fuse: nn.Module) -> Tensor:
+def _mean_relation(features_btf: Tensor, relations_rd: Tensor, fuse: nn.Linear) -> Tensor:
     """The mean of relu(fuse([f_i, f_j, ...])) over relations: (b, t, f) and frame numbers (r, d) to (b, bottleneck).
 
     A linear layer of joined features is a sum of one linear layer a place, each of which meets a frame only once
     however many relations that frame is in.
     """
     r, d = relations_rd.shape
-    weight_hdf = fuse.weight.unflatten(1, (d, -1))  # type: ignore[operator]
+    weight_hdf = fuse.weight.unflatten(1, (d, -1))
     placed_btdh = torch.einsum("btf,hdf->btdh", features_btf, weight_hdf)
     places = torch.arange(d, device=features_btf.device)
     # Sums over thousands, in at least single precision.

@@ -72,6 +72,6 @@ class Stream:
 
 def _others_between_frames(model: Classifier) -> list[nn.Module]:
     """What stands in the backbone's slots and is no shift."""
-    blocks = [block for stage in model.backbone.stages.values() for block in stage]  # type: ignore[union-attr,operator]
+    blocks = [block for stage in model.backbone.stages.values() for block in stage]  # type: ignore[operator]
     filled = [getattr(block, slot) for block in blocks for slot in block.slot_channels]
     return [layer for layer in filled if not isinstance(layer, TemporalShift | nn.Identity)]

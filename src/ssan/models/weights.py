@@ -169,8 +169,8 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
 
     A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots.
     The classifier is loaded where it has as many classes, and so is a consensus. Keys of these and of layers in slots
-    may stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other unknown keys
-    are reported.
+    may stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other
+    unknown keys are reported.
 
     :param source: where the tensors came from, for the message.
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.

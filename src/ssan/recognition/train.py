@@ -237,7 +237,9 @@ def hash_list(samples: Samples) -> str:
 
 def is_new(name: str) -> bool:
     """Whether a parameter is the classifier's, the consensus's or a slot's, which no image network brings along."""
-    return name.startswith(("fc.", "consensus.")) or any(part.startswith(("before_", "after_")) for part in name.split("."))
+    return name.startswith(("fc.", "consensus.")) or any(
+        part.startswith(("before_", "after_")) for part in name.split(".")
+    )
 
 
 def freeze_batch_norm(model: Classifier) -> list[nn.Module]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import naive
 from ssan.errors import UsageError
-from ssan.layers import DoubleAttention
+from ssan.layers import DoubleAttention, double_attention
 
 # All sizes are different primes (c = 7, e = 5 or 7), so that no two axes can be mistaken for each other.
 B, T, C, H, W = 2, 3, 7, 5, 11
@@ -119,15 +119,25 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
 def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float) -> None:
-    """With 16,384 positions a weight of the gathering is near 6e-5, where float16 begins to lose digits."""
     layer = DoubleAttention(16).eval()
-    x = torch.randn(1, 4, 16, 64, 64)
+    x = torch.randn(2, 3, 16, 5, 7)
     with torch.no_grad():
         single = layer(x) - x
         with torch.autocast("cpu", dtype):
             half = layer(x) - x
     assert (single - half).abs().max() < tolerance * single.abs().max()
     assert not torch.equal(single, half)  # autocast did something
+
+
+def test_in_half_precision_the_weights_of_many_positions_still_sum_to_one() -> None:
+    """1 / 50,007 lies halfway between two numbers of float16: weights of either kind would sum to 1.0015 or 0.9985."""
+    ones, equal = torch.ones(1, 50_007, 1), torch.zeros(1, 50_007, 2)
+    found = [double_attention._gather(ones.half(), equal.half())]
+    with torch.autocast("cpu", torch.float16):
+        found.append(double_attention._gather(ones.half(), equal))
+    for gathered in found:
+        assert gathered.dtype == torch.float16
+        assert gathered.flatten().tolist() == pytest.approx([1, 1], abs=6e-4)
 
 
 @pytest.mark.parametrize(("embedding", "shown"), [(0, "0"), ("quarter", "'quarter'"), (True, "True")])

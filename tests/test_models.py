@@ -389,7 +389,11 @@ def test_a_layer_of_ones_own_can_be_placed_and_the_names_come_back() -> None:
             {"layer_options": {"channel_brnch": False}},
             r"layer ssa: unknown option 'channel_brnch'\. Did you mean 'channel_branch'\?",
         ),
-        ("tsm_r18", {"layer_options": {"div": 4}}, r"layer temporal_shift: unknown option 'div'.* Known: divisor"),
+        (
+            "tsm_r18",
+            {"layer_options": {"div": 4}},
+            r"layer temporal_shift: unknown option 'div'.* Known: direction, divisor",
+        ),
         ("nl2d_r18", {"layer_options": {"axes": "t"}}, r"nl2d_r18 is the model with axes 'hw', so axes cannot be set"),
         (
             "nl2d_r18",

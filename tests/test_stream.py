@@ -94,7 +94,7 @@ def test_a_new_video_begins_after_a_reset() -> None:
 def test_a_video_of_another_size_without_a_reset_is_refused() -> None:
     stream = Stream(online())
     stream(clips(b=2)[:, 0])
-    with pytest.raises(UsageError, match=r"another size or another number of videos\. Call reset\(\)"):
+    with pytest.raises(UsageError, match=r"another size or another number of videos\. A new video needs reset\(\)"):
         stream(clips(b=1)[:, 0])
 
 

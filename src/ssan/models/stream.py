@@ -35,7 +35,7 @@ class Stream:
         if waiting:
             raise UsageError(
                 f"{type(waiting[0]).__name__} looks at frames that are still to come, so the model cannot be fed frame "
-                "by frame. Take a tsm_* model trained with layer.direction=past"
+                "by frame. Give a tsm_* model trained with layer.direction=past"
             )
         self._before: dict[TemporalShift, Tensor] = {}
 
@@ -64,7 +64,7 @@ class Stream:
         if before is not None and before.shape != carried.shape:
             raise UsageError(
                 f"the frames so far left {tuple(before.shape)} behind and these would leave {tuple(carried.shape)}: "
-                "another size or another number of videos. Call reset() where a new video begins"
+                "another size or another number of videos. A new video needs reset() before its first frame"
             )
         self._before[shift] = carried
         return args, {**kwargs, "before": before} if before is not None else kwargs

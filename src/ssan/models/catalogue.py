@@ -68,7 +68,7 @@ class Family:
 
 
 def _where_ssa_goes(backbone: Backbone, _: tuple[str, ...]) -> Places:
-    """Section 3.3; section 4.3 puts the non-local blocks "into the same locations with SSA for fair comparison"."""
+    """Section 3.3 for SSA; section 4.3 compares the non-local blocks with it in the same places."""
     return Places(("res2", "res3"), backbone.ssa_slot)
 
 

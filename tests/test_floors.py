@@ -11,14 +11,15 @@ SRC = Path(ssan.__file__).parent
 
 # Rooms of each floor, the ground first. demo and reproduce put together what insight, search and export offer.
 FLOORS = [
-    {"errors", "files", "recipe", "vectors", "__init__"},
+    {"errors", "files", "recipe", "vectors"},
     {"layers", "video", "training"},
     {"models", "datasets"},
     {"recognition", "retrieval"},
     {"insight", "search", "export"},
     {"demo", "reproduce"},
     {"cli"},
-    {"__main__"},
+    # The package's own door imports what it offers when that is asked for, and nothing before.
+    {"__main__", "__init__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

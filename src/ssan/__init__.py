@@ -3,6 +3,34 @@
 Letters used for axes everywhere in this package: ``b`` videos, ``v`` views of a video, ``t`` frames, ``c`` channels,
 ``h w`` pixels, ``p = h * w`` positions, ``e`` embedding channels inside a block, ``k`` classes. Folded axes are
 joined: ``bt`` is one axis that runs over videos and, inside each, over frames.
+
+``ssan.attach`` and its companions are imported when they are first asked for, and torch with them.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssan.models.attach import attach as attach
+    from ssan.models.attach import detach as detach
+    from ssan.models.attach import folded as folded
+    from ssan.models.backbone import video_classifier as video_classifier
+
 __version__ = "0.1.0"
+
+_WHERE = {
+    "attach": "ssan.models.attach",
+    "detach": "ssan.models.attach",
+    "folded": "ssan.models.attach",
+    "video_classifier": "ssan.models.backbone",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ssan' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -5,12 +5,15 @@
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, get_args
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ssan.errors import UsageError, unknown
 from ssan.layers import CONSENSUSES, LAYERS
@@ -178,6 +181,24 @@ def build(
         relate = partial(CONSENSUSES[spec.consensus], num_classes, num_frames)
         consensus = _call(relate, options, f"consensus {spec.consensus}")
     return Classifier(backbone, num_classes, dropout=dropout, consensus=consensus)
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build networks in it that have shapes and no values: quick, and of any size."""
+    with torch.device("meta"), _WithoutValues():
+        yield
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out drawing the first values of weights; without memory it would import torch's compiler, for a second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == "torch.nn.init":
+            return arguments[0] if arguments else (options or {})["tensor"]
+        return function(*arguments, **(options or {}))
 
 
 def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ssan.datasets.clips import Preprocess
 from ssan.errors import ModelError, UsageError
-from ssan.models.catalogue import build
+from ssan.models.catalogue import build, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.training.checkpoint import read_model_file, write_model_file
@@ -46,6 +45,10 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
     )
 
 
+# What a recipe calls a network that its user made in Python: nothing here can build it.
+OWN = "own"
+
+
 def build_from(recipe: Recipe, num_classes: int) -> Classifier:
     """The recipe's network with random weights, in channels-last memory."""
     model = build(
@@ -73,9 +76,11 @@ def save_labeller(
     return write_model_file(path, model.state_dict(), metadata)
 
 
-def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
+def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | None = None) -> Labeller:
     """Read a classifier that ``save_labeller`` wrote, in evaluation mode; a run's folder stands for its best model.
 
+    :param model: for the file of a network of one's own (``train(..., model=...)``), that network, made once more by
+        the code that made it; the weights are loaded into it.
     :raises ModelError: the file is not one of ours, or its parts do not fit together (code ``wrong_model``).
     """
     path = Path(path)
@@ -92,22 +97,32 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
     classes = [str(label) for label in part("classes", list)]
     try:
         recipe = make_recipe(part("recipe", dict))
+        if (recipe.model == OWN) != (model is not None):
+            raise ModelError(
+                "it is a network of its maker's own, which only the code that made it can build; make it again, and "
+                "read the file from Python with load_labeller(path, model=...)"
+                if model is None
+                else f"it is {recipe.model}, which needs no model=; leave that out",
+                code="wrong_model",
+                path=str(path),
+            )
         # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
-        with torch.device("meta"), _WithoutValues():
-            model = build_from(recipe, len(classes))
+        with without_memory():
+            expected = model or build_from(recipe, len(classes))
     except UsageError as error:
         raise ModelError(
             f"its recipe cannot be built by this version: {error}; use the version it was trained with",
             code="wrong_model",
             path=str(path),
         ) from error
-    empty = model.state_dict()
+    empty = expected.state_dict()
     shapes = {name: tensor.shape for name, tensor in empty.items()}
     wrong = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if wrong is not None:
         raise ModelError(
-            f"its tensors do not fit its recipe ({recipe.model}): {wrong[:80]!r} is {_shape(tensors, wrong)}, expected "
-            f"{shapes.get(wrong)}; copy the file again",
+            f"its tensors do not fit {f'its recipe ({recipe.model})' if model is None else 'the model given'}: "
+            f"{wrong[:80]!r} is {_shape(tensors, wrong)}, expected {shapes.get(wrong)}; "
+            + ("make the model as it was made for training" if model else "copy the file again"),
             code="wrong_model",
             path=str(path),
         )
@@ -117,27 +132,18 @@ def load_labeller(path: str | Path, device: str = "cpu") -> Labeller:
             code="wrong_model",
             path=str(path),
         )
-    model.load_state_dict({name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}, assign=True)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
+    expected.load_state_dict(tensors, assign=model is None)
+    if model is None:
+        expected = expected.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Labeller(
-        model=model.eval().to(device),
+        model=expected.eval().to(device),
         classes=classes,
         preprocess=preprocess_of(recipe),
         recipe=recipe,
         protocol=metadata.get("protocol") or {},
         hash=metadata["sha256"],
     )
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out drawing the first values of weights; without memory it would import torch's compiler, for a second."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
-    ) -> Any:
-        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == "torch.nn.init":
-            return arguments[0] if arguments else (options or {})["tensor"]
-        return function(*arguments, **(options or {}))
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:

@@ -27,7 +27,7 @@ from ssan.models.catalogue import BACKBONES, specification
 from ssan.models.classifier import Classifier
 from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
 from ssan.recipe import Recipe, write_recipe
-from ssan.recognition.model_file import build_from, preprocess_of, save_labeller
+from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, fit
 from ssan.training.journal import Journal
@@ -56,11 +56,12 @@ def complete(recipe: Recipe) -> Recipe:
     Unsaid by the paper, our choice: with weights to start from, a layer that can starts as the identity, so that they
     survive; from random weights it does not (pinned in tests/test_train.py).
     """
-    spec = specification(recipe.model)
-    crop_px = recipe.crop_px or spec.size_px
+    spec = None if recipe.model == OWN else specification(recipe.model)
+    crop_px = recipe.crop_px or (spec.size_px if spec else 224)
     changes: dict[str, Any] = {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
     can_start_as_identity = (
-        spec.layer is not None
+        spec is not None
+        and spec.layer is not None
         and "identity_start" in inspect.signature(LAYERS[spec.layer]).parameters
         and recipe.layer.get("output") != "plain"
     )
@@ -81,14 +82,18 @@ def train(
     device: Literal["cpu", "cuda"] = "cpu",
     workers: int = 0,
     quiet: bool = False,
+    model: Classifier | None = None,
 ) -> dict[str, Any]:
     """Train a classifier and keep the best one; the answer has the fields of ``ssan train --json``.
 
+    :param model: a network of one's own, such as ``ssan.video_classifier`` makes, instead of one that the recipe names.
+        Its file has its weights and everything else that a model file has, but nothing can build the network from it:
+        ``load_labeller(path, model=...)`` reads it, given the network made once more. To resume, give it likewise.
     :raises UsageError: the recipe, the data or the folder does not allow it.
     :raises VideoError, AnnotationError: the list or a video is bad and ``skip_bad`` is off.
     """
     out = Path(out)
-    recipe = complete(recipe)
+    recipe = complete(_own(recipe, model))
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
         if not samples:
@@ -96,7 +101,14 @@ def train(
                 f"there are no videos in the split {name!r}; training needs both train and val", path=data.root
             )
     torch.manual_seed(recipe.seed)
-    model = build_from(recipe, len(train_samples.classes))
+    if model is None:
+        model = build_from(recipe, len(train_samples.classes))
+    elif model.fc.out_features != len(train_samples.classes):
+        raise UsageError(
+            f"the model gives scores for {model.fc.out_features} classes, and the data have "
+            f"{len(train_samples.classes)}; make it with num_classes={len(train_samples.classes)}",
+            path=data.root,
+        )
     report = _load_init(model, recipe)
     train_samples, val_samples, faults = _checked(train_samples, val_samples, skip_bad, quiet)
 
@@ -278,6 +290,29 @@ def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple
     if not all(kept):
         raise UsageError("after leaving out the bad videos a split is empty; mend some of them", path=train.source)
     return kept[0], kept[1], faults
+
+
+def _own(recipe: Recipe, model: Classifier | None) -> Recipe:
+    """The recipe with a network that is given; what says how to build one cannot hold for it."""
+    if model is None:
+        if recipe.model == OWN:
+            raise UsageError(
+                f"the model {OWN!r} is one that its maker's code builds; from Python give it as train(..., model=...), "
+                "or name one of `ssan models`"
+            )
+        return recipe
+    for key in ("layer", "places", "backbone", "init"):
+        if getattr(recipe, key):
+            raise UsageError(
+                f"{key} is {getattr(recipe, key)!r}, but the model is given as it is; set it where the model is made, "
+                "and leave it out of the recipe"
+            )
+    if "dropout" in recipe.model_fields_set and recipe.dropout != model.dropout.p:
+        raise UsageError(
+            f"dropout is {recipe.dropout:g} in the recipe and {model.dropout.p:g} in the model that is given; set it "
+            "where the model is made, and leave it out of the recipe"
+        )
+    return recipe.model_copy(update={"model": OWN, "dropout": model.dropout.p})
 
 
 def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:

@@ -41,14 +41,12 @@ SEEN = "_ssan_frames_seen"
 UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)
 
 
-class _Scope(threading.local):
-    """Numbers of frames of the calls under way in this thread, the innermost last."""
-
-    def __init__(self) -> None:
-        self.stack: list[int] = []
+# ``_SCOPE.num_frames`` is the number of frames of the call under way in this thread, 0 outside of any.
+_SCOPE = threading.local()
 
 
-_SCOPE = _Scope()
+def _frames_in_scope() -> int:
+    return getattr(_SCOPE, "num_frames", 0)
 
 
 class folded:  # noqa: N801 - read as a verb: with folded(8): ...
@@ -68,11 +66,12 @@ class folded:  # noqa: N801 - read as a verb: with folded(8): ...
         self.num_frames = num_frames
 
     def __enter__(self) -> "folded":
-        _SCOPE.stack.append(self.num_frames)
+        self.outer = _frames_in_scope()
+        _SCOPE.num_frames = self.num_frames
         return self
 
     def __exit__(self, *exception: object) -> None:
-        _SCOPE.stack.pop()
+        _SCOPE.num_frames = self.outer
 
 
 def attach(
@@ -410,8 +409,7 @@ def _frames_now(module: nn.Module) -> int:
     it computes must be what it computed the last time, so the number is what it was then; if it were not, the
     checkpoint itself would find other shapes, and say so.
     """
-    if _SCOPE.stack:
-        t = _SCOPE.stack[-1]
+    if t := _frames_in_scope():
         if not torch.compiler.is_compiling():
             module.__dict__[SEEN] = t
         return t
@@ -494,7 +492,7 @@ def _on_video(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
         with folded(t):
             out = forward(*args, **kwargs)
         return _unfold(out, t)
-    if not _SCOPE.stack:
+    if not _frames_in_scope():
         shape = "no tensor" if clips is None else tuple(clips.shape)
         raise UsageError(
             f"the network has layers that look across frames and takes videos (b, t, 3, h, w); got {shape}. Images are "

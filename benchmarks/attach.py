@@ -16,6 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+# torchvision's wheels are built for CUDA: beside torch for the CPU they want these names declared before the import,
+# which Lightning makes where torchvision is installed.
+if not torch.cuda.is_available():
+    LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 import ssan
 from ssan.datasets.synthetic import render
 from ssan.files import write_json
@@ -35,16 +42,11 @@ RECIPE = {
 
 def image_network(thin: int) -> torch.nn.Module:
     """torchvision's ResNet-18, its channels divided by ``thin``."""
-    # Its wheels are built for CUDA; beside torch for the CPU they want these two names declared.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Thin(ResNet):
         def _make_layer(self, block: Any, planes: int, *arguments: Any, **options: Any) -> torch.nn.Sequential:
-            if self.inplanes == 64:
+            if planes == 64:  # the first stage: here torchvision has made its first convolution
                 self.inplanes = 64 // thin
                 self.conv1 = torch.nn.Conv2d(3, self.inplanes, 7, 2, 3, bias=False)
                 self.bn1 = torch.nn.BatchNorm2d(self.inplanes)

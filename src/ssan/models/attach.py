@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError, unknown
 from ssan.layers import LAYERS, SeparableSelfAttention
-from ssan.models.catalogue import _call
+from ssan.models.catalogue import call_with_options
 
 Network = TypeVar("Network", bound=nn.Module)
 Side = Literal["after", "before"]
@@ -352,7 +352,7 @@ def _maker(
         options = {"identity_start": True, **options}
 
     def make(channels: int) -> nn.Module:
-        new = _call(functools.partial(kind, channels), options, f"layer {name}")
+        new = call_with_options(functools.partial(kind, channels), options, f"layer {name}")
         if not isinstance(new, nn.Module):
             raise UsageError(f"attach: {name} makes a {type(new).__name__}; it must make a module from the channels")
         return new

@@ -156,7 +156,7 @@ def build(
     :raises UsageError: an unknown model, option or place.
     """
     spec = specification(name)
-    backbone = _call(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
+    backbone = call_with_options(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
     fixed, options = FAMILIES[spec.family].options, layer_options or {}
     for what, given, takes in [
         ("layer", options, spec.layer or spec.consensus),
@@ -173,13 +173,17 @@ def build(
     if spec.layer is not None and spec.places is not None:
         make, where = LAYERS[spec.layer], spec.places
         if places:
-            where = _call(Places, {**asdict(where), **places}, "places")
+            where = call_with_options(Places, {**asdict(where), **places}, "places")
         arguments = {**fixed, **options}
-        place(backbone, lambda channels: _call(partial(make, channels), arguments, f"layer {spec.layer}"), where)
+        place(
+            backbone,
+            lambda channels: call_with_options(partial(make, channels), arguments, f"layer {spec.layer}"),
+            where,
+        )
     consensus = None
     if spec.consensus is not None:
         relate = partial(CONSENSUSES[spec.consensus], num_classes, num_frames)
-        consensus = _call(relate, options, f"consensus {spec.consensus}")
+        consensus = call_with_options(relate, options, f"consensus {spec.consensus}")
     return Classifier(backbone, num_classes, dropout=dropout, consensus=consensus)
 
 
@@ -201,7 +205,7 @@ class _WithoutValues(TorchFunctionMode):
         return function(*arguments, **(options or {}))
 
 
-def _call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
+def call_with_options(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
     """Call ``make(**options)``; an option that it does not take is a mistake of the user, and named."""
     parameters = inspect.signature(make).parameters
     known = list(parameters)

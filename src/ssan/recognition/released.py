@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
 from ssan.files import read_json, read_text, sha256
-from ssan.models.catalogue import MODELS, build, specification
+from ssan.models.catalogue import MODELS, build, specification, without_memory
 from ssan.models.classifier import Classifier
 from ssan.models.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in
 from ssan.models.weights import read_state_dict
@@ -108,7 +108,7 @@ def import_weights(
             code="wrong_model",
             path=path,
         )
-    with torch.device("meta"):  # sizes from elsewhere are compared with the tensors before any memory is taken
+    with without_memory():  # sizes from elsewhere are compared with the tensors before any memory is taken
         found = fit(state, build_from(recipe, num_classes))
     if found is None or found.num_wrong:
         raise ModelError(_misfit(state, model, num_classes, found), code="wrong_model", path=path)
@@ -195,7 +195,7 @@ def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
 
 @cache
 def _without_memory(name: str, num_classes: int) -> Classifier:
-    with torch.device("meta"):
+    with without_memory():
         return build(name, num_classes)
 
 

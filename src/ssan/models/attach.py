@@ -15,6 +15,7 @@ that makes it. ``torch.compile`` and ``torch.export`` see through both, and copi
 
 import difflib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ssan.errors import UsageError, unknown
-from ssan.layers import LAYERS, SeparableSelfAttention
+from ssan.layers import LAYERS
 from ssan.models.catalogue import call_with_options
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -94,8 +95,9 @@ def attach(
         attach(resnet, "layer[1234].*.conv1", "temporal_shift", side="before")                          # TSM's place
         attach(convnext, ["stages.1", "stages.2"], "ssa")
 
-    Unsaid by the paper, our choice: SSA starts as the identity, so that the network answers as it did until the layer
-    has learnt something (``identity_start=False`` for a network with random weights; pinned in tests/test_attach.py).
+    Unsaid by the paper, our choice: SSA, and any other layer that can, starts as the identity, so that the network
+    answers as it did until the layer has learnt something (``identity_start=False`` for a network with random weights;
+    pinned in tests/test_attach.py).
 
     :param places: names of modules, as in ``network.named_modules()``; in each part of a name ``*``, ``?`` and ``[12]``
         are wildcards. An ``nn.Sequential`` stands for its last module (or its first, where ``side`` is ``before``).
@@ -348,7 +350,7 @@ def _maker(
         name, kind = layer, LAYERS[layer]
     else:
         name, kind = getattr(layer, "__name__", "layer"), layer
-    if kind is SeparableSelfAttention and options.get("output") != "plain":
+    if "identity_start" in inspect.signature(kind).parameters and options.get("output") != "plain":
         options = {"identity_start": True, **options}
 
     def make(channels: int) -> nn.Module:

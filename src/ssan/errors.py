@@ -5,7 +5,7 @@ these as one line, without a traceback; anything else that escapes is a defect o
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 CODES = (
@@ -89,3 +89,12 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}"
+
+
+def few(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, for a message.
+
+    >>> few(["a", "b", "c", "d"])
+    "'a', 'b', 'c', ..."
+    """
+    return (", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")) or "none"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import ssan
-from ssan.cli import data, demo, evaluate, import_, models, predict, recipes, train
+from ssan.cli import compare, data, demo, evaluate, import_, models, predict, recipes, train
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
 app.command("import")(import_.import_)
 app.command("models")(models.models)

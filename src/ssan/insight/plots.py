@@ -1,17 +1,22 @@
-"""Pictures of results: confusion matrices, curves, strips of frames."""
+"""Pictures of results: confusion matrices, curves, gains by class, strips of frames."""
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simplejpeg
 from markupsafe import Markup
+from matplotlib import rc_context
 from matplotlib.figure import Figure
-from torch import Tensor
 
+from ssan.files import replacing
 from ssan.insight.page import as_image
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GAIN, LOSS = "#1f6f8b", "#b3541e"
 COLOURS = ("#b3541e", "#1f6f8b", "#5a7d2a", "#6b4e8e")
 
 
@@ -56,8 +61,88 @@ def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
     return as_image(figure, "Validation accuracy and training loss over epochs")
 
 
-def frame_strip(frames: Tensor) -> Markup:
+def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) -> Figure:
+    """Gains and losses of top-1 by class, largest gain on top, as figure 4 of the SSAN paper shows them.
+
+    Above, the ``top`` largest gains and losses with their names, the number of videos in brackets; below, all classes
+    side by side in the same order, so that what is not named is not hidden.
+
+    :param rows: of ``recognition.compare``, sorted by gain; those without a video are left out.
+    :param title: a line of its own above the bars.
+    """
+    rows = [row for row in rows if row["num"]]
+    left_out = len(rows) > 2 * top
+    named: list[Mapping[str, Any] | None] = list(rows)
+    if left_out:
+        gains = [row for row in rows if row["difference"] > 0][:top]
+        losses = [row for row in rows if row["difference"] < 0][-top:]
+        named = [*gains, None, *losses]
+    points = np.array([100 * row["difference"] for row in rows])
+    reach = 1.18 * max(1.0, float(np.abs(points).max()))
+
+    inches = 0.27 * len(named) + 0.3
+    figure = Figure(figsize=(9.6, inches + 2.3), layout="constrained")
+    axes, strip = figure.subplots(2, 1, height_ratios=[inches, 1.0])
+    for place, row in enumerate(named):
+        if row is not None:
+            value = 100 * row["difference"]
+            axes.barh(place, value, height=0.72, color=GAIN if value > 0 else LOSS)
+            axes.annotate(
+                f"{value:+.1f}", (value, place), (3 if value >= 0 else -3, 0), textcoords="offset points",
+                ha="left" if value >= 0 else "right", va="center", fontsize=8, color="#444444",
+            )  # fmt: skip
+    names = [f"{_short(row['label'])}  ({row['num']})" if row else "" for row in named]
+    axes.set_yticks(range(len(named)), names, fontsize=8.5, parse_math=False)
+    if left_out:
+        hidden = len(rows) - len(named) + 1
+        axes.text(
+            0, named.index(None), f"{hidden} classes between", ha="center", va="center", fontsize=8, color="#666666",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )  # fmt: skip
+    axes.set_ylim(len(named) - 0.4, -0.6)
+    axes.set_xlim(-reach, reach)
+    axes.axvline(0, color="#444444", linewidth=0.8)
+    axes.set_title(title, fontsize=10.5, loc="left", parse_math=False)
+    axes.set_xlabel("difference of top-1 in percentage points", fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+    strip.bar(range(len(points)), points, width=1.0, color=[GAIN if value > 0 else LOSS for value in points])
+    strip.axhline(0, color="#444444", linewidth=0.8)
+    better, worse = int((points > 0).sum()), int((points < 0).sum())
+    strip.set_xlabel(
+        f"all {len(points)} classes: {better} gain, {worse} lose, {len(points) - better - worse} stay", fontsize=9
+    )
+    strip.set_xlim(-0.6, len(points) - 0.4)
+    strip.set_xticks([])
+    strip.tick_params(labelsize=8)
+    strip.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 150) -> None:
+    """Write a figure, whole or not at all, in the format of the name's ending; the same figure gives the same bytes."""
+    ending = Path(path).suffix[1:]
+    with rc_context({"svg.hashsalt": "ssan"}), replacing(path) as partial:
+        figure.savefig(partial, format=ending, dpi=dots_per_inch, metadata={"Date": None} if ending == "svg" else {})
+
+
+def _short(label: str, most: int = 62) -> str:
+    """A class's name on one line, the middle of a long one left out: the ends of Something-Something's tell them apart.
+
+    What no font shows stands as its escape.
+    """
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in label)
+    if len(plain) <= most:
+        return plain
+    return f"{plain[: most * 6 // 10].rstrip()} ... {plain[-(most * 4 // 10 - 5) :].lstrip()}"
+
+
+def frame_strip(frames: "Tensor") -> Markup:
     """The frames of a clip (t, 3, h, w), uint8, side by side in time, as an ``img`` element."""
+    import simplejpeg
+
     strip = np.concatenate(list(frames.permute(0, 2, 3, 1).numpy()), axis=1)
     data = base64.b64encode(simplejpeg.encode_jpeg(np.ascontiguousarray(strip), quality=92)).decode("ascii")
     return Markup('<img class="strip" alt="{} frames in time" src="data:image/jpeg;base64,{}">').format(

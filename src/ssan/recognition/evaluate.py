@@ -1,7 +1,5 @@
 """Scoring a set of labelled videos under a named protocol."""
 
-import io
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +14,10 @@ from tqdm import tqdm
 from ssan.datasets.clips import TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import UsageError, VideoError
-from ssan.files import writing
 from ssan.models.classifier import Classifier
 from ssan.recognition.metrics import accuracy, mean_class_accuracy, per_class, wilson_interval
 from ssan.recognition.model_file import Labeller
+from ssan.recognition.score_file import write_scores
 from ssan.training.batches import Batches, BatchPlan
 
 Average = Literal["logits", "probabilities"]
@@ -195,27 +193,9 @@ def evaluate(
             "reversed_same_prediction": float((backwards.argmax(axis=1) == scores.argmax(axis=1)).mean()),
         }
     if scores_file is not None:
-        write_scores(scores_file, result.samples, scores, labeller.classes, full)
+        ids = [sample.id for sample in result.samples]
+        write_scores(scores_file, ids, scores, labels, labeller.classes, full)
     return answer
-
-
-def write_scores(
-    path: str | Path, samples: Sequence[Sample], scores: np.ndarray, classes: Sequence[str], protocol: dict[str, Any]
-) -> None:
-    """Write a score file: arrays ids, scores (n, k), labels, class_names, and protocol as JSON."""
-    if Path(path).suffix != ".npz":
-        raise UsageError("a score file's name ends in .npz", path=str(path))
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        ids=np.array([sample.id for sample in samples]),
-        scores=scores.astype(np.float32),
-        labels=np.array([sample.label_index for sample in samples]),
-        class_names=np.array(classes),
-        protocol=np.array(json.dumps(protocol)),
-    )
-    with writing(path, "wb") as handle:
-        handle.write(content.getvalue())
 
 
 def _class_difference(model: Sequence[str], data: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
     python benchmarks/cost.py
 
-Counts on shapes alone, in seconds, and writes benchmarks/results/cost.json and docs/cost.md.
+Counts on shapes alone, in seconds, and writes benchmarks/results/cost.json, docs/cost.md, and for every named model
+src/ssan/insight/counted.json, which `ssan models` reads: run it whenever a model is added or changed.
 """
 
 import re
@@ -13,14 +14,14 @@ from typing import Any
 import torch
 
 from ssan.files import read_json, write_json, writing
-from ssan.insight.cost import multiply_adds, num_parameters
-from ssan.models.catalogue import build
+from ssan.insight.cost import COUNTED, NUM_CLASSES, multiply_adds, num_parameters
+from ssan.insight.cost import count as count_named
+from ssan.models.catalogue import MODELS, build
 from ssan.models.weights import load_backbone
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "cost.json"
 PAGE = ROOT / "docs" / "cost.md"
-NUM_CLASSES = 174
 # (title, model, options of the backbone, published parameters in millions and multiply-adds in billions, source)
 ROWS: list[tuple[str, str, dict[str, Any], float | None, float | None, str]] = [
     ("TSN, ResNet-50", "tsn_r50", {}, 23.9, 32.7, "ResNet-50 alone"),
@@ -111,6 +112,7 @@ def page(rows: list[dict[str, Any]], missing: dict[str, Any]) -> str:
 
 def main() -> None:
     rows, missing = count(), {name: missing_keys(name) for name in ("ssan_r50", "ssan_mobilenet_v2", "tsn_r50")}
+    write_json(COUNTED, {name: count_named(name) for name in MODELS})
     write_json(RESULTS, {"schema": 1, "rows": rows, "imagenet": missing})
     with writing(PAGE) as handle:
         handle.write(page(rows, missing))

@@ -74,7 +74,7 @@ def all_numbers_are_finite(value: Any) -> bool:
 def test_help_names_every_command(ssan: Any) -> None:
     answer = ssan("--help")
     assert answer.code == 0
-    for verb in ("demo", "train", "eval", "predict", "import", "models", "recipes", "data"):
+    for verb in ("demo", "train", "eval", "compare", "predict", "import", "models", "recipes", "data"):
         assert verb in answer.out
     assert ssan().out == answer.out
 
@@ -84,6 +84,7 @@ def test_help_of_every_command_works(ssan: Any) -> None:
         ["demo"],
         ["train"],
         ["eval"],
+        ["compare"],
         ["predict"],
         ["import"],
         ["models"],
@@ -331,6 +332,36 @@ def test_models_answers_as_promised(ssan: Any) -> None:
         }  # fmt: skip
     assert named["tsn_r50"]["macs"] < named["ssan_r50"]["macs"]
     assert named["tsn_r50"]["knows_order"] is False
+    assert not any("latency_seconds" in row for row in rows)
+
+
+def test_models_by_name_are_listed_with_what_they_cost(ssan: Any) -> None:
+    (row,) = ssan("models", "tsm_tiny", "--cost", "--runs", 2, "--json").json["models"]
+    assert row["name"] == "tsm_tiny"
+    assert row["latency_runs"] == 2
+    assert {
+        "train_activation_bytes", "inference_activation_bytes", "latency_seconds", "latency_threads",
+    } <= set(row)  # fmt: skip
+    shown = ssan("models", "tsm_tiny", "tsn_tiny", "--cost", "--runs", 1)
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["name", "tsm_tiny", "tsn_tiny", "one"]
+    assert shown.err == ""
+
+
+def test_models_are_compared_from_their_score_files(ssan: Any, order_set: Path, trained: Path, tmp_path: Path) -> None:
+    for name, options in [("a.npz", []), ("b.npz", ["--views", 3])]:
+        scores = ["--scores", tmp_path / name]
+        assert (
+            ssan("eval", trained, "--data", order_set, "--split", "test", *scores, *options, "--workers", 0).code == 0
+        )
+    answer = ssan("compare", tmp_path / "a.npz", tmp_path / "b.npz", "--json")
+    assert answer.code == 0
+    assert answer.json["num_videos"] == 6
+    assert set(answer.json["protocol_differences"]) == {"views"}
+    assert sum(answer.json["counts"].values()) == 6
+    same = ssan("compare", tmp_path / "a.npz", tmp_path / "a.npz", "--json")
+    assert same.json["difference"] == 0
+    assert same.json["difference_interval95"] == [0, 0]
+    assert (same.json["mcnemar"]["exact_p"], same.err) == (1, "")
 
 
 def test_recipes_are_listed_shown_and_copied(ssan: Any, tmp_path: Path) -> None:
@@ -387,6 +418,9 @@ MISTAKES = [
     (["import", "{run}/recipe.yaml", "--as", "tsm_tiny", "-o", "{out}"], "not a readable weights file"),
     (["import", "{run}/recipe.yaml", "--as", "tsm_tiny", "-o", "{out}", "frames=8"], "unknown key 'frames'"),
     (["import", "{run}/recipe.yaml", "--as", "tsm_tiny"], "'--out'"),
+    (["models", "ssan_tinny", "--cost"], "Did you mean 'ssan_tiny'"),
+    (["compare", "absent.npz", "absent.npz"], "absent.npz"),
+    (["compare", "{data}/something-something-v2-labels.json", "b.npz"], "expected a score file"),
     (["data", "list", "--data", "{data}", "--format", "sthv3"], "Did you mean 'sthv2'"),
     (["data", "list", "--data", "{data}", "--reader", "colour=red"], "colour"),
     (["data", "synth", "{out}", "--task", "ordr", "--videos", "9"], "Did you mean 'order'"),

@@ -1,14 +1,26 @@
-"""Parameters and multiply-adds, against sums done by hand."""
+"""Parameters, multiply-adds and memory, against sums done by hand."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ssan.insight.cost import catalogue_rows, multiply_adds, num_parameters
+from ssan.errors import UsageError
+from ssan.insight.cost import (
+    COUNTED,
+    catalogue_rows,
+    count,
+    inference_peak,
+    measure,
+    multiply_adds,
+    num_parameters,
+    saved_for_backward,
+)
 from ssan.layers import SeparableSelfAttention
-from ssan.models.catalogue import build
+from ssan.models.catalogue import MODELS, build
 from ssan.models.classifier import Classifier
 
 
@@ -146,3 +158,99 @@ def test_a_shift_is_free_and_attention_is_not(rows: dict[str, dict[str, Any]]) -
         tsn, tsm, ssan = (rows[f"{family}_{backbone}"] for family in ("tsn", "tsm", "ssan"))
         for field in ("params", "macs"):
             assert tsn[field] == tsm[field] < ssan[field]
+
+
+def test_the_counts_that_come_with_the_package_are_those_of_counting() -> None:
+    counted = json.loads(COUNTED.read_text(encoding="utf-8"))
+    assert counted == {name: count(name) for name in MODELS}, "run `python benchmarks/cost.py` and commit what it wrote"
+
+
+def test_a_model_that_was_not_counted_is_counted_on_the_spot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counts = {"tsn_tiny": {"params": 3, "macs": 5}}
+    (tmp_path / "counted.json").write_text(json.dumps(counts))
+    monkeypatch.setattr("ssan.insight.cost.COUNTED", tmp_path / "counted.json")
+    first, second = catalogue_rows(["tsm_tiny", "tsn_tiny"])
+    assert (first["name"], first["params"], first["macs"]) == ("tsm_tiny", *count("tsm_tiny").values())
+    assert (second["name"], second["params"], second["macs"]) == ("tsn_tiny", 3, 5)
+
+
+def test_a_row_of_an_unknown_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'tsn_tiny'"):
+        catalogue_rows(["tsn_tinny"])
+
+
+class Layers(nn.Module):
+    """Two features to three, ReLU, three to five; what lives at once is worked out below."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.wide, self.relu, self.out = nn.Linear(2, 3), nn.ReLU(inplace), nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x)
+        y = self.relu(y)
+        return self.out(y)
+
+
+ROWS = torch.zeros(7, 2)
+FLOAT = 4  # bytes
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_kept_for_backward_are_the_inputs_of_linear_layers_once_each(inplace: bool) -> None:
+    """The first layer keeps its 2 features; ReLU its 3 results, which are also what the last layer keeps."""
+    assert saved_for_backward(Layers(inplace), ROWS) == 7 * (2 + 3) * FLOAT
+
+
+def test_parameters_are_not_counted_as_kept() -> None:
+    """A gradient for the features needs the weights; they are there in any case."""
+    features = torch.zeros(7, 2, requires_grad=True)
+    assert saved_for_backward(Layers(False), features) == 7 * (2 + 3) * FLOAT
+
+
+def test_what_a_frozen_model_keeps_is_nothing() -> None:
+    assert saved_for_backward(Layers(False).requires_grad_(False), ROWS) == 0
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_peak_of_inference_is_at_the_last_layer(inplace: bool) -> None:
+    """Alive there: the clips' 2, its 3 features, its 5 results. Without being freed, ReLU's input would add 3."""
+    assert inference_peak(Layers(inplace), ROWS) == 7 * (2 + 3 + 5) * FLOAT
+
+
+def test_the_peak_of_inference_counts_what_stands_beside_while_it_does() -> None:
+    """ReLU not in place, of 11 features, holds its input and its result beside the clip; less is alive afterwards."""
+    model = nn.Sequential(nn.Linear(2, 11), nn.ReLU(), nn.Linear(11, 1))
+    assert inference_peak(model, ROWS) == 7 * (2 + 11 + 11) * FLOAT
+    assert inference_peak(nn.Sequential(nn.Linear(2, 11), nn.ReLU(True), nn.Linear(11, 1)), ROWS) == 7 * 14 * FLOAT
+
+
+def test_a_view_takes_no_memory() -> None:
+    assert inference_peak(nn.Flatten(0), ROWS) == 7 * 2 * FLOAT
+
+
+def test_measuring_memory_leaves_a_model_as_it_was() -> None:
+    model = build("ssan_tiny", 5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    saved_for_backward(model.train(), torch.randn(1, 3, 3, 32, 32))
+    inference_peak(model.eval(), torch.randn(1, 3, 3, 32, 32))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_memory_grows_with_the_frames_and_attention_takes_more() -> None:
+    kept = {
+        (name, t): saved_for_backward(build(name, 5).train(), torch.randn(1, t, 3, 32, 32))
+        for name in ("tsn_tiny", "ssan_tiny")
+        for t in (2, 4)
+    }
+    # But for the statistics of BatchNorm, a few numbers a layer.
+    assert kept["tsn_tiny", 4] == pytest.approx(2 * kept["tsn_tiny", 2], rel=0.01)
+    assert kept["tsn_tiny", 4] < kept["ssan_tiny", 4]
+
+
+def test_a_measured_model_says_with_how_many_threads_and_runs() -> None:
+    got = measure("tsn_tiny", runs=2)
+    assert (got["latency_threads"], got["latency_runs"]) == (torch.get_num_threads(), 2)
+    assert got["latency_seconds"] > 0
+    assert 0 < got["inference_activation_bytes"] < got["train_activation_bytes"]

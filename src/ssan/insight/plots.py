@@ -136,7 +136,8 @@ def _short(label: str, most: int = 62) -> str:
     plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in label)
     if len(plain) <= most:
         return plain
-    return f"{plain[: most * 6 // 10].rstrip()} ... {plain[-(most * 4 // 10 - 5) :].lstrip()}"
+    head, tail = plain[: most * 6 // 10], plain[-(most * 4 // 10 - 5) :]
+    return f"{head.rpartition(' ')[0] or head} ... {tail.partition(' ')[2] or tail}"
 
 
 def frame_strip(frames: "Tensor") -> Markup:

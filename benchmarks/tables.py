@@ -20,6 +20,12 @@ Content = dict[str, Any] | None
 READERS = ["ssan", "ssan, decoder in this process", "PyAV in sequence", "decord", "opencv", "torchcodec"]
 SHAPES = ["Res2", "Res3", "Res3, first block"]
 MODELS = ["tsn_r50", "tsm_r50", "ssan_r50", "tsn_tiny", "tsm_tiny", "ssan_tiny"]
+PEERS = [
+    ("tsn_r50", "ssan"), ("tsm_r50", "ssan"), ("ssan_r50", "ssan"), ("TSM, ResNet-50", "its own"),
+    ("TSM, ResNet-50, channels last", "its own"), ("S3D", "torchvision"), ("R3D-18", "torchvision"),
+    ("R(2+1)D-18", "torchvision"), ("MViTv2-S", "torchvision"), ("Swin3D-T", "torchvision"),
+    ("VideoMAE-B", "transformers"), ("TimeSformer-B", "transformers"),
+]  # fmt: skip
 COMMANDS = ["python -c pass", "import torch", "ssan --help", "ssan predict"]
 
 
@@ -144,6 +150,31 @@ def step(content: Content) -> list[str]:
     return lines
 
 
+def models(content: Content) -> list[str]:
+    """Ours and other projects' networks; of ours also those that were measured and stand in no list here."""
+    cpu = (content or {}).get("cpu") or {}
+    rows = {row["name"]: row for row in cpu.get("rows", [])}
+    listed = {name for name, _ in PEERS}
+    more = [(name, row["code"]) for name, row in rows.items() if name not in listed]
+    rounds = cpu.get("rounds")
+    said = f" {rounds} round{'s' if rounds > 1 else ''}." if rounds else ""
+    lines = [
+        "**Networks of other projects**, one clip of so many frames at 224 px, in the time of our `tsn_r50`; random",
+        f"weights, 174 classes. {processor(cpu)}{said}".rstrip(),
+        "",
+        *heading("network", "code", "frames", "parameters", "multiply-adds", "training step", "inference"),
+    ]
+    for name, code in [*PEERS, *more]:
+        row = rows.get(name)
+        title = f"`{name}`" if code == "ssan" else name
+        if row is None:
+            lines.append(line(title, code, *[""] * 5))
+            continue
+        sizes = row["num_frames"], f"{row['params'] / 1e6:.1f} M", f"{row['macs'] / 1e9:.1f} G"
+        lines.append(line(title, code, *sizes, *(number(row[work]["ratio_min"]) for work in ("train", "infer"))))
+    return lines
+
+
 def start(content: Content) -> list[str]:
     rows = {row["command"]: row for row in (content or {}).get("rows", [])}
     lines = [
@@ -191,7 +222,7 @@ def section(results: Path = RESULTS) -> str:
         path = results / f"{make.__name__}.json"
         return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
-    tables = [made(make) for make in (decode, block, step, start)]
+    tables = [made(make) for make in (decode, block, step, models, start)]
     counts = ["**Counted.**", "", *heading("", "result")]
     counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
     return "\n\n".join("\n".join(lines) for lines in [*tables, counts])

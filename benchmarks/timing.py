@@ -52,17 +52,27 @@ def clock(device: str) -> Callable[[], float]:
     return now
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Seconds of each call in each of ``rounds``; every round makes all calls once; one before is not timed."""
-    now = clock(device)
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", most_seconds: float | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each call in each of ``rounds``; every round makes all calls once; one before is not timed.
+
+    After a timed round that brought the whole so near to ``most_seconds`` on the wall that another like it would not
+    end in time, there is no further one.
+    """
+    now, begin = clock(device), time.monotonic()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
+        round_begin = time.monotonic()
         for name, call in calls.items():
             start = now()
             call()
             elapsed = now() - start
             if number:
                 seconds[name].append(elapsed)
+        after = time.monotonic()
+        if number and most_seconds is not None and after - begin + (after - round_begin) > most_seconds:
+            break
     return seconds
 
 

@@ -108,7 +108,9 @@ def test_what_was_not_run_is_blank(tables: ModuleType, tmp_path: Path) -> None:
         assert any(line.startswith(f"| {titles} |") for line in rows)
     assert not re.search(r"\d\.\d", text)
     for row in rows:
-        if row.startswith(("| Res", "| `", "| vp9", "| frames", "| training runs", "| damaged", "| other toolkits")):
+        if "| ssan |" in row or any(f"| {code} |" in row for code in ("its own", "torchvision", "transformers")):
+            assert not row.strip("|").split("|", 2)[2].strip("| "), row
+        elif row.startswith(("| Res", "| `", "| vp9", "| frames", "| training runs", "| damaged", "| other toolkits")):
             assert not row.strip("|").split("|", 1)[1].strip("| "), row
 
 
@@ -126,7 +128,20 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType,
         }
         for reader, ratio in readers.items()
     ]
+    networks = [
+        {
+            "name": name,
+            "code": code,
+            "num_frames": 13,
+            "params": 23_860_000,
+            "macs": 32_740_000_000,
+            "train": {"ratio_min": 1.5},
+            "infer": {"ratio_min": 2.25},
+        }
+        for name, code in [("S3D", "torchvision"), ("new_r50", "ssan")]
+    ]
     files = {
+        "models": {"cpu": {"machine": {}, "rounds": 3, "rows": networks}},
         "decode": {"rows": rows},
         "soak": {"kills": 101, "runs": 23, "differences": 0},
         "hostile": {"files": 503, "tracebacks": 0, "hangs": 0, "codes": {"no_video": 7, "ok": 3}},
@@ -137,6 +152,9 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType,
         (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     text = tables.section(tmp_path)
     assert "| h264 with B frames (1) |  | 0.61 | 1.00 |  | 0.97 |  |" in text
+    assert "| S3D | torchvision | 13 | 23.9 M | 32.7 G | 1.50 | 2.25 |" in text
+    assert "| `new_r50` | ssan | 13 | 23.9 M | 32.7 G | 1.50 | 2.25 |" in text
+    assert "| MViTv2-S | torchvision |  |  |  |  |  |" in text
     assert "| 101 kills in 23 runs: final weights of 0 differ |" in text
     assert "| 2 networks: logits differ by 2e-06 at most; 1 refused |" in text
     assert "| 503 files: 0 tracebacks, 0 hangs (no_video 7, ok 3) |" in text

@@ -233,6 +233,7 @@ def test_what_was_written_is_read(path: Path) -> None:
         ({"labels": np.array(LABELS, dtype=float)}, "not whole numbers", "bad_annotation"),
         ({"class_names": np.array(["run", "run", "fall"])}, "'run'", "duplicate"),
         ({"protocol": np.array("views")}, "not JSON", "bad_annotation"),
+        ({"protocol": np.array('{"views": 1e999}')}, "finite", "bad_annotation"),
         ({"protocol": np.array("[1]")}, "list", "bad_annotation"),
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else None,
@@ -329,8 +330,8 @@ def test_the_lower_panel_of_the_figure_shows_every_class() -> None:
 
 
 def test_a_figure_is_drawn_whatever_classes_are_called(tmp_path: Path) -> None:
-    rows = gains(0.5, 0.25, -0.5, label="$x_{}$ <&>\n\udcff" + "long " * 40)
-    figure = gains_plot(rows, "a $title")
+    rows = gains(0.5, 0.25, -0.5, label="\u8d70 $x_{}$ <&>\n\udcff" + "long " * 40)
+    figure = gains_plot(rows, "a $title\udcff\n\u8d70")
     for name in ("a.png", "a.svg", "b.svg"):
         save_figure(figure, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

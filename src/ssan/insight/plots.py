@@ -1,6 +1,7 @@
 """Pictures of results: confusion matrices, curves, gains by class, strips of frames."""
 
 import base64
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,8 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     axes.set_ylim(len(named) - 0.4, -0.6)
     axes.set_xlim(-reach, reach)
     axes.axvline(0, color="#444444", linewidth=0.8)
-    axes.set_title(title, fontsize=10.5, loc="left", parse_math=False)
+    lines = [_short(line, 100) for line in title.split("\n")]
+    axes.set_title("\n".join(lines), fontsize=10.5, loc="left", parse_math=False)
     axes.set_xlabel("difference of top-1 in percentage points", fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
@@ -124,7 +126,8 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
 def save_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 150) -> None:
     """Write a figure, whole or not at all, in the format of the name's ending; the same figure gives the same bytes."""
     ending = Path(path).suffix[1:]
-    with rc_context({"svg.hashsalt": "ssan"}), replacing(path) as partial:
+    with rc_context({"svg.hashsalt": "ssan"}), replacing(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that the font lacks is drawn as a box
         figure.savefig(partial, format=ending, dpi=dots_per_inch, metadata={"Date": None} if ending == "svg" else {})
 
 

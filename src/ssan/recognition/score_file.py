@@ -167,8 +167,9 @@ def _check_kinds(where: str, arrays: dict[str, np.ndarray]) -> None:
 def _protocol(where: str, text: np.ndarray) -> dict[str, Any]:
     try:
         value = json.loads(str(text))
+        json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise _foreign(where, f"its protocol is not JSON ({error})") from None
+        raise _foreign(where, f"its protocol is not JSON with finite numbers ({error})") from None
     if not isinstance(value, dict):
         raise _foreign(where, f"its protocol is {type(value).__name__}, not an object")
     return value

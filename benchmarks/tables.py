@@ -118,7 +118,7 @@ def block(content: Content) -> list[str]:
             for way in ("forward", "forward_backward")
             for over in ("ours_over_products", "ours_over_naive")
         ]
-        cells.append(number(row["forward_backward"]["products_exponentials_over_naive"]["ratio_min"]))
+        cells.append(number(row["forward_backward"].get("products_exponentials_over_naive", {}).get("ratio_min")))
         memory = row["forward_backward"]["extra_memory_mb"]
         share = memory["ours"] / memory["naive"] if memory["ours"] is not None else None
         lines.append(line(f"{shape}, {row['size']}", *cells, number(share)))

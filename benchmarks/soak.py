@@ -149,12 +149,30 @@ def content(out: Path) -> dict[str, Any]:
     rows = read_journal(out / "journal.jsonl", "epoch")
     found["journal"] = [{key: row[key] for key in row if key not in ("time", "seconds")} for row in rows]
     found["table"] = [line.rpartition(",")[0] for line in (out / "metrics.csv").read_text().splitlines()]
-    curves = EventAccumulator(str(out)).Reload()
-    for tag in curves.Tags()["scalars"]:
-        found[f"curve/{tag}"] = [(event.step, event.value) for event in curves.Scalars(tag)]
+    found |= {f"curve/{tag}": values for tag, values in curves(out).items()}
     answer = read_json(f"{out}.json")
     found |= {f"answer/{key}": answer[key] for key in ("steps", "best_epoch", "val_top1")}
     found["left over"] = sorted(str(path.relative_to(out)) for path in out.glob("**/.*"))
+    return found
+
+
+def curves(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by tag, as TensorBoard shows them: what a run wrote after it went on replaces what was there.
+
+    Files are taken in the order of their making, which their names tell by second and then by a number. TensorBoard's
+    own order is that of letters: of two files of one second it takes the tenth before the ninth.
+    """
+
+    def made(path: Path) -> tuple[int, int]:
+        parts = path.name.split(".")
+        return int(parts[3]), int(parts[-1])
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(out.glob("events.out.tfevents.*"), key=made):
+        events = EventAccumulator(str(path)).Reload()
+        for tag in events.Tags()["scalars"]:
+            later = [(event.step, event.value) for event in events.Scalars(tag)]
+            found[tag] = [(step, value) for step, value in found.get(tag, []) if step < later[0][0]] + later
     return found
 
 

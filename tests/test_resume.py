@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from ssan.cli.main import status
 from ssan.errors import SsanError, TrainingError, UsageError
@@ -253,6 +254,16 @@ def test_the_comparison_sees_a_weight_a_row_and_a_file_too_many(whole: Path, tmp
     torch.save(state, copy / "last" / "state.ckpt")
     (copy / ".x.part").touch()
     assert soak.differences(expected, soak.content(copy)) == ["journal", "left over", "state/state_dict/module.fc.bias"]
+
+
+def test_curves_follow_the_making_of_their_files_not_the_letters_of_their_names(tmp_path: Path) -> None:
+    for number, steps, value in [(9, (1, 2, 3), 1.0), (10, (2,), 5.0)]:
+        with SummaryWriter(str(tmp_path / str(number))) as board:
+            for step in steps:
+                board.add_scalar("loss", value, step)
+        (file,) = (tmp_path / str(number)).iterdir()
+        file.rename(tmp_path / f"events.out.tfevents.1700000000.a.host.77.{number}")
+    assert soak.curves(tmp_path) == {"loss": [(1, 1.0), (2, 5.0)]}
 
 
 # --------------------------------------------------------------------------------------------------- two processes

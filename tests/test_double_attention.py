@@ -7,27 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import naive
+from blocks import HALF, B, C, H, T, W, randomised, video
 from ssan.errors import UsageError
 from ssan.layers import DoubleAttention, double_attention
-
-# All sizes are different primes (c = 7, e = 5 or 7), so that no two axes can be mistaken for each other.
-B, T, C, H, W = 2, 3, 7, 5, 11
-
-
-def randomised(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight and statistic random, so that none can be left out unnoticed."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * 0.5)
-                if name.endswith("running_var"):
-                    tensor.abs_().add_(0.5)
-    return layer
-
-
-def video(seed: int = 1, b: int = B, t: int = T, c: int = C, h: int = H, w: int = W) -> Tensor:
-    return torch.randn(b, t, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("embedding", [None, 5, "half"])
@@ -117,7 +99,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(call, (video(b=1, t=2, c=3, h=2, w=3).requires_grad_(), *parameters))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), HALF)
 def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float) -> None:
     layer = DoubleAttention(16).eval()
     x = torch.randn(2, 3, 16, 5, 7)

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import naive
+from blocks import HALF, B, C, H, T, W, check_half_precision, randomised, video
 from ssan.errors import UsageError
 from ssan.layers import NonLocal, NonLocalPair
 from ssan.models.catalogue import build
-
-# All sizes are different primes (c = 7, e = 3, 5 or 7), so that no two axes can be mistaken for each other.
-B, T, C, H, W = 2, 3, 7, 5, 11
 
 SWITCHES = {
     "axes": ["thw", "hw", "t"],
@@ -26,22 +24,6 @@ COMBINATIONS = [
     for values in itertools.product(*SWITCHES.values())
     if not (values[0] == "t" and values[3])  # without space there is nothing to pool
 ]
-
-
-def randomised(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight and statistic random, so that none can be left out unnoticed."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * 0.5)
-                if name.endswith("running_var"):
-                    tensor.abs_().add_(0.5)
-    return layer
-
-
-def video(seed: int = 1, b: int = B, t: int = T, c: int = C, h: int = H, w: int = W) -> Tensor:
-    return torch.randn(b, t, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def numbers(layer: nn.Module) -> dict[str, object]:
@@ -266,22 +248,11 @@ def test_input_that_lies_in_another_order_gives_the_same(axes: str) -> None:
     close(layer(strided), layer(x).detach(), atol=1e-12)
 
 
-# Relative to the largest value: a few of the roundings of each precision (2^-8 and 2^-11) on the way through the block.
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), HALF)
 @pytest.mark.parametrize("axes", SWITCHES["axes"])
 def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float, axes: str) -> None:
     layer = NonLocal(16, axes=axes).train()
-    x, d_out = torch.randn(2, 3, 16, 5, 7), torch.randn(2, 3, 16, 5, 7)
-    found = []
-    for enabled in (False, True):
-        own = x.clone().requires_grad_()
-        with torch.autocast("cpu", dtype, enabled=enabled):
-            y = layer(own)
-        found.append((y.detach(), *torch.autograd.grad(y, [own, layer.g.weight, layer.out.weight], d_out)))
-    for single, half in zip(*found, strict=True):
-        assert half.dtype == torch.float32
-        assert (single - half).abs().max() < tolerance * single.abs().max()
-    assert not torch.equal(found[0][0], found[1][0])  # autocast did something
+    check_half_precision(layer, [layer.g.weight, layer.out.weight], dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -11,11 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import naive
+from blocks import HALF, B, C, H, T, W, check_half_precision, randomised, video
 from ssan.errors import UsageError
 from ssan.layers import SeparableSelfAttention
-
-# All sizes are different primes (c = 7, e = 5 or 7), so that no two axes can be mistaken for each other.
-B, T, C, H, W = 2, 3, 7, 5, 11
 
 SWITCHES = {
     "embedding": [None, 5],
@@ -35,22 +33,6 @@ COMBINATIONS = [
     # "plain" needs e = c; without a position branch there are no keys to pool.
     if not (values[0] == 5 and values[8] == "plain") and not (values[9] and not values[2])
 ]
-
-
-def randomised(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight and statistic random, so that none can be left out unnoticed."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in layer.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype) * 0.5)
-                if name.endswith("running_var"):
-                    tensor.abs_().add_(0.5)
-    return layer
-
-
-def video(seed: int = 1, b: int = B, t: int = T, c: int = C, h: int = H, w: int = W) -> Tensor:
-    return torch.randn(b, t, c, h, w, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("part", range(8))
@@ -297,26 +279,12 @@ def test_exported_it_gives_the_same() -> None:
     torch.testing.assert_close(exported(video(seed=2)), layer(video(seed=2)), rtol=0, atol=1e-12)
 
 
-# Relative to the largest value: a few of the roundings of each precision (2^-8 and 2^-11) on the way through the block.
-HALF = [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)]
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), HALF)
 @pytest.mark.parametrize("scope", ["frame", "position"])
 def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float, scope: str) -> None:
     torch.manual_seed(1)
     layer = SeparableSelfAttention(16, temporal_scope=scope).train()
-    x, d_out = torch.randn(2, 3, 16, 5, 7), torch.randn(2, 3, 16, 5, 7)
-    found = []
-    for enabled in (False, True):
-        own = x.clone().requires_grad_()
-        with torch.autocast("cpu", dtype, enabled=enabled):
-            y = layer(own)
-        found.append((y.detach(), *torch.autograd.grad(y, [own, layer.g.weight, layer.out.weight], d_out)))
-    for single, half in zip(*found, strict=True):
-        assert half.dtype == torch.float32
-        assert (single - half).abs().max() < tolerance * single.abs().max()
-    assert not torch.equal(found[0][0], found[1][0])  # autocast did something
+    check_half_precision(layer, [layer.g.weight, layer.out.weight], dtype, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

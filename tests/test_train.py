@@ -120,12 +120,11 @@ class Killed(BaseException):
     """Stands for a power cut: nothing catches it."""
 
 
-def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
-    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def assert_resumes_in_mid_epoch(recipe: Recipe, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies at step 2 and goes on, in ``folder / "run"``, ends with the weights of one that does not."""
     from ssan.training.fit import Fit
 
-    recipe, original = small(freeze_bn=True, epochs=1, checkpoint_every_steps=1), Fit.training_step
+    original = Fit.training_step
 
     def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == 2:
@@ -134,11 +133,18 @@ def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
 
     monkeypatch.setattr(Fit, "training_step", dies)
     with pytest.raises(Killed):
-        train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+        train(recipe, DataSource(str(data)), folder / "run", quiet=True)
     monkeypatch.setattr(Fit, "training_step", original)
-    train(recipe, DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
-    train(recipe, DataSource(str(order_set)), tmp_path / "whole", quiet=True)
-    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    train(recipe, DataSource(str(data)), folder / "run", resume=True, quiet=True)
+    train(recipe, DataSource(str(data)), folder / "whole", quiet=True)
+    assert_same_weights(folder / "run", folder / "whole")
+
+
+def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = small(freeze_bn=True, epochs=1, checkpoint_every_steps=1)
+    assert_resumes_in_mid_epoch(recipe, order_set, tmp_path, monkeypatch)
     assert not weights(tmp_path / "run")["module.backbone.bn1.running_mean"].any()
     (epoch,) = read_journal(tmp_path / "run" / "journal.jsonl", "epoch")
     assert epoch["seconds"] < 600
@@ -396,22 +402,8 @@ def test_new_parameters_are_the_classifiers_the_consensuss_and_the_slots(name: s
 def test_relations_are_built_for_the_recipes_frames_and_drawn_alike_after_an_interruption(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssan.training.fit import Fit
-
-    recipe, original = small(model="trn_tiny", epochs=1, num_frames=5, checkpoint_every_steps=1), Fit.training_step
-
-    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
-        if self.trainer.global_step == 2:
-            raise Killed
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(Fit, "training_step", dies)
-    with pytest.raises(Killed):
-        train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
-    monkeypatch.setattr(Fit, "training_step", original)
-    train(recipe, DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
-    train(recipe, DataSource(str(order_set)), tmp_path / "whole", quiet=True)
-    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    recipe = small(model="trn_tiny", epochs=1, num_frames=5, checkpoint_every_steps=1)
+    assert_resumes_in_mid_epoch(recipe, order_set, tmp_path, monkeypatch)
     labeller = load_labeller(tmp_path / "run")
     assert labeller.model.consensus.num_frames == labeller.preprocess.num_frames == 5
     with pytest.raises(UsageError, match="num_frames is 1; a relation needs 2"):

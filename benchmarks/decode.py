@@ -3,9 +3,10 @@
     python benchmarks/decode.py --videos DIR
 
 Every reader gets the numbers of the frames (the middles of 8 segments) for nothing and answers with RGB pictures whose
-short side is 256, or as stored where that is less. The readers take turns, file by file; the figure is a reader's time
-relative to PyAV's in the same round. Memory is the most that a fresh process held beyond what it held after importing
-and reading a small file. Frames that a reader gives are compared with PyAV's, so that a fast wrong answer shows.
+short side is 256, or as stored where that is less. The readers take turns, file by file, the longer the shorter a file
+is; the figure is a reader's time relative to PyAV's in the same round. Memory is the most that a fresh process held
+beyond what it held after importing and reading a small file. Frames that a reader gives are compared with PyAV's, so
+that a fast wrong answer shows.
 
 DIR is walked for video files; where it is not given, only videos rendered here are read. Readers that are not installed
 leave their columns blank. Writes benchmarks/results/decode.json.
@@ -194,8 +195,11 @@ def describe(path: Path) -> dict[str, Any]:
         }
 
 
-def measure(path: Path, rounds: int) -> list[dict[str, Any]]:
-    """A row for each reader: its time relative to PyAV's, over rounds in which the readers take turns."""
+def measure(path: Path, rounds: int, least_seconds: float) -> list[dict[str, Any]]:
+    """A row for each reader: its time relative to PyAV's, over rounds in which the readers take turns.
+
+    There are at least ``rounds`` of them, and of short files as many more as fit into ``least_seconds``.
+    """
     with VideoFile(path) as video:
         indices = segment_indices(video.num_frames, 8, rng=None)
         size = video.size_px
@@ -216,17 +220,20 @@ def measure(path: Path, rounds: int) -> list[dict[str, Any]]:
         others = np.abs(reference.astype(np.int16)[:, None] - reference[None]).mean(axis=(2, 3, 4))
         nearest = np.sort(others + 1e9 * np.eye(len(others)), axis=1)[:, 0]
         wrong[name] = int(((away > 8) & (away > nearest / 2)).sum())
-    for turn in range(rounds):
+    began, turn = time.perf_counter(), 0
+    while turn < rounds or time.perf_counter() - began < least_seconds:
         order = names[turn % len(names) :] + names[: turn % len(names)]
         for name in order:
             started = time.perf_counter()
             READERS[name][0](str(path), indices, size)
             seconds[name].append(time.perf_counter() - started)
+        turn += 1
     base = np.array(seconds["PyAV in sequence"])
     return [
         {
             **describe(path),
             "reader": name,
+            "rounds": turn,
             "ratio_min": round(min(seconds[name]) / base.min(), 3),
             "ratio_median": round(float(np.median(np.array(seconds[name]) / base)), 3),
             "wrong_frames": wrong[name],
@@ -270,7 +277,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--videos", type=Path, help="folder of real videos to read as well")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ssan_decode")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5, help="the least number of rounds")
+    parser.add_argument("--seconds", type=float, default=10.0, help="the least time for each file")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
@@ -292,7 +300,7 @@ def main() -> None:
         except SsanError as error:
             print(f"{path.name} is left out: {error}", file=sys.stderr)
             continue
-        for row in measure(path, arguments.rounds):
+        for row in measure(path, arguments.rounds, arguments.seconds):
             if path.name not in rendered:
                 row["file"] = path.relative_to(arguments.videos).as_posix()  # some share their last name
             row["rendered"] = path.name in rendered
@@ -330,7 +338,6 @@ def main() -> None:
     result = {
         "machine": machine(),
         "versions": versions,
-        "rounds": arguments.rounds,
         "rows": rows,
         "large": large_files,
     }

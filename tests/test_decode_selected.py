@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -123,6 +123,54 @@ def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
         video.read([NUM_FRAMES - 1])
         assert fed[0] == video._packets.listing.pts[begin]
         assert len(fed) <= NUM_FRAMES - begin + 1 < NUM_FRAMES
+
+
+@pytest.mark.parametrize("name", ["h264_closed.mp4", "hevc_closed.mkv", "mpeg4_b.avi"])
+def test_nothing_behind_a_wanted_frame_is_decoded_where_the_next_has_its_own_beginning(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render(tmp_path / name, *STRUCTURES[name])
+    reference, fed = everything(tmp_path / name), []
+    original = decode.VideoFile._packets_from
+
+    def counted(self: decode.VideoFile, place: int) -> Any:
+        for packet in original(self, place):
+            fed.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(decode.VideoFile, "_packets_from", counted)
+    with open_video(tmp_path / name, apart=False) as video:
+        assert isinstance(video, decode.VideoFile)
+        listed = video._packets.listing
+        second = listed.beginnings[1]
+        wanted = [listed.ticks.index(cast(int, listed.pts[place])) for place in (second - 1, second + 3)]
+        clip = video.read(sorted(wanted))
+    expected: list[int | None] = []
+    for number in sorted(wanted):
+        place = listed.place_of(listed.ticks[number])
+        expected += listed.pts[listed.last_beginning(listed.ticks[number]) : cast(int, place) + 1]
+    assert fed == expected
+    for frame, number in zip(clip.frames, sorted(wanted), strict=True):
+        assert np.array_equal(frame.permute(1, 2, 0).numpy(), reference[number][1])
+
+
+def test_interlaced_pictures_of_which_a_packet_can_be_half_are_read_in_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "interlaced.mp4"
+    render(path, "libx264", {"g": "12", "bf": "2", "flags": "+ilme+ildct"}, "yuv420p")
+    assert check(path).trusted  # nothing but a picture tells
+    sequences: list[Sequence[int]] = []
+    original = decode._in_sequence
+
+    def counted(frames: Any, wanted: Sequence[int]) -> Any:
+        sequences.append(list(wanted))
+        return original(frames, wanted)
+
+    monkeypatch.setattr(decode, "_in_sequence", counted)
+    with open_video(path, apart=False) as video:
+        video.read([5, 20])
+    assert sequences == [[5, 20]]
 
 
 def test_frames_that_come_unevenly_are_counted_not_timed(tmp_path: Path) -> None:

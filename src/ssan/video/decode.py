@@ -21,6 +21,7 @@ Where they cannot be trusted everything from the beginning to the last wanted fr
 torch: it also runs in the process apart (``ssan.video.reader``), which has to start quickly.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -177,20 +178,22 @@ class VideoFile(Video):
     def _decode_selected(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frames, decoding from the last possible beginning before each.
 
-        On the way, frames that nobody wants and no other frame refers to are not decoded. Ends early, at the first
-        wanted frame that does not come, at a decoder's error and at a frame that it calls corrupt. Damage that it meets
-        nowhere, in what is not decoded, stays unseen.
+        On the way, frames that nobody wants and no other frame refers to are not decoded. Where the next wanted frame
+        has a beginning of its own, the decoder is emptied instead of fed until it gives the frame up; not at the end of
+        the file, where damage is likely and has to be met. Ends early, at the first wanted frame that does not come, at
+        a decoder's error, at a frame that it calls corrupt, and at an interlaced one, of which a packet can be half.
+        Damage that it meets nowhere, in what is not decoded, stays unseen.
         """
         listed, decoder = self._packets.listing, self._stream.codec_context
         goals = [listed.ticks[number] for number in wanted]
-        asked = set(goals)
+        begins = [listed.last_beginning(goal) for goal in goals]
+        asked, tail = set(goals), set(listed.pts[-MOST_DELAY:])
         packets: Iterator[av.Packet] = iter(())
         began = -1
         waiting: list[av.VideoFrame] = []  # wanted frames that came before their turn
         try:
-            for number, goal in zip(wanted, goals, strict=True):
+            for number, goal, begin, following in zip(wanted, goals, begins, [*begins[1:], math.inf], strict=True):
                 frame = next((f for f in waiting if f.pts == goal), None)
-                begin = listed.last_beginning(goal)
                 if frame is None and begin > began:
                     decoder.flush_buffers()
                     packets, began, waiting = self._packets_from(begin), begin, []
@@ -199,8 +202,12 @@ class VideoFile(Video):
                     if packet is None:
                         return
                     decoder.skip_frame = "DEFAULT" if packet.pts in asked or not packet.size else "NONREF"
-                    for come in decoder.decode(packet):
-                        if come.is_corrupt:
+                    frames = decoder.decode(packet)
+                    if packet.pts == goal and following > began and goal not in tail:
+                        frames += decoder.decode(None)
+                        packets = iter(())
+                    for come in frames:
+                        if come.is_corrupt or come.interlaced_frame:
                             return
                         if come.pts == goal:
                             frame = come
@@ -244,7 +251,7 @@ class VideoFile(Video):
 
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         """When a frame begins and how long it is shown; counted by the frame rate where the file gives no times."""
-        tick = float(frame.time_base or 0)
+        tick = float(self._stream.time_base or 0)  # one that came when the decoder was emptied knows no unit
         period = 1 / self._frames_per_second
         if self._counts_times or frame.pts is None:
             return index * period, period
@@ -267,6 +274,10 @@ class VideoFile(Video):
             code = "too_few_frames"
             message = f"frame {asked} was wanted, the video has frames 0 to {end.num_decoded - 1}. Ask for one of those"
         return VideoError(message, code=code, path=self.path)
+
+
+MOST_DELAY = 16
+"""How many pictures a decoder may hold back, by the standards of H.264 and HEVC."""
 
 
 class _EndOfVideoError(Exception):

@@ -47,6 +47,27 @@ def test_from_the_past_alone_the_first_eighth_shows_the_frame_before_and_the_res
     ]
 
 
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_its_own_backward_is_the_derivative_and_so_is_the_second(direction: str) -> None:
+    layer = TemporalShift(5, divisor=2, direction=direction)
+    x = video(1, 3, 5, 2, 1).requires_grad_()
+    assert torch.autograd.gradcheck(layer, x)
+    assert torch.autograd.gradgradcheck(lambda values: layer(values) ** 3, x)
+    before = video(1, 1, 2, 2, 1).requires_grad_()
+    if direction == "past":
+        assert torch.autograd.gradcheck(layer, (x, before))
+
+
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_channels_last_memory_stays_so_and_in_the_gradient_too(direction: str) -> None:
+    x = torch.randn(B * T, C, H, W).contiguous(memory_format=torch.channels_last).unflatten(0, (B, T)).requires_grad_()
+    shifted = TemporalShift(C, direction=direction)(x)
+    shifted.backward(torch.ones_like(shifted))
+    assert x.grad is not None
+    for tensor in (shifted, x.grad):
+        assert tensor.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("cuts", [[1, 1, 1, 1, 1], [2, 3], [3, 1, 1], [5]])
 def test_from_the_past_alone_a_clip_can_come_in_pieces_and_nothing_differs(cuts: list[int]) -> None:
     layer, x = TemporalShift(C, direction="past"), video()

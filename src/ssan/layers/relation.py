@@ -27,7 +27,7 @@ class TemporalRelation(nn.Module):
     a number of frames.
 
     A scale sums ``num_relations`` relations (or all that it has, if those are fewer), drawn anew for every batch in
-    training, as the paper's section 3.2 does for efficiency. In evaluation the authors' code draws too, so that one
+    training, as the paper's section 3.3 does for efficiency. In evaluation the authors' code draws too, so that one
     clip gets other scores each time. Unsaid by the paper, our choice: in evaluation a scale sums all its relations,
     scaled to the number that training sums. That is what the draws come to on average, exactly, and it draws nothing
     (pinned by test_evaluation_is_what_the_draws_of_training_come_to_on_average).

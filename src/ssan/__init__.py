@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssan.models.attach import attach as attach
     from ssan.models.attach import detach as detach
-    from ssan.models.attach import folded as folded
     from ssan.models.backbone import video_classifier as video_classifier
+    from ssan.models.folding import folded as folded
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "attach": "ssan.models.attach",
     "detach": "ssan.models.attach",
-    "folded": "ssan.models.attach",
+    "folded": "ssan.models.folding",
     "video_classifier": "ssan.models.backbone",
 }
 

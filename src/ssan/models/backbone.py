@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.models.attach import example_images, folded, run_images
 from ssan.models.classifier import Classifier
+from ssan.models.folding import example_images, folded, run_images
 
 # What transformers' networks return has these; the first that is there is taken.
 POOLED = ("pooler_output", "last_hidden_state")

@@ -612,6 +612,22 @@ def test_what_returns_no_features_is_no_backbone() -> None:
         ssan.video_classifier(ResNet(), 5, head="classifier")
 
 
+def test_where_a_head_was_taken_off_the_features_stand_under_the_name_of_its_logits() -> None:
+    network = Returns(lambda x: x.mean((2, 3)))
+    network.add_module("head", nn.Linear(7, 11))
+    convolve = network.forward
+    network.forward = lambda x: {"logits": network.head(convolve(x)), "pooler_output": None}  # type: ignore[method-assign]
+    classifier = ssan.video_classifier(network, 5, head="head")
+    assert classifier.backbone.num_features == 7
+    assert classifier(clip()).shape == (B, 5)
+
+
+def test_the_new_layer_of_a_classifier_is_of_the_networks_type() -> None:
+    classifier = ssan.video_classifier(ResNet().double(), 5, head="fc")
+    assert {p.dtype for p in classifier.parameters()} == {torch.float64}
+    assert classifier(clip().double()).dtype == torch.float64
+
+
 def test_attached_layers_count_as_new_and_keep_learning_where_batch_norm_is_frozen() -> None:
     classifier = ssan.video_classifier(with_ssa(), 5)
     new = {name for name, _ in classifier.named_parameters() if is_new(name)}

@@ -26,6 +26,8 @@ PEERS = [
     ("R(2+1)D-18", "torchvision"), ("MViTv2-S", "torchvision"), ("Swin3D-T", "torchvision"),
     ("VideoMAE-B", "transformers"), ("TimeSformer-B", "transformers"),
 ]  # fmt: skip
+VARIANTS = {"bare": "as it is", "ssa": "SSA attached before `layer[12].*.conv2`"}
+SHARES = ["top1", "pair_top1", "within_pair_top1", "reversed_top1"]
 COMMANDS = ["python -c pass", "import torch", "ssan --help", "ssan predict"]
 
 
@@ -175,6 +177,31 @@ def models(content: Content) -> list[str]:
     return lines
 
 
+def attach(content: Content) -> list[str]:
+    """A network from elsewhere with and without attached layers: shares of answers, with what a share of n can tell."""
+    content = content or {}
+    rows = {row["variant"]: row for row in content.get("runs", [])}
+    about = ""
+    if rows:
+        run = next(iter(rows.values()))
+        about = (
+            f"{content['network']}, random weights: {run['epochs']} epochs on {run['num_train']} videos, "
+            f"{run['num_test']} test videos, {content['classes']} classes, seed {content['seed']}."
+        )
+    lines = [
+        "**A network from elsewhere**, bare and with a layer attached, on rendered videos of classes in pairs that",
+        "differ by direction alone; shares of the test videos.",
+        *filter(None, [about]),
+        "",
+        *heading("network", "parameters", "top-1", "right pair", "right direction within it", "frames reversed"),
+    ]
+    for variant, title in VARIANTS.items():
+        row = rows.get(variant)
+        shares = [f"{row[key]:.3f}" for key in SHARES] if row else [""] * len(SHARES)
+        lines.append(line(title, f"{row['params'] / 1e6:.2f} M" if row else "", *shares))
+    return lines
+
+
 def start(content: Content) -> list[str]:
     rows = {row["command"]: row for row in (content or {}).get("rows", [])}
     lines = [
@@ -222,7 +249,7 @@ def section(results: Path = RESULTS) -> str:
         path = results / f"{make.__name__}.json"
         return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
-    tables = [made(make) for make in (decode, block, step, models, start)]
+    tables = [made(make) for make in (decode, block, step, models, attach, start)]
     counts = ["**Counted.**", "", *heading("", "result")]
     counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
     return "\n\n".join("\n".join(lines) for lines in [*tables, counts])

@@ -7,11 +7,12 @@ weights (--thin N divides its channels, so that a run takes minutes on one core)
 and without attached layers, trains both by the same recipe, and writes top-1, the share of answers in the right pair
 and, of these, in the right direction to benchmarks/results/attach.json. It needs torchvision; the package does not.
 
-The settings are a first guess: rate, places and epochs were not searched. SSA does not start as the identity, because
-the weights around it are random. With 8 epochs its network still gained on the validation split in each of the last
-three (0.533, 0.617, 0.656), with a loss just under log 2, where pairs are told apart and directions begin to be: its
-figure is that of a training cut short. The bare network does not gain from more: after 16 epochs of its own it had the
-right direction in 0.496 of the answers in the right pair.
+The settings are a first guess but for one: rate, places and width were not searched. SSA does not start as the
+identity, because the weights around it are random. Of the number of epochs 8 and 16 were tried and the validation split
+chose: at the end of 8 the network with SSA had 0.656 there, gained in each of the last three and had a loss just under
+log 2, where pairs are told apart and directions begin to be; with 16 it had 1.000 after ten. The bare network had 0.361
+and 0.394 at best. On the test split the trainings of 8 epochs had 0.524 of the directions right without SSA and 0.659
+with it.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/attach"))
     parser.add_argument("--videos", type=int, default=1200)
     parser.add_argument("--classes", type=int, default=6)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--thin", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -178,7 +178,7 @@ def models(content: Content) -> list[str]:
 
 
 def attach(content: Content) -> list[str]:
-    """A network from elsewhere with and without attached layers: shares of answers, with what a share of n can tell."""
+    """A network from elsewhere with and without attached layers, as shares of the answers."""
     content = content or {}
     rows = {row["variant"]: row for row in content.get("runs", [])}
     about = ""

@@ -26,6 +26,10 @@ def _names(network: nn.Module) -> Iterator[str]:
 
 
 def match(network: nn.Module, places: str | Sequence[str]) -> list[str]:
+    """Names of the network's modules that fit the patterns, in the order of these and, within one, of the network.
+
+    :raises UsageError: a pattern fits none, or there is none.
+    """
     names = list(_names(network))
     found: list[str] = []
     for pattern in [places] if isinstance(places, str) else places:
@@ -131,4 +135,5 @@ def watch(network: nn.Module, example: Tensor, targets: Sequence[str], side: Sid
 
 
 def half_size(example: Tensor) -> Tensor:
+    """Images of half the height and width."""
     return example[..., ::2, ::2]

@@ -76,8 +76,8 @@ def video_classifier(
 
     The new layer is of the network's type and on its device.
 
-    :param head: such as ``fc`` of torchvision's ResNet, ``classifier`` of its MobileNets and of transformers' models
-        for image classification, ``classifier.2`` of its ConvNeXts, whose LayerNorm then stays.
+    :param head: such as ``fc`` of torchvision's ResNet, ``classifier`` of its MobileNets, ``classifier.2`` of its
+        ConvNeXts, whose LayerNorm then stays, ``classifier`` of transformers' models for image classification.
     :param dropout: share of the features dropped in training.
     :param example: images (n, 3, h, w) that the network takes; one of 224 x 224 by default.
     :raises UsageError: there is no module ``head``, or the network does not return features.

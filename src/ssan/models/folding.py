@@ -26,6 +26,7 @@ _SCOPE = threading.local()
 
 
 def frames_in_scope() -> int:
+    """Frames of a video in the call under way, 0 outside of any."""
     return getattr(_SCOPE, "num_frames", 0)
 
 
@@ -189,4 +190,5 @@ def run_images(network: nn.Module, images: Tensor) -> Any:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says, short enough to stand within another message."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]

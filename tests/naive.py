@@ -163,28 +163,32 @@ def non_local(
     similarity_scale: str,
     pool_keys: bool,
     training: bool,
+    pairwise: str = "embedded_gaussian",
 ) -> np.ndarray:
-    """Non-local, equations 3 and 6, on (b, t, c, h, w): every position asks those that share the other axes with it."""
+    """Non-local, equations 2 to 4 and 6, on (b, t, c, h, w): every position asks those that share the other axes with it."""
     attended = []
     for video in np.moveaxis(x, 2, 4):
         t, h, w, _ = video.shape
-        theta = embed(video, params["theta.weight"], params["theta.bias"])
-        e = theta.shape[3]
-        phi = embed(video, params["phi.weight"], np.zeros(e))
+        theta = phi = video
+        if pairwise != "gaussian":
+            theta = embed(video, params["theta.weight"], params["theta.bias"])
+            no_bias = np.zeros(theta.shape[3])
+            phi = embed(video, params["phi.weight"], params["phi.bias"] if pairwise == "dot_product" else no_bias)
         g = embed(video, params["g.weight"], params["g.bias"])
         if pool_keys:
             phi = np.stack([pool_2x2(frame) for frame in phi])
             g = np.stack([pool_2x2(frame) for frame in g])
-        scale = 1 / math.sqrt(e) if similarity_scale == "sqrt" else 1.0
+        scale = 1 / math.sqrt(theta.shape[3]) if similarity_scale == "sqrt" else 1.0
         seen = [(i, y, z) for i in range(t) for y in range(phi.shape[1]) for z in range(phi.shape[2])]
-        out = np.zeros((t, h, w, e))
+        out = np.zeros((t, h, w, g.shape[3]))
         for i in range(t):
             for y in range(h):
                 for z in range(w):
                     keys = [
                         (j, u, v) for j, u, v in seen if ("t" in axes or j == i) and ("hw" in axes or (u, v) == (y, z))
                     ]
-                    row = softmax([scale * dot(theta[i, y, z], phi[key]) for key in keys])
+                    row = [scale * dot(theta[i, y, z], phi[key]) for key in keys]
+                    row = [value / len(keys) for value in row] if pairwise == "dot_product" else softmax(row)
                     for weight, key in zip(row, keys, strict=True):
                         out[i, y, z] += weight * g[key]
         attended.append(out)

@@ -26,6 +26,17 @@ COMBINATIONS = [
 ]
 
 
+# The two other ways to compare positions, each with everything else that changes what is compared.
+COMPARISONS = [
+    {"axes": axes, "embedding": 5, "similarity_scale": scale, "pool_keys": pool_keys, "pairwise": pairwise}
+    for pairwise in ("gaussian", "dot_product")
+    for axes in ("thw", "hw", "t")
+    for scale in ("sqrt", "none")
+    for pool_keys in (False, True)
+    if not (axes == "t" and pool_keys)
+]
+
+
 def numbers(layer: nn.Module) -> dict[str, object]:
     """Before a pass in training changes BatchNorm's statistics."""
     return {name: tensor.numpy().copy() for name, tensor in layer.state_dict().items()}
@@ -38,7 +49,7 @@ def close(found: Tensor, expected: object, atol: float = 1e-10) -> None:
 # Against the loops.
 
 
-@pytest.mark.parametrize("switches", COMBINATIONS, ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.parametrize("switches", COMBINATIONS + COMPARISONS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("training", [True, False])
 def test_equals_the_loops_for_every_combination_of_switches(switches: dict[str, object], training: bool) -> None:
     layer = randomised(NonLocal(7, **switches).double()).train(training)
@@ -106,6 +117,28 @@ def test_a_number_worked_by_hand(axes: str, attended: float) -> None:
     x = torch.tensor([1.0, 3.0, 0.0, 2.0], dtype=torch.float64).view(1, 2, 1, 1, 2)
     out = passes_everything_on(NonLocal(1, axes=axes))(x)
     assert out[0, 0, 0, 0, 0].item() == pytest.approx(1 + attended, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("axes", "attended"),
+    [("thw", (1 + 3 * 3 + 2 * 2) / 4), ("hw", (1 + 3 * 3) / 2), ("t", 1 / 2)],
+)
+def test_a_dot_product_worked_by_hand(axes: str, attended: float) -> None:
+    """The same position weighs what it sees by the similarities 1, 3, 0, 2 over how many there are."""
+    x = torch.tensor([1.0, 3.0, 0.0, 2.0], dtype=torch.float64).view(1, 2, 1, 1, 2)
+    out = passes_everything_on(NonLocal(1, axes=axes, pairwise="dot_product"))(x)
+    assert out[0, 0, 0, 0, 0].item() == pytest.approx(1 + attended, abs=1e-12)
+
+
+def test_a_gaussian_compares_the_features_themselves() -> None:
+    """Pixels of two channels, (1, 0) and (2, 1): the first has similarities 1 and 2; g keeps the second channel."""
+    layer = passes_everything_on(NonLocal(2, axes="hw", embedding=1, similarity_scale="none", pairwise="gaussian"))
+    assert {name.split(".")[0] for name in layer.state_dict()} == {"g", "out", "norm"}
+    with torch.no_grad():
+        layer.g.weight.copy_(torch.tensor([[0.0, 1.0]]))
+    x = torch.tensor([[1.0, 2.0], [0.0, 1.0]], dtype=torch.float64).view(1, 1, 2, 1, 2)
+    attended = math.e**2 / (math.e + math.e**2)
+    assert layer(x)[0, 0, :, 0, 0].tolist() == pytest.approx([1 + attended, 0 + attended], abs=1e-12)
 
 
 def test_the_pair_worked_by_hand() -> None:
@@ -196,6 +229,15 @@ def test_a_bias_of_phi_would_change_nothing() -> None:
     assert not torch.allclose(layer(x), expected)
 
 
+def test_a_bias_of_phi_is_there_where_no_softmax_takes_it_away() -> None:
+    layer = randomised(NonLocal(C, embedding=5, pairwise="dot_product").double()).eval()
+    x = video()
+    expected = layer(x).detach()
+    with torch.no_grad():
+        layer.phi.bias.zero_()
+    assert not torch.allclose(layer(x), expected)
+
+
 def test_the_width_is_that_of_ssa_unless_told_otherwise() -> None:
     assert NonLocal(12).theta.out_features == 12
     assert NonLocal(12, embedding="half").theta.out_features == 6
@@ -210,9 +252,11 @@ def test_starts_as_the_identity_when_told_to(kind: type[nn.Module]) -> None:
     assert not torch.allclose(kind(C)(x), x)
 
 
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian", "dot_product"])
 @pytest.mark.parametrize("axes", SWITCHES["axes"])
-def test_gradients_are_those_of_finite_differences(axes: str) -> None:
-    layer = randomised(NonLocal(3, axes=axes, embedding=2, pool_keys=axes != "t").double()).train()
+def test_gradients_are_those_of_finite_differences(axes: str, pairwise: str) -> None:
+    options = {"axes": axes, "embedding": 2, "pool_keys": axes != "t", "pairwise": pairwise}
+    layer = randomised(NonLocal(3, **options).double()).train()
     names, parameters = zip(*layer.named_parameters(), strict=True)
 
     def call(x: Tensor, *values: Tensor) -> Tensor:
@@ -249,9 +293,13 @@ def test_input_that_lies_in_another_order_gives_the_same(axes: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), HALF)
-@pytest.mark.parametrize("axes", SWITCHES["axes"])
-def test_in_half_precision_it_stays_close_to_single(dtype: torch.dtype, tolerance: float, axes: str) -> None:
-    layer = NonLocal(16, axes=axes).train()
+@pytest.mark.parametrize(
+    "options", [{"axes": "thw"}, {"axes": "hw"}, {"axes": "t"}, {"pairwise": "gaussian"}, {"pairwise": "dot_product"}]
+)
+def test_in_half_precision_it_stays_close_to_single(
+    dtype: torch.dtype, tolerance: float, options: dict[str, str]
+) -> None:
+    layer = NonLocal(16, **options).train()
     check_half_precision(layer, [layer.g.weight, layer.out.weight], dtype, tolerance)
 
 
@@ -280,6 +328,7 @@ def test_similarities_of_large_activations_do_not_overflow_half_precision(dtype:
     [
         ({"axes": "wh"}, "axes is 'wh'; it must be 'thw' or 'hw' or 't'"),
         ({"similarity_scale": "sqr"}, "similarity_scale is 'sqr'"),
+        ({"pairwise": "dot"}, "pairwise is 'dot'; it must be 'embedded_gaussian' or 'gaussian' or 'dot_product'"),
         ({"axes": "t", "pool_keys": True}, "pool_keys pools in space, which axes 't' does not see"),
         ({"embedding": 0}, "embedding is 0; it must be a number of at least 1"),
         ({"embedding": "halb"}, "embedding is 'halb'"),
@@ -297,5 +346,5 @@ def test_a_batch_of_images_is_refused() -> None:
         NonLocal(C)(torch.randn(2, C, H, W))
 
 
-def test_its_description_names_the_axes() -> None:
-    assert "axes='hw'" in repr(NonLocal(C, axes="hw"))
+def test_its_description_names_the_axes_and_how_positions_are_compared() -> None:
+    assert "axes='hw', pairwise='gaussian'" in repr(NonLocal(C, axes="hw", pairwise="gaussian"))

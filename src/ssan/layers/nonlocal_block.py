@@ -1,13 +1,15 @@
 """The non-local block (Wang, Girshick, Gupta, He, CVPR 2018), over space and time at once or over one of them."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.layers.ssa import pool_2x2
+
+Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product"]
 
 
 class NonLocal(nn.Module):
@@ -36,12 +38,16 @@ class NonLocal(nn.Module):
       the channels fourfold, and there SSA has e = c; so table 2 compares blocks of one width.
     - ``similarity_scale``: ``sqrt`` divides the similarities by the square root of e, as the authors' code does;
       ``none`` takes them as equation 3 prints them.
+    - ``pairwise``: the function f that compares positions. ``embedded_gaussian`` is the one above. ``gaussian`` compares
+      the features themselves, M = softmax_rows(s * x x^T), equation 2, and has no W_theta and W_phi. ``dot_product``
+      takes M = s * theta phi^T / N, equation 4, where N is the number of positions attended to.
     - ``pool_keys``: phi and g are max-pooled 2x2 in space, the paper's "subsampling trick"; a quarter of the cost.
     - ``identity_start``: the last BatchNorm starts with weight 0, as in the paper, so that a pre-trained network keeps
       its features; False starts it with 1, as from random weights.
 
-    Unsaid by the paper, our choice: W_phi has no bias. It would add the same to a whole row of similarities, which the
-    softmax takes away again (pinned by test_a_bias_of_phi_would_change_nothing).
+    Unsaid by the paper, our choice: before a softmax W_phi has no bias. It would add the same to a whole row of
+    similarities, which the softmax takes away again (pinned by test_a_bias_of_phi_would_change_nothing); a dot product
+    keeps it, and so W_phi has one there. W_z has none either, which BatchNorm would take away again.
 
     No (n, n) matrix is held where the device has a memory-efficient kernel for it.
 
@@ -56,6 +62,7 @@ class NonLocal(nn.Module):
         axes: Literal["thw", "hw", "t"] = "thw",
         embedding: int | Literal["half"] | None = None,
         similarity_scale: Literal["sqrt", "none"] = "sqrt",
+        pairwise: Pairwise = "embedded_gaussian",
         identity_start: bool = False,
         pool_keys: bool = False,
     ) -> None:
@@ -63,6 +70,7 @@ class NonLocal(nn.Module):
         for name, value, allowed in [
             ("axes", axes, ("thw", "hw", "t")),
             ("similarity_scale", similarity_scale, ("sqrt", "none")),
+            ("pairwise", pairwise, get_args(Pairwise)),
         ]:
             if value not in allowed:
                 raise UsageError(f"nonlocal: {name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
@@ -70,12 +78,17 @@ class NonLocal(nn.Module):
             raise UsageError("nonlocal: pool_keys pools in space, which axes 't' does not see; leave it out")
         e = embedding_width(embedding, channels, "nonlocal")
         self.axes = axes
+        self.pairwise = pairwise
         self.pool_keys = pool_keys
-        self.scale = 1 / math.sqrt(e) if similarity_scale == "sqrt" else 1.0
+        num_compared = channels if pairwise == "gaussian" else e
+        self.scale = 1 / math.sqrt(num_compared) if similarity_scale == "sqrt" else 1.0
 
         # A 1x1 convolution is a Linear over the last axis of (b, t, p, c), where channels-last memory makes it free.
-        self.theta = nn.Linear(channels, e)
-        self.phi = nn.Linear(channels, e, bias=False)
+        self.theta: nn.Module = nn.Identity()
+        self.phi: nn.Module = nn.Identity()
+        if pairwise != "gaussian":
+            self.theta = nn.Linear(channels, e)
+            self.phi = nn.Linear(channels, e, bias=pairwise == "dot_product")
         self.g = nn.Linear(channels, e)
         self.out = nn.Linear(e, channels, bias=False)
         self.norm = nn.BatchNorm2d(channels)
@@ -88,7 +101,7 @@ class NonLocal(nn.Module):
         b, t, _, h, w = x.shape
         # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
         x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()
-        theta, phi, g = self.theta(x_btpc), self.phi(x_btpc), self.g(x_btpc)  # (b, t, p, e) each
+        theta, phi, g = self.theta(x_btpc), self.phi(x_btpc), self.g(x_btpc)  # (b, t, p, e or c), g (b, t, p, e)
         if self.pool_keys:
             phi, g = (pool_2x2(z.flatten(0, 1), h, w).unflatten(0, (b, t)) for z in (phi, g))
         y_btpe = self._attend(theta, phi, g)
@@ -97,20 +110,26 @@ class NonLocal(nn.Module):
         return x + z_btpc.unflatten(2, (h, w)).permute(0, 1, 4, 2, 3)
 
     def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """M g: queries (b, t, p, e), keys and values (b, t, p or pooled p, e), to (b, t, p, e).
+        """M g: queries (b, t, p, e or c), keys and values (b, t, p or pooled p, ...), to (b, t, p, e).
 
         The kernel attends within the last but one of four axes. They stand there, contiguous, or it writes M out.
         """
         if self.axes == "hw":
-            return F.scaled_dot_product_attention(theta, phi, g, scale=self.scale)
+            return self._weigh(theta, phi, g)
         if self.axes == "thw":
             q, k, v = (z.flatten(1, 2).unsqueeze(1) for z in (theta, phi, g))  # (b, 1, t p, e)
-            return F.scaled_dot_product_attention(q, k, v, scale=self.scale).view_as(theta)
+            return self._weigh(q, k, v).view(*theta.shape[:3], -1)
         q, k, v = (z.transpose(1, 2).contiguous() for z in (theta, phi, g))  # (b, p, t, e)
-        return F.scaled_dot_product_attention(q, k, v, scale=self.scale).transpose(1, 2)
+        return self._weigh(q, k, v).transpose(1, 2)
+
+    def _weigh(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """For each row of q (..., n, e), the rows of v weighted by how that row compares with those of k."""
+        if self.pairwise == "dot_product":  # without a softmax between them, products can be taken in any order
+            return q @ ((k * (self.scale / k.shape[-2])).mT @ v)
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
 
     def extra_repr(self) -> str:
-        return f"axes={self.axes!r}"
+        return f"axes={self.axes!r}, pairwise={self.pairwise!r}"
 
 
 class NonLocalPair(nn.Module):
@@ -145,6 +164,7 @@ class NonLocalPair(nn.Module):
         *,
         embedding: int | Literal["half"] | None = None,
         similarity_scale: Literal["sqrt", "none"] = "sqrt",
+        pairwise: Pairwise = "embedded_gaussian",
         identity_start: bool = False,
         pool_keys: bool = False,
     ) -> None:
@@ -152,7 +172,7 @@ class NonLocalPair(nn.Module):
 
         def half(axes: Literal["hw", "t"], pool: bool) -> NonLocal:
             return NonLocal(
-                channels, axes=axes, embedding=embedding, similarity_scale=similarity_scale,
+                channels, axes=axes, embedding=embedding, similarity_scale=similarity_scale, pairwise=pairwise,
                 identity_start=identity_start, pool_keys=pool,
             )  # fmt: skip
 

@@ -5,7 +5,9 @@ Run by an interpreter of its own that has the peers' libraries (and neither ssan
     python benchmarks/parity_peers.py CASE FOLDER [--tsm CHECKOUT] [--mmaction2 CHECKOUT] [--small]
 
 writes FOLDER/CASE.pth.tar, the checkpoint, and FOLDER/CASE.pt: the clip (1, t, 3, s, s) that the network was given, its
-logits (1, k), and the names and shapes of its tensors. All weights, and BatchNorm's statistics too, are drawn from a
+logits (1, k), and the names and shapes of its tensors. mmaction2's relation head (TRN) draws relations with numpy's
+generator: its logits are the mean over draws in which each relation of a scale comes equally often, and beside them are
+those of one draw, as numpy makes it, with what was drawn. All weights, and BatchNorm's statistics too, are drawn from a
 generator seeded with the tensor's name, as tests/test_import.py draws them, so that small outputs can be kept without
 the weights. ``--small`` makes a network for the kept ones, in float64: 64 px, four frames, seven classes.
 """
@@ -17,6 +19,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -95,18 +98,56 @@ def mmaction2_network(backbone: dict[str, Any], head: dict[str, Any], num_classe
             self.recognizer = recognizer
 
         def forward(self, clip: Tensor) -> Tensor:
+            if draws(recognizer):
+                return mean_of_draws(recognizer, clip)
             return self.recognizer(clip, mode="tensor", stage="head")
 
     return Scores()
 
 
+def draws(network: nn.Module) -> bool:
+    """Whether a network's scores depend on what numpy draws."""
+    return any(hasattr(module, "relations_scales") for module in network.modules())
+
+
+def mean_of_draws(recognizer: nn.Module, clip: Tensor) -> Tensor:
+    """The scores of a relation head, averaged over draws that by turns take all relations of each scale.
+
+    Draw number n takes the k relations from number n k on, and begins again behind the last of all m. After a number of
+    draws that every m divides, each relation has come equally often.
+    """
+    features, _ = recognizer.extract_feat(clip, stage="backbone")
+    num_draws = math.lcm(*map(len, recognizer.cls_head.consensus.relations_scales))
+    total = torch.zeros(1, dtype=torch.float64)
+    for n in range(num_draws):
+        with mock.patch.object(np.random, "choice", lambda m, k, replace, n=n: (np.arange(k) + n * k) % m):
+            total = total + recognizer.cls_head(features, clip.shape[1])
+    return (total / num_draws).to(clip.dtype)
+
+
+def one_draw(recognizer: nn.Module, clip: Tensor) -> dict[str, Any]:
+    """The scores of a relation head as it gives them, and the relations that it drew, from the larger scales on."""
+    drawn: list[list[int]] = []
+    choice = np.random.RandomState(0).choice
+
+    def kept(*arguments: Any, **options: Any) -> np.ndarray:
+        drawn.append(choice(*arguments, **options).tolist())
+        return np.array(drawn[-1])
+
+    with mock.patch.object(np.random, "choice", kept):
+        logits = recognizer(clip, mode="tensor", stage="head")
+    return {"logits": logits, "relations": drawn}
+
+
 SHIFT = {"is_shift": True, "shift_div": 8, "shift_place": "blockres"}
-NON_LOCAL = {
-    "non_local": ((0, 0, 0), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 0, 0)),
-    "non_local_cfg": {
-        "sub_sample": True, "use_scale": False, "norm_cfg": {"type": "BN3d"}, "mode": "embedded_gaussian",
-    },
-}  # fmt: skip
+
+
+def non_local(mode: str) -> dict[str, Any]:
+    """The options of a ResNetTSM of depth 50 with non-local blocks, as in the configurations of the released ones."""
+    return {
+        "non_local": ((0, 0, 0), (1, 0, 1, 0), (1, 0, 1, 0, 1, 0), (0, 0, 0)),
+        "non_local_cfg": {"sub_sample": True, "use_scale": False, "norm_cfg": {"type": "BN3d"}, "mode": mode},
+    }
 
 
 def _torchvision(arch: str) -> Callable[..., nn.Module]:
@@ -117,8 +158,8 @@ def _tsm(arch: str, **options: Any) -> Callable[..., nn.Module]:
     return lambda *sizes: tsm_network(arch, *sizes, **options)
 
 
-def _mmaction2(backbone: dict[str, Any], head: str, num_features: int) -> Callable[..., nn.Module]:
-    return lambda *sizes: mmaction2_network(backbone, {"type": head, "in_channels": num_features}, *sizes)
+def _mmaction2(backbone: dict[str, Any], head: str, num_features: int, **options: Any) -> Callable[..., nn.Module]:
+    return lambda *sizes: mmaction2_network(backbone, {"type": head, "in_channels": num_features, **options}, *sizes)
 
 
 CASES: dict[str, Callable[..., nn.Module]] = {
@@ -129,6 +170,7 @@ CASES: dict[str, Callable[..., nn.Module]] = {
         for family, options in [("tsn", {}), ("tsm", SHIFT)]
     },
     "tsm-tsm-resnet18-without-dropout": _tsm("resnet18", dropout=0, **SHIFT),
+    "tsm-tsn_nl-resnet50": _tsm("resnet50", non_local=True),
     "tsm-tsm_nl-resnet50": _tsm("resnet50", non_local=True, **SHIFT),
     **{
         f"mmaction2-tsn-resnet{depth}": _mmaction2({"type": "ResNet", "depth": depth}, "TSNHead", features)
@@ -140,9 +182,28 @@ CASES: dict[str, Callable[..., nn.Module]] = {
     },
     "mmaction2-tsm-mobilenet_v2": _mmaction2({"type": "MobileNetV2TSM"}, "TSMHead", 1280),
     "mmaction2-tsn-mobilenet_v2": _mmaction2({"type": "MobileNetV2"}, "TSNHead", 1280),
-    "mmaction2-tsm_nl-resnet50": _mmaction2({"type": "ResNetTSM", "depth": 50, **NON_LOCAL}, "TSMHead", 2048),
-    "mmaction2-trn-resnet50": _mmaction2({"type": "ResNet", "depth": 50}, "TRNHead", 2048),
+    **{
+        f"mmaction2-tsm_nl{suffix}-resnet50": _mmaction2(
+            {"type": "ResNetTSM", "depth": 50, **non_local(mode)}, "TSMHead", 2048
+        )
+        for suffix, mode in [
+            ("", "embedded_gaussian"),
+            ("_gaussian", "gaussian"),
+            ("_dot_product", "dot_product"),
+            ("_concatenation", "concatenation"),
+        ]
+    },
+    **{
+        f"mmaction2-trn-resnet{depth}": _mmaction2({"type": "ResNet", "depth": depth}, "TRNHead", features)
+        for depth, features in [(18, 512), (50, 2048)]
+    },
+    "mmaction2-trn_of_one_scale-resnet50": _mmaction2(
+        {"type": "ResNet", "depth": 50}, "TRNHead", 2048, relation_type="TRN"
+    ),
 }
+
+# Of three frames the head takes all relations, three pairs and one triple: nothing is left to draw.
+FRAMES = {"mmaction2-trn-resnet18": 3}
 
 
 def checkpoint(case: str, network: nn.Module) -> dict[str, Any]:
@@ -174,7 +235,7 @@ def main() -> None:
     options = parser.parse_args()
     sys.path[:0] = [path for path in (options.tsm, options.mmaction2) if path]
 
-    num_classes, num_frames, size_px = (7, 4, 64) if options.small else (174, 8, 224)
+    num_classes, num_frames, size_px = (7, 4, 64) if options.small else (174, FRAMES.get(options.case, 8), 224)
     network = CASES[options.case](num_classes, num_frames)
     network.eval()  # TSM's returns nothing
     if options.small:
@@ -187,11 +248,13 @@ def main() -> None:
                 tensor.copy_(drawn(name, tensor, 2 if "mobilenet" in options.case else 1))
         noise = np.random.RandomState(zlib.crc32(b"clip")).standard_normal((1, num_frames, 3, size_px, size_px))
         clip = torch.from_numpy(noise).to(next(network.parameters()).dtype)
-        logits = network(clip)
+        kept = {"clip": clip, "logits": network(clip)}
+        if draws(network):
+            kept["one_draw"] = one_draw(network.recognizer, clip)
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint(options.case, network), options.folder / f"{options.case}.pth.tar")
-    shapes = {name: list(tensor.shape) for name, tensor in inner.state_dict().items()}
-    torch.save({"clip": clip, "logits": logits, "shapes": shapes}, options.folder / f"{options.case}.pt")
+    kept["shapes"] = {name: list(tensor.shape) for name, tensor in inner.state_dict().items()}
+    torch.save(kept, options.folder / f"{options.case}.pt")
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def non_local(
     training: bool,
     pairwise: str = "embedded_gaussian",
 ) -> np.ndarray:
-    """Non-local, equations 2 to 4 and 6, on (b, t, c, h, w): every position asks those that share the other axes with it."""
+    """Non-local, equations 2 to 4 and 6, on (b, t, c, h, w): positions ask those that share the other axes."""
     attended = []
     for video in np.moveaxis(x, 2, 4):
         t, h, w, _ = video.shape

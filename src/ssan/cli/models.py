@@ -54,9 +54,10 @@ def _show(rows: list[dict[str, Any]]) -> None:
         if measured:
             kept, most = (row[f"{work}_activation_bytes"] / 1e6 for work in ("train", "inference"))
             more = f" {kept:13.1f} MB {most:9.1f} MB {row['latency_seconds']:7.3f} s"
+        looks = f"{row['layer']} over {row['over']}" if row["over"] else row["layer"] or row["consensus"] or ""
         print(
             f"{row['name']:{width}} {row['params'] / 1e6:7.2f} M {row['macs'] / 1e9:11.2f} G{more}  {size:13}  "
-            f"{'yes' if row['knows_order'] else 'no':5}  {row['layer'] or row['consensus'] or ''}".rstrip()
+            f"{'yes' if row['knows_order'] else 'no':5}  {looks}".rstrip()
         )
     if measured:
         threads, runs = rows[0]["latency_threads"], rows[0]["latency_runs"]

@@ -77,6 +77,7 @@ def catalogue_rows(names: Sequence[str] = ()) -> list[dict[str, Any]]:
                 "family": spec.family,
                 "backbone": spec.backbone,
                 "layer": spec.layer,
+                "over": spec.over,
                 "consensus": spec.consensus,
                 "places": places,
                 **(counted.get(spec.name) or count(spec.name)),

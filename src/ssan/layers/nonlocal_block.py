@@ -38,9 +38,9 @@ class NonLocal(nn.Module):
       the channels fourfold, and there SSA has e = c; so table 2 compares blocks of one width.
     - ``similarity_scale``: ``sqrt`` divides the similarities by the square root of e, as the authors' code does;
       ``none`` takes them as equation 3 prints them.
-    - ``pairwise``: the function f that compares positions. ``embedded_gaussian`` is the one above. ``gaussian`` compares
-      the features themselves, M = softmax_rows(s * x x^T), equation 2, and has no W_theta and W_phi. ``dot_product``
-      takes M = s * theta phi^T / N, equation 4, where N is the number of positions attended to.
+    - ``pairwise``: the function f that compares positions. ``embedded_gaussian`` is the one above. ``gaussian``
+      compares the features themselves, M = softmax_rows(s * x x^T), equation 2, and has no W_theta and W_phi.
+      ``dot_product`` takes M = s * theta phi^T / N, equation 4, where N is the number of positions attended to.
     - ``pool_keys``: phi and g are max-pooled 2x2 in space, the paper's "subsampling trick"; a quarter of the cost.
     - ``identity_start``: the last BatchNorm starts with weight 0, as in the paper, so that a pre-trained network keeps
       its features; False starts it with 1, as from random weights.

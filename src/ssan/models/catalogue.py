@@ -60,6 +60,8 @@ class Family:
     :param layer: a name in ``LAYERS``, put into slots.
     :param knows_order: whether scores change when the frames are permuted.
     :param options: arguments of the layer that the family stands for; a run cannot change them.
+    :param defaults: arguments of the layer that are not its own defaults, and that a run may change.
+    :param over: another family, whose layers are there as well. An option of a run that only they take goes to them.
     :param consensus: a name in ``CONSENSUSES``; without one, scores are averaged over frames.
     """
 
@@ -67,6 +69,8 @@ class Family:
     places: Callable[[Backbone, tuple[str, ...]], Places] | None
     knows_order: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    over: str | None = None
     consensus: str | None = None
 
 
@@ -75,12 +79,35 @@ def _where_ssa_goes(backbone: Backbone, _: tuple[str, ...]) -> Places:
     return Places(("res2", "res3"), backbone.ssa_slot)
 
 
+def _where_tsm_has_non_local_blocks(*_: object) -> Places:
+    """The five of the non-local paper's ResNet-50, as TSM's code counts "every second block": 0, 2 and 0, 2, 4."""
+    return Places(("res3", "res4"), "after_block", every=2)
+
+
+# As TSM's code and mmaction2 build the block: half the channels inside, keys pooled, similarities as they are.
+NON_LOCAL_IN_TSM = {"embedding": "half", "similarity_scale": "none", "pool_keys": True}
+
 FAMILIES: dict[str, Family] = {
     "tsn": Family(None, None, knows_order=False),
     "tsm": Family(
         "temporal_shift",
         lambda backbone, stages: Places(stages, "before_conv1", backbone.shift_every),
         knows_order=True,
+    ),
+    "tsn_nl": Family(
+        "nonlocal",
+        _where_tsm_has_non_local_blocks,
+        knows_order=False,
+        options={"axes": "thw"},
+        defaults=NON_LOCAL_IN_TSM,
+    ),
+    "tsm_nl": Family(
+        "nonlocal",
+        _where_tsm_has_non_local_blocks,
+        knows_order=True,
+        options={"axes": "thw"},
+        defaults=NON_LOCAL_IN_TSM,
+        over="tsm",
     ),
     "trn": Family(None, None, knows_order=True, consensus="relation"),
     "nl3d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "thw"}),
@@ -100,11 +127,18 @@ class ModelSpec:
     family: str
     backbone: str
     layer: str | None
+    over: str | None
     consensus: str | None
     places: Places | None
     num_frames: int
     size_px: int
     knows_order: bool
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names in ``LAYERS``: the family's own, and that of the family which it goes over."""
+        lower = FAMILIES[self.over].layer if self.over else None
+        return tuple(layer for layer in (lower, self.layer) if layer is not None)
 
 
 def _specify(family_name: str, backbone_name: str) -> ModelSpec:
@@ -116,6 +150,7 @@ def _specify(family_name: str, backbone_name: str) -> ModelSpec:
         family=family_name,
         backbone=backbone_name,
         layer=family.layer,
+        over=family.over,
         consensus=family.consensus,
         places=places,
         num_frames=8,
@@ -157,7 +192,7 @@ def build(
     """
     spec = specification(name)
     backbone = call_with_options(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
-    fixed, options = FAMILIES[spec.family].options, layer_options or {}
+    family, options = FAMILIES[spec.family], dict(layer_options or {})
     for what, given, takes in [
         ("layer", options, spec.layer or spec.consensus),
         ("places", places, spec.places),
@@ -168,23 +203,37 @@ def build(
                 "Leave it out, or take an ssan_* or tsm_* model"
             )
     for word in options:
-        if word in fixed:
-            raise UsageError(f"{name} is the model with {word} {fixed[word]!r}, so {word} cannot be set; leave it out")
-    if spec.layer is not None and spec.places is not None:
-        make, where = LAYERS[spec.layer], spec.places
-        if places:
-            where = call_with_options(Places, {**asdict(where), **places}, "places")
-        arguments = {**fixed, **options}
-        place(
-            backbone,
-            lambda channels: call_with_options(partial(make, channels), arguments, f"layer {spec.layer}"),
-            where,
-        )
+        if word in family.options:
+            raise UsageError(
+                f"{name} is the model with {word} {family.options[word]!r}, so {word} cannot be set; leave it out"
+            )
+    if spec.over is not None:
+        lower = MODELS[f"{spec.over}_{spec.backbone}"]
+        its = _takes(lower) - _takes(spec)
+        _fill(backbone, lower, {word: options.pop(word) for word in list(options) if word in its})
+    _fill(backbone, spec, {**family.defaults, **options, **family.options}, places)
     consensus = None
     if spec.consensus is not None:
         relate = partial(CONSENSUSES[spec.consensus], num_classes, num_frames)
         consensus = call_with_options(relate, options, f"consensus {spec.consensus}")
     return Classifier(backbone, num_classes, dropout=dropout, consensus=consensus)
+
+
+def _takes(spec: ModelSpec) -> set[str]:
+    """The options of a model's layer."""
+    return set(inspect.signature(LAYERS[spec.layer]).parameters) if spec.layer else set()
+
+
+def _fill(
+    backbone: nn.Module, spec: ModelSpec, options: Mapping[str, Any], places: Mapping[str, Any] | None = None
+) -> None:
+    """Put a model's layer, if it has one, into the slots of a backbone."""
+    if spec.layer is None or spec.places is None:
+        return
+    make, where, what = LAYERS[spec.layer], spec.places, f"layer {spec.layer}"
+    if places:
+        where = call_with_options(Places, {**asdict(where), **places}, "places")
+    place(backbone, lambda channels: call_with_options(partial(make, channels), options, what), where)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Places:
 def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: Places) -> list[str]:
     """Fill slots of ``backbone`` with ``layer(channels)`` and return the module names that were filled.
 
-    :raises UsageError: a stage or slot that the backbone does not have, or ``every`` below 1.
+    :raises UsageError: a stage or slot that the backbone does not have, a slot that is filled, or ``every`` below 1.
     """
     stages: dict[str, list[nn.Module]] = backbone.stages  # type: ignore[assignment]
     if places.every < 1:
@@ -44,6 +44,11 @@ def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: Places
         for block in stages[stage][:: places.every]:
             channels: dict[str, int] = block.slot_channels  # type: ignore[assignment]
             if places.slot in channels:
+                there = getattr(block, places.slot)
+                if not isinstance(there, nn.Identity):
+                    raise UsageError(
+                        f"places: {places.slot} of {stage} already has a {type(there).__name__}; name another slot"
+                    )
                 setattr(block, places.slot, layer(channels[places.slot]))
                 filled.append(f"{names[id(block)]}.{places.slot}")
     return filled

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
 from ssan.files import read_json, read_text, sha256
-from ssan.models.catalogue import MODELS, build, specification, without_memory
+from ssan.models.catalogue import MODELS, ModelSpec, build, specification, without_memory
 from ssan.models.classifier import Classifier
-from ssan.models.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in
+from ssan.models.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in, num_frames_in
 from ssan.models.weights import read_state_dict
 from ssan.recipe import Recipe, make_recipe
 from ssan.recognition.model_file import build_from, preprocess_of, save_labeller
@@ -72,8 +72,14 @@ def import_weights(
     """Read a toolkit's weights file as the named model and write a model file.
 
     Frames are resized to a short side of 256 px and cropped to 224 in the centre, as all three toolkits test (a model
-    made for other sizes keeps the proportion). The number of frames, the share of channels that TSM shifts, and dense
-    sampling are taken from the file's name where it has the form that the toolkit gives it; ``overrides`` go before.
+    made for other sizes keeps the proportion). The number of frames, the share of channels that TSM shifts, how
+    non-local blocks compare positions, and dense sampling are taken from the file's name where it has the form that the
+    toolkit gives it, and the number of frames of relations from their tensors; ``overrides`` go before.
+
+    Scores are the toolkit's own, with two exceptions. mmaction2's relations (TRN) draw three of each scale for every
+    clip, so that one clip gets other scores each time; here they are what the draws come to on average. And non-local
+    blocks of theirs that pool keys leave out a last odd row or column, which here is a window of its own: with crops
+    of a multiple of 32 px, such as 224 and 256, no side is odd.
 
     :param out: the model file; a folder, one that is there or a name that ends in /, gets ``model.safetensors``.
     :param classes: a file of class names, see ``read_class_names``; without it they are "0", "1" and so on.
@@ -88,7 +94,11 @@ def import_weights(
         out = os.path.join(out, "model.safetensors")
     if os.path.exists(out) and os.path.samefile(path, out):
         raise UsageError("the model file would replace the weights it is made from; name another with -o", path=out)
-    told, notes = _told_by_name(os.path.basename(path), spec.layer)
+    state = read_state_dict(path)
+    told, notes = _told_by_name(os.path.basename(path), spec)
+    if spec.consensus == "relation" and (num_frames := num_frames_in(state)) is not None:
+        told["num_frames"] = num_frames
+        notes = [f"from the file's tensors: num_frames={num_frames}, which its relations are among"]
     recipe = make_recipe({"model": model, "resize": "short_side", **told}, overrides)
     if recipe.model != model:
         raise UsageError(f"model={recipe.model} contradicts --as {model}; leave it out")
@@ -98,7 +108,6 @@ def import_weights(
         raise UsageError(f"size_px is {size_px}, smaller than crop_px, {crop_px}; a crop is cut out of it")
     recipe = recipe.model_copy(update={"crop_px": crop_px, "size_px": size_px})
 
-    state = read_state_dict(path)
     num_classes = num_classes_in(state)
     if num_classes is None:
         known = ", ".join(f"{prefix}bias" for layout in LAYOUTS.values() for prefix in layout.classifiers)
@@ -125,6 +134,7 @@ def import_weights(
         notes.append(f"no class names were given, so they are 0 to {num_classes - 1}; give them with --classes")
     if found.counters:
         notes.append(f"{len(found.counters)} counters of batches (num_batches_tracked) are not in the file; set to 0")
+    notes += _differences(found, spec, recipe)
 
     network = build_from(recipe, num_classes)
     fresh = network.state_dict()
@@ -138,27 +148,59 @@ def import_weights(
     return Released(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
 
 
-def _told_by_name(name: str, layer: str | None) -> tuple[dict[str, Any], list[str]]:
+def _differences(found: Fit, spec: ModelSpec, recipe: Recipe) -> list[str]:
+    """What of a toolkit's network is written or computed in another way here, or cannot be known."""
+    notes = []
+    if found.folded:
+        notes.append(
+            f"{len(found.folded)} biases before a BatchNorm are part of the mean that it subtracts now: "
+            f"{_some(found.folded)}"
+        )
+    if found.dropped:
+        notes.append(f"{len(found.dropped)} biases that no score depends on are left out: {_some(found.dropped)}")
+    if found.layout == "mmaction2" and spec.layer == "nonlocal" and "pairwise" not in recipe.layer:
+        notes.append(
+            "neither names nor shapes tell a softmax from a dot product in non-local blocks: "
+            "layer.pairwise=embedded_gaussian unless given"
+        )
+    if spec.consensus == "relation":
+        notes.append(
+            f"{found.layout} draws relations anew for every batch of clips; here the scores are what its draws come to "
+            "on average"
+        )
+    return notes
+
+
+def _told_by_name(name: str, spec: ModelSpec) -> tuple[dict[str, Any], list[str]]:
     """Recipe keys that a file's name tells, and notes that say so.
 
-    TSM's code names a file ``TSM_DATA_RGB_resnet50_shift8_blockres_avg_segment8_e50[_dense].pth``; mmaction2 puts
-    ``1x1x8`` (frames of a clip, their distance, clips) and ``dense`` into it.
+    TSM's code names a file ``TSM_DATA_RGB_resnet50_shift8_blockres_avg_segment8_e50[_dense][_nl].pth``; mmaction2 puts
+    ``1x1x8`` (frames of a clip, their distance, clips), ``dense`` and, with non-local blocks, ``nl-dot-product`` (how
+    they compare positions) into it.
     """
     values: dict[str, Any] = {}
+    layer: dict[str, Any] = {}
+    notes: list[str] = []
     parts = re.search(r"_segment(\d{1,3})(?=_)", name) or re.search(r"(?:^|[-_])1x\d{1,2}x(\d{1,3})(?=[-_])", name)
     if parts is None:
-        return {}, ["the file's name does not tell how many frames the network saw: num_frames=8 unless given"]
-    num_frames = int(parts[1])
-    values["num_frames"] = num_frames
-    if re.search(r"[-_]dense[-_.]", name):
-        values |= {"sampling": "dense", "stride": max(1, DENSE_FRAMES // max(1, num_frames))}
+        notes.append("the file's name does not tell how many frames the network saw: num_frames=8 unless given")
+    else:
+        values["num_frames"] = num_frames = int(parts[1])
+        if re.search(r"[-_]dense[-_.]", name):
+            values |= {"sampling": "dense", "stride": max(1, DENSE_FRAMES // max(1, num_frames))}
     shift = re.search(r"_shift(\d{1,3})_", name)
-    if shift is not None and layer == "temporal_shift":
-        values["layer"] = {"divisor": int(shift[1])}
-    shown = ", ".join(
-        f"layer.divisor={value['divisor']}" if key == "layer" else f"{key}={value}" for key, value in values.items()
-    )
-    return values, [f"from the file's name: {shown}, unless given"]
+    if shift is not None and "temporal_shift" in spec.layers:
+        layer["divisor"] = int(shift[1])
+    compared = re.search(r"[-_]nl[-_](dot[-_]product|(?:embedded[-_])?gaussian)[-_]", name)
+    if compared is not None and "nonlocal" in spec.layers:
+        layer["pairwise"] = compared[1].replace("-", "_")
+    if layer:
+        values["layer"] = layer
+    shown = [f"{key}={value}" for key, value in values.items() if key != "layer"]
+    shown += [f"layer.{key}={value}" for key, value in layer.items()]
+    if shown:
+        notes.insert(0, f"from the file's name: {', '.join(shown)}, unless given")
+    return values, notes
 
 
 def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fit | None) -> str:
@@ -175,12 +217,12 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fi
             ]
             if names
         )
-    strange = not_ours(state)
-    if strange:
-        return f"{said}. It has {' and '.join(strange)}, which cannot be imported; give a file without"
     best_name, best = _nearest(state, num_classes)
     if not best.num_wrong:
         return f"{said}. It fits {best_name}; import it with --as {best_name}"
+    strange = not_ours(state)
+    if strange:
+        return f"{said}. It has {' and '.join(strange)}, which cannot be imported; give a file without"
     return (
         f"{said}. Nearest is {best_name} by the names of {best.layout}, with {best.num_wrong} that do not fit; "
         f"expected a network of {', '.join(LAYOUTS)} by its own names"
@@ -189,14 +231,15 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fi
 
 def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
     """The named model that leaves the fewest names of a file unaccounted for."""
-    fits = [(name, fit(state, _without_memory(name, num_classes))) for name in MODELS]
+    num_frames = num_frames_in(state) or 8
+    fits = [(name, fit(state, _without_memory(name, num_classes, num_frames))) for name in MODELS]
     return min(((name, found) for name, found in fits if found is not None), key=lambda pair: pair[1].num_wrong)
 
 
 @cache
-def _without_memory(name: str, num_classes: int) -> Classifier:
+def _without_memory(name: str, num_classes: int, num_frames: int) -> Classifier:
     with without_memory():
-        return build(name, num_classes)
+        return build(name, num_classes, num_frames=num_frames)
 
 
 def _some(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Imported weights against the networks they come from: the same clip, the peer's logits and ours.
 
-    python benchmarks/parity.py --peers-python ENV/bin/python --tsm CHECKOUT --mmaction2 CHECKOUT
+    python benchmarks/parity.py --peers-python ENV/bin/python --tsm CHECKOUT --mmaction2 CHECKOUT [CASE ...]
 
 ``ENV`` is an environment of its own with torch, the torchvision that matches it, mmcv-lite 2.1, mmengine and
 importlib_metadata; the checkouts are those of mit-han-lab/temporal-shift-module and open-mmlab/mmaction2. For each case
 of benchmarks/parity_peers.py that environment builds the peer's own network with random weights and statistics, saves a
 checkpoint as the peer does, and its logits of a random clip (8 frames of 224 px, or 3, 174 classes, float32). Here
 ``ssan import`` makes a model file of it, which is loaded as ``ssan predict`` loads it, and its logits are compared.
-Networks that have no counterpart here must be refused. The figures go to benchmarks/results/parity.json.
+Networks that have no counterpart here must be refused. The figures go to benchmarks/results/parity.json; with cases
+named, theirs alone are made anew.
 
 mmaction2's relation head (TRN) draws relations at each forward; of more than 3 frames its scores therefore differ from
 time to time. Ours are compared with their mean over draws, and, given the relations of one draw, with that draw's.
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ssan.errors import ModelError
-from ssan.files import write_json
+from ssan.files import read_json, write_json
 from ssan.models.classifier import Classifier
 from ssan.recognition.model_file import load_labeller
 from ssan.recognition.released import import_weights
@@ -106,7 +107,6 @@ def compare(case: str, name: str | None, options: argparse.Namespace) -> dict[st
             row = {
                 "case": case,
                 "as": name,
-                "num_frames": theirs["clip"].shape[1],
                 "layout": released.layout,
                 "matched": released.matched,
                 "largest_logit": theirs["logits"].abs().max().item(),
@@ -150,20 +150,24 @@ def golden(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(AS)}; all of them if none is named")
     parser.add_argument("--peers-python", required=True)
     parser.add_argument("--tsm", help="a checkout of mit-han-lab/temporal-shift-module")
     parser.add_argument("--mmaction2", help="a checkout of open-mmlab/mmaction2")
     parser.add_argument("--golden", action="store_true", help="make the file that the tests keep")
     options = parser.parse_args()
+    if unknown := set(options.cases) - set(AS):
+        parser.error(f"unknown case {min(unknown)}; known: {', '.join(AS)}")
     if options.golden:
         golden(options)
         return
-    rows = []
-    for case, name in AS.items():
-        rows.append(compare(case, name, options))
-        print(json.dumps(rows[-1]), flush=True)
-    content = {"torch": torch.__version__, "clip": "224 px, float32", "rows": rows}
-    write_json(OUT, content)
+    known = {row["case"]: row for row in read_json(OUT)["rows"]} if options.cases else {}
+    for case in options.cases or AS:
+        known[case] = compare(case, AS[case], options)
+        print(json.dumps(known[case]), flush=True)
+    rows = [known[case] for case in AS if case in known]
+    clip = "8 frames (of mmaction2-trn-resnet18 3) of 224 px, float32"
+    write_json(OUT, {"torch": torch.__version__, "clip": clip, "rows": rows})
     kinds = ("largest_difference", "largest_difference_given_one_draw")
     worst = max(row.get(kind, 0) for row in rows for kind in kinds)
     sys.exit(f"the largest difference is {worst:.1e}, more than 1e-4" if worst > 1e-4 else 0)

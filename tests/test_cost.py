@@ -120,7 +120,7 @@ def rows() -> dict[str, dict[str, Any]]:
 
 def test_the_catalogue_lists_every_family_on_every_backbone(rows: dict[str, dict[str, Any]]) -> None:
     backbones = ("r18", "r34", "r50", "r101", "mobilenet_v2", "tiny")
-    families = ("tsn", "tsm", "trn", "nl3d", "nl2d", "nl1d", "nl2d1d", "a2", "ssan")
+    families = ("tsn", "tsm", "tsn_nl", "tsm_nl", "trn", "nl3d", "nl2d", "nl1d", "nl2d1d", "a2", "ssan")
     assert {f"{family}_{backbone}" for family in families for backbone in backbones} <= set(rows)
 
 
@@ -128,11 +128,12 @@ def test_a_row_has_the_fields_of_the_contract(rows: dict[str, dict[str, Any]]) -
     for row in rows.values():
         assert set(row) == {
             "name", "family", "backbone", "layer", "places", "params", "macs", "num_frames", "size_px",
-            "num_classes", "knows_order", "consensus",
+            "num_classes", "knows_order", "consensus", "over",
         }  # fmt: skip
         assert row["name"] == f"{row['family']}_{row['backbone']}"
         assert type(row["params"]) is type(row["macs"]) is int
         assert (row["places"] is None) == (row["layer"] is None) == (row["family"] in ("tsn", "trn"))
+        assert row["over"] == ("tsm" if row["family"] == "tsm_nl" else None)
         assert row["consensus"] == ("relation" if row["family"] == "trn" else None)
     assert rows["ssan_r50"]["places"] == {"stages": ["res2", "res3"], "slot": "after_conv1", "every": 1}
     assert rows["ssan_r50"]["layer"] == "ssa"

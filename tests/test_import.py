@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
-from ssan.models.catalogue import build
+from ssan.models.catalogue import MODELS, build
 from ssan.models.classifier import Classifier
-from ssan.models.layouts import LAYOUTS, fit, names_in
+from ssan.models.layouts import LAYOUTS, fit, names_in, num_frames_in
 from ssan.recognition.model_file import load_labeller
 from ssan.recognition.released import import_weights, read_class_names
 from ssan.training.checkpoint import read_model_file
@@ -33,9 +33,22 @@ WITH_OUTPUTS = [case for case, kept in GOLDEN.items() if "logits" in kept]
 REFUSED = [case for case, kept in GOLDEN.items() if kept["as"] is None]
 
 
+# What the names of a peer's tensors do not tell of its non-local blocks.
+PAIRWISE = {f"mmaction2-tsm_nl_{word}-resnet50": word for word in ("gaussian", "dot_product")}
+# The biases that a peer's non-local blocks have and ours do not.
+SPARE = {"tsm": ("nl.phi.0.bias", "nl.W.0.bias"), "mmaction2": ("non_local_block.phi.0.conv.bias",)}
+
+
 def on_meta(name: str, num_classes: int) -> Classifier:
     with torch.device("meta"):
         return build(name, num_classes)
+
+
+def counterpart(case: str, name: str | None = None) -> Classifier:
+    """Our network of seven classes for a peer's of four frames; or another of ours, with the same options."""
+    name = name or GOLDEN[case]["as"]
+    options = {"pairwise": PAIRWISE[case]} if case in PAIRWISE and MODELS[name].layer == "nonlocal" else {}
+    return build(name, 7, num_frames=4, layer_options=options)
 
 
 def drawn(case: str) -> dict[str, Tensor]:
@@ -53,7 +66,7 @@ def drawn(case: str) -> dict[str, Tensor]:
             noise = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
         else:
             noise = noise * math.sqrt((2 if "mobilenet" in case else 1) / math.prod(shape[1:]))
-        state[name] = torch.from_numpy(noise).float()
+        state[name] = torch.from_numpy(noise)
     return state
 
 
@@ -71,37 +84,56 @@ def empty(case: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("case", PLACED)
 def test_names_and_shapes_are_those_of_the_toolkits_own_network(case: str) -> None:
-    layout, name = LAYOUTS[case.partition("-")[0]], GOLDEN[case]["as"]
-    model = on_meta(name, 7)
+    layout = LAYOUTS[case.partition("-")[0]]
+    with torch.device("meta"):
+        model = counterpart(case)
     classifier = "base_model.fc." if case.endswith("without-dropout") else layout.classifiers[0]
     names = names_in(layout, model, classifier)
     assert names is not None
     assert len(set(names.values())) == len(names)
-    assert {names[key]: list(t.shape) for key, t in model.state_dict().items()} == GOLDEN[case]["shapes"]
+    own = model.state_dict()
+    assert set(own) <= set(names)
+    theirs, shapes = dict(GOLDEN[case]["shapes"]), {}
+    for key, tensor in own.items():
+        # A 1x1x1 convolution there is a linear map here.
+        in_block = ".after_block." in key and tensor.dim() == 2
+        shapes[names[key]] = list(tensor.shape) + ([1, 1, 1] if in_block else [])
+    spare = {name: theirs.pop(name) for key, name in names.items() if key not in own}
+    assert shapes == theirs
+    num_blocks = 5 if MODELS[GOLDEN[case]["as"]].layer == "nonlocal" and case not in PAIRWISE else 0
+    assert len(spare) == num_blocks * len(SPARE[case.partition("-")[0]])
+    assert all(name.endswith(SPARE[case.partition("-")[0]]) for name in spare)
 
 
 @pytest.mark.parametrize("case", PLACED)
 def test_a_toolkits_network_fits_its_counterpart_by_its_own_layout_and_no_other_family(case: str) -> None:
-    found = fit(empty(case), on_meta(GOLDEN[case]["as"], 7))
+    with torch.device("meta"):
+        found = fit(empty(case), counterpart(case))
     assert found is not None
     assert (found.layout, found.num_wrong, found.counters) == (case.partition("-")[0], 0, [])
-    family, _, backbone = GOLDEN[case]["as"].partition("_")
-    other = fit(empty(case), on_meta(f"{'tsn' if family == 'tsm' else 'tsm'}_{backbone}", 7))
-    assert other is not None
-    assert len(other.missing) + len(other.counters) == len(other.unexpected) > 0
-    assert all(".net." in name for name in (other.unexpected if family == "tsm" else other.missing))
+    spec = MODELS[GOLDEN[case]["as"]]
+    for family in {"tsn", "tsm", "tsn_nl", "tsm_nl", "trn"} - {spec.family}:
+        with torch.device("meta"):
+            other = fit(empty(case), counterpart(case, f"{family}_{spec.backbone}"))
+        assert other is None or other.num_wrong > 0, family
+        # With the shift and without it, what does not fit are the convolutions that follow it.
+        if {family, spec.family} in ({"tsn", "tsm"}, {"tsn_nl", "tsm_nl"}):
+            assert other is not None
+            assert len(other.missing) + len(other.counters) == len(other.unexpected) > 0
+            assert all(".net." in name for name in (other.missing if family.startswith("tsm") else other.unexpected))
 
 
 @pytest.mark.parametrize("case", WITH_OUTPUTS)
 def test_a_placed_network_scores_a_clip_as_the_toolkits_own_does(case: str) -> None:
-    kept = GOLDEN[case]
-    model = build(kept["as"], 7).eval()
+    """Relations too, whose outputs here are the mean over draws of the toolkit's that take each equally often."""
+    model = counterpart(case).double().eval()
     found = fit(drawn(case), model)
     assert found is not None
     model.load_state_dict(found.tensors)
-    clip = torch.from_numpy(np.random.RandomState(zlib.crc32(b"clip")).standard_normal((1, 4, 3, 64, 64))).float()
+    clip = torch.from_numpy(np.random.RandomState(zlib.crc32(b"clip")).standard_normal((1, 4, 3, 64, 64)))
+    expected = torch.tensor(GOLDEN[case]["logits"], dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(model(clip)[0], torch.tensor(kept["logits"]), rtol=0, atol=1e-4)
+        torch.testing.assert_close(model(clip)[0], expected, rtol=0, atol=1e-8)
 
 
 def test_an_image_networks_names_are_our_own_and_tell_of_no_shift() -> None:
@@ -113,8 +145,14 @@ def test_an_image_networks_names_are_our_own_and_tell_of_no_shift() -> None:
 
 @pytest.mark.parametrize(
     ("model", "places"),
-    [("ssan_r18", {}), ("tsm_r18", {"slot": "after_conv1"})],
-    ids=["attention", "shifts elsewhere"],
+    [
+        ("ssan_r18", {}),
+        ("tsm_r18", {"slot": "after_conv1"}),
+        ("tsn_nl_r18", {"slot": "after_conv1"}),
+        ("tsn_nl_mobilenet_v2", {}),
+        ("nl2d_r18", {"slot": "after_block"}),
+    ],
+    ids=["attention", "shifts elsewhere", "non-local blocks elsewhere", "on MobileNetV2", "within frames"],
 )
 def test_networks_that_no_toolkit_has_are_in_no_layout(model: str, places: dict[str, Any]) -> None:
     with torch.device("meta"):
@@ -123,18 +161,41 @@ def test_networks_that_no_toolkit_has_are_in_no_layout(model: str, places: dict[
         assert names_in(layout, network, layout.classifiers[0]) is None
 
 
+@pytest.mark.parametrize(("model", "layouts"), [("trn_r18", {"mmaction2"}), ("tsm_nl_r18", {"tsm", "mmaction2"})])
+def test_a_network_is_in_the_files_of_those_toolkits_that_have_it(model: str, layouts: set[str]) -> None:
+    network = on_meta(model, 7)
+    has = {name for name, layout in LAYOUTS.items() if names_in(layout, network, layout.classifiers[0]) is not None}
+    assert has == layouts
+
+
+def test_keys_that_are_not_pooled_show_in_the_names() -> None:
+    with torch.device("meta"):
+        network = build("tsn_nl_r18", 7, layer_options={"pool_keys": False})
+    for layout, name in [("tsm", "nl.g.weight"), ("mmaction2", "non_local_block.g.conv.weight")]:
+        names = names_in(LAYOUTS[layout], network, "fc.")
+        assert names is not None
+        assert names["backbone.layer2.0.after_block.g.weight"] == f"{LAYOUTS[layout].prefix}layer2.0.{name}"
+
+
 # Files.
 
 
-def tiny_state(model: str = "tsm_tiny", layout: str = "tsm", num_classes: int = 5) -> dict[str, Tensor]:
+def tiny_state(
+    model: str = "tsm_tiny", layout: str = "tsm", num_classes: int = 5, num_frames: int = 8
+) -> dict[str, Tensor]:
     """A small network's tensors by a layout's names, every value random."""
-    network = build(model, num_classes)
+    network = build(model, num_classes, num_frames=num_frames)
     names = names_in(LAYOUTS[layout], network, LAYOUTS[layout].classifiers[0])
     assert names is not None
-    return {
-        names[key]: torch.rand_like(tensor) + 0.5 if tensor.is_floating_point() else tensor + 3
-        for key, tensor in network.state_dict().items()
-    }
+    own, state = network.state_dict(), {}
+    for key, name in names.items():
+        # Biases that only the toolkit has are of the length of what stands beside them.
+        like = key.replace("phi.bias", "theta.bias").replace("out.bias", "norm.bias")
+        tensor = own[like]
+        state[name] = torch.rand_like(tensor) + 0.5 if tensor.is_floating_point() else tensor + 3
+        if ".after_block." in key and tensor.dim() == 2:
+            state[name] = state[name][..., None, None, None]
+    return state
 
 
 def saved(path: Path, state: dict[str, Tensor], **beside: object) -> str:
@@ -226,13 +287,169 @@ def test_a_file_of_another_network_is_told_which_it_is(tmp_path: Path) -> None:
     assert said.startswith("no file of torchvision, tsm, mmaction2 holds a network such as ssan_tiny. It fits tsn_tiny")
 
 
+def test_a_file_with_non_local_blocks_or_relations_is_told_which_network_it_is(tmp_path: Path) -> None:
+    for name, layout in [("tsm_nl_tiny", "tsm"), ("tsn_nl_tiny", "mmaction2"), ("trn_tiny", "mmaction2")]:
+        said = refused(saved(tmp_path / f"{name}.pth", tiny_state(name, layout, num_frames=5)), "tsm_tiny", tmp_path)
+        assert said.endswith(f"It fits {name}; import it with --as {name}")
+
+
+def test_the_cases_that_are_refused_are_these() -> None:
+    assert REFUSED == ["mmaction2-tsm_nl_concatenation-resnet50", "mmaction2-trn_of_one_scale-resnet50"]
+
+
 @pytest.mark.parametrize(
-    ("case", "part"), [(c, "a relation head (TRN)" if "trn" in c else "non-local blocks") for c in REFUSED]
+    ("case", "part"),
+    [
+        (c, "a relation head of one scale (TRN)" if "trn" in c else "non-local blocks that compare by concatenation")
+        for c in REFUSED
+    ],
 )
 def test_what_cannot_be_imported_is_named(case: str, part: str, tmp_path: Path) -> None:
     state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in empty(case).items()}
     said = refused(saved(tmp_path / "a.pth", state), "tsm_r50", tmp_path)
     assert f"It has {part}, which cannot be imported" in said
+
+
+def test_relations_by_the_names_of_trns_own_code_are_named(tmp_path: Path) -> None:
+    """Its released files have an Inception network besides, which is named too."""
+    state = tiny_state("tsn_tiny")
+    state["consensus.fc_fusion_scales.0.1.weight"] = torch.ones(7, 5)
+    said = refused(saved(tmp_path / "a.pth", state), "trn_tiny", tmp_path)
+    assert "It has a relation head by the names of TRN's own code, which cannot be imported" in said
+    state["base_model.conv1_7x7_s2.weight"] = torch.ones(7, 3, 7, 7)
+    said = refused(saved(tmp_path / "b.pth", state), "trn_tiny", tmp_path)
+    assert "It has a relation head by the names of TRN's own code and an Inception network, which" in said
+
+
+# Non-local blocks.
+
+
+def imported(file: str, model: str, tmp_path: Path, **options: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of the model file that an import writes, and its notes."""
+    released = import_weights(file, model, str(tmp_path / "out.safetensors"), **options)
+    return read_model_file(tmp_path / "out.safetensors")[0], released.notes
+
+
+def test_the_bias_before_batchnorm_is_taken_off_the_mean_that_it_subtracts(tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny")
+    tensors, notes = imported(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
+    for layer in ("layer2", "layer3"):
+        mean, bias = (state[f"base_model.{layer}.0.nl.W.{part}"] for part in ("1.running_mean", "0.bias"))
+        ours = tensors[f"backbone.{layer}.0.after_block.norm.running_mean"]
+        torch.testing.assert_close(ours, mean - bias, rtol=0, atol=1e-6)
+        assert not torch.allclose(ours, mean)
+    assert any(
+        note.startswith(
+            "2 biases before a BatchNorm are part of the mean that it subtracts now: base_model.layer2.0.nl.W"
+        )
+        for note in notes
+    )
+
+
+def test_the_bias_of_phi_is_left_out_whatever_it_is_and_told(tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny")
+    tensors, notes = imported(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
+    state["base_model.layer2.0.nl.phi.0.bias"] += 7
+    others, _ = imported(saved(tmp_path / "b.pth", state), "tsm_nl_tiny", tmp_path)
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    assert any(
+        note.startswith("2 biases that no score depends on are left out: base_model.layer2.0.nl") for note in notes
+    )
+
+
+def test_the_bias_of_phi_is_placed_where_a_dot_product_needs_it(tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny", "mmaction2")
+    file = saved(tmp_path / "tsm_r50-nl-dot-product_8xb16-1x1x8-50e_kinetics400-rgb.pth", state)
+    tensors, notes = imported(file, "tsm_nl_tiny", tmp_path)
+    bias = state["backbone.layer2.0.non_local_block.phi.0.conv.bias"]
+    assert torch.equal(tensors["backbone.layer2.0.after_block.phi.bias"], bias)
+    assert load_labeller(tmp_path / "out.safetensors").model.backbone.layer2[0].after_block.pairwise == "dot_product"
+    assert not any("left out" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["nl.W.0.bias", "nl.phi.0.bias", "nl.theta.weight"])
+def test_a_tensor_of_a_non_local_block_that_is_missing_or_of_another_shape_is_named(name: str, tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny")
+    taken = state.pop(f"base_model.layer3.0.{name}")
+    said = refused(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
+    assert f"1 not in the file (base_model.layer3.0.{name})" in said
+    state[f"base_model.layer3.0.{name}"] = taken[1:]
+    said = refused(saved(tmp_path / "b.pth", state), "tsm_nl_tiny", tmp_path)
+    assert f"1 of another shape (base_model.layer3.0.{name} (" in said
+
+
+def test_a_convolution_over_more_than_one_position_is_no_linear_map(tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny")
+    state["base_model.layer2.0.nl.g.0.weight"] = state["base_model.layer2.0.nl.g.0.weight"].expand(-1, -1, 3, 1, 1)
+    said = refused(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
+    assert "1 of another shape (base_model.layer2.0.nl.g.0.weight (64x128x3x1x1 for 64x128))" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("TSM_kinetics_RGB_resnet50_shift4_blockres_avg_segment8_e100_dense_nl.pth", {"divisor": 4}),
+        ("tsm_imagenet-pretrained-r50-nl-dot-product_8xb16-1x1x8-50e_k400.pth", {"pairwise": "dot_product"}),
+        ("tsm_nl_embedded_gaussian_r50_1x1x8_50e_kinetics400_rgb_2020.pth", {"pairwise": "embedded_gaussian"}),
+        ("tsm_nl_dot_product_r50_1x1x8_50e_kinetics400_rgb_2020.pth", {"pairwise": "dot_product"}),
+        ("x.pth", {}),
+    ],
+)
+def test_the_shift_and_the_comparison_of_non_local_blocks_come_from_the_name(
+    name: str, layer: dict[str, Any], tmp_path: Path
+) -> None:
+    layout = "tsm" if name.startswith("TSM") else "mmaction2"
+    file = saved(tmp_path / name, tiny_state("tsm_nl_tiny", layout))
+    released = import_weights(file, "tsm_nl_tiny", str(tmp_path / "m.safetensors"))
+    assert released.recipe.layer == layer
+    told = [note for note in released.notes if note.startswith("neither names nor shapes tell how non-local blocks")]
+    assert len(told) == (layout == "mmaction2")
+    assert any("layer.pairwise=embedded_gaussian" in note for note in told) == (name == "x.pth")
+    given = {"pairwise": "embedded_gaussian", "similarity_scale": "sqrt"}
+    overrides = [f"layer.{key}={value}" for key, value in given.items()]
+    other = import_weights(file, "tsm_nl_tiny", str(tmp_path / "m.safetensors"), overrides=overrides)
+    assert other.recipe.layer == {**layer, **given}
+    assert not any(note.startswith("neither names") for note in other.notes)
+
+
+def test_a_gaussian_has_no_embeddings_and_its_file_none_either(tmp_path: Path) -> None:
+    state = tiny_state("tsm_nl_tiny", "mmaction2")
+    state = {name: tensor for name, tensor in state.items() if ".theta." not in name and ".phi." not in name}
+    said = refused(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
+    assert "(backbone.layer2.0.non_local_block.theta.conv.weight" in said
+    tensors, _ = imported(saved(tmp_path / "tsm_r50-nl-gaussian_1x1x8-.pth", state), "tsm_nl_tiny", tmp_path)
+    assert not any("phi" in name or "theta" in name for name in tensors)
+
+
+# Relations.
+
+
+def test_the_number_of_frames_that_relations_are_for_comes_from_their_tensors(tmp_path: Path) -> None:
+    state = tiny_state("trn_tiny", "mmaction2", num_frames=5)
+    assert state["cls_head.consensus.fc_fusion_scales.0.1.weight"].shape == (256, 5 * 256)
+    file = saved(tmp_path / "trn_r50_1x1x8-50e.pth", state)
+    released = import_weights(file, "trn_tiny", str(tmp_path / "m.safetensors"))
+    assert (released.recipe.num_frames, len(released.classes)) == (5, 5)
+    assert load_labeller(tmp_path / "m.safetensors").model.consensus.num_frames == 5
+    assert any("the scores are what its draws come to on average" in note for note in released.notes)
+    with pytest.raises(ModelError, match=r"by the names of mmaction2: 4 not in the file .*fc_fusion_scales\.4"):
+        import_weights(file, "trn_tiny", str(tmp_path / "m.safetensors"), overrides=["num_frames=6"])
+
+
+def test_the_largest_scale_stands_first_there_and_last_here(tmp_path: Path) -> None:
+    state = tiny_state("trn_tiny", "mmaction2", num_frames=3)
+    tensors, _ = imported(saved(tmp_path / "a.pth", state), "trn_tiny", tmp_path)
+    scales = "cls_head.consensus.fc_fusion_scales"
+    for theirs, ours in [("0.1", "fuse.1"), ("0.3", "score.1"), ("1.1", "fuse.0"), ("1.3", "score.0")]:
+        for part in ("weight", "bias"):
+            assert torch.equal(tensors[f"consensus.{ours}.{part}"], state[f"{scales}.{theirs}.{part}"])
+    assert torch.equal(tensors["fc.weight"], state["cls_head.fc_cls.weight"])
+
+
+@pytest.mark.parametrize(("num_scales", "num_frames"), [(0, None), (1, 2), (15, 16), (16, None)])
+def test_relations_of_more_frames_than_ours_can_have_are_not_counted(num_scales: int, num_frames: int | None) -> None:
+    names = [f"cls_head.consensus.fc_fusion_scales.{number}.1.weight" for number in range(num_scales)]
+    assert num_frames_in({name: torch.ones(1) for name in [*names, "cls_head.fc_cls.weight"]}) == num_frames
 
 
 def test_input_that_is_no_picture_is_named(tmp_path: Path) -> None:

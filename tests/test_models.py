@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.insight.cost import multiply_adds, num_parameters
-from ssan.layers import SeparableSelfAttention, TemporalShift
+from ssan.layers import NonLocal, SeparableSelfAttention, TemporalShift
 from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification
 from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import InvertedResidual
@@ -310,6 +310,28 @@ def test_tsm_mobilenet_v2_shifts_in_the_blocks_with_a_shortcut() -> None:
     assert filled(model, TemporalShift) == [f"features.{i}.before_conv1" for i in with_shortcut]
 
 
+def test_a_family_over_another_has_its_layers_too_and_each_option_goes_to_the_layer_that_takes_it() -> None:
+    tsm, both = on_meta("tsm_r50"), on_meta("tsm_nl_r50", layer_options={"divisor": 4, "embedding": 5})
+    assert filled(both, TemporalShift) == filled(tsm, TemporalShift)
+    assert filled(both, NonLocal) == [f"layer2.{i}.after_block" for i in (0, 2)] + [
+        f"layer3.{i}.after_block" for i in (0, 2, 4)
+    ]
+    assert {module.divisor for module in both.modules() if isinstance(module, TemporalShift)} == {4}
+    assert {module.theta.out_features for module in both.modules() if isinstance(module, NonLocal)} == {5}
+    moved = on_meta("tsm_nl_r50", places={"stages": ("res5",), "every": 1})
+    assert filled(moved, NonLocal) == [f"layer4.{i}.after_block" for i in range(3)]
+    assert filled(moved, TemporalShift) == filled(tsm, TemporalShift)
+
+
+def test_a_familys_defaults_hold_until_a_run_says_otherwise() -> None:
+    def blocks(**options: object) -> set[tuple[object, ...]]:
+        modules = on_meta("tsn_nl_r18", layer_options=options).modules()
+        return {(m.pool_keys, m.scale, m.pairwise) for m in modules if isinstance(m, NonLocal)}
+
+    assert blocks() == {(True, 1, "embedded_gaussian")}
+    assert blocks(pool_keys=False, pairwise="dot_product") == {(False, 1, "dot_product")}
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_empty_slots_add_no_key_and_filled_ones_only_their_own(backbone: str) -> None:
     plain = set(on_meta(f"tsn_{backbone}").state_dict())
@@ -408,6 +430,10 @@ def test_a_layer_of_ones_own_can_be_placed_and_the_names_come_back() -> None:
         ),
         ("ssan_r50", {"backbone_options": {"stride_in": "conv3"}}, r"stride_in is 'conv3'; it must be 'conv1' or"),
         ("tsn_mobilenet_v2", {"backbone_options": {"stride_in": "conv1"}}, r"takes none; got 'stride_in'"),
+        ("tsm_nl_r18", {"layer_options": {"axes": "t"}}, r"tsm_nl_r18 is the model with axes 'thw', so axes cannot"),
+        ("tsm_nl_r18", {"layer_options": {"pairwise": "dot"}}, r"pairwise is 'dot'; it must be 'embedded_gaussian' or"),
+        ("tsn_nl_r18", {"layer_options": {"divisor": 8}}, r"layer nonlocal: unknown option 'divisor'"),
+        ("tsm_nl_r18", {"places": {"slot": "before_conv1"}}, r"before_conv1 of res3 already has a TemporalShift"),
         ("tsn_r18", {"layer_options": {"divisor": 8}}, r"tsn_r18 has no layer between its frames, so layer cannot"),
         ("tsn_r18", {"places": {"every": 2}}, r"tsn_r18 has no layer between its frames, so places cannot"),
         ("ssam_r50", {}, r"unknown model 'ssam_r50'\. Did you mean 'ssan_r50'\?"),

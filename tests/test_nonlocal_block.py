@@ -179,11 +179,12 @@ def test_the_pair_sees_everything() -> None:
 
 
 BLIND = [
-    ("nl3d", {}), ("nl2d", {}), ("nl1d", {}), ("nl2d1d", {}), ("a2", {}),
+    ("nl3d", {}), ("nl2d", {}), ("nl1d", {}), ("nl2d1d", {}), ("a2", {}), ("tsn_nl", {}),
+    ("nl3d", {"pairwise": "gaussian"}), ("nl3d", {"pairwise": "dot_product"}),
     ("nl3d", {"pool_keys": True, "similarity_scale": "none", "embedding": 5}),
     ("nl2d1d", {"pool_keys": True, "similarity_scale": "none", "embedding": "half"}),
 ]  # fmt: skip
-SEEING = [("ssan", {}), ("tsm", {}), ("tsm", {"direction": "past"}), ("trn", {})]
+SEEING = [("ssan", {}), ("tsm", {}), ("tsm", {"direction": "past"}), ("tsm_nl", {}), ("trn", {})]
 ORDERS = [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 0, 2, 3, 4]]
 
 

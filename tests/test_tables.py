@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssan.cli.recipes import shipped
-from ssan.layers import DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention
+from ssan.layers import DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, read_recipe
 from ssan.recognition.model_file import build_from
@@ -179,6 +179,26 @@ def test_the_non_local_papers_own_blocks_sit_after_the_blocks_of_res3_and_res4(n
     for name, block in found.items():
         assert (block.axes, block.pool_keys) == ("thw", True)
         assert block.theta.out_features == {"layer2": 256, "layer3": 512}[name.split(".")[0]]
+
+
+def test_tsms_non_local_blocks_sit_after_every_second_block_and_the_shift_is_all_that_tsn_lacks() -> None:
+    expected = [f"layer{n}.{i}.after_block" for n, depth in [(2, 4), (3, 6)] for i in range(0, depth, 2)]
+    shifted, plain = (on_meta(f"nonlocal/{family}_r50").backbone for family in ("tsm_nl", "tsn_nl"))
+    for network in (shifted, plain):
+        found = {name: module for name, module in network.named_modules() if isinstance(module, NonLocal)}
+        assert list(found) == expected
+        for name, block in found.items():
+            assert (block.axes, block.pool_keys, block.scale, block.pairwise) == ("thw", True, 1, "embedded_gaussian")
+            assert block.theta.out_features == {"layer2": 256, "layer3": 512}[name.split(".")[0]]
+    shifts = [module for module in shifted.modules() if isinstance(module, TemporalShift)]
+    assert [shift.divisor for shift in shifts] == [8] * 16
+    assert set(shifted.state_dict()) == set(plain.state_dict())
+    assert not any(isinstance(module, TemporalShift) for module in plain.modules())
+    written = {name: recipe(f"nonlocal/{name}_r50").model_dump() for name in ("tsm_nl", "tsn_nl")}
+    assert {key for key in Recipe.model_fields if written["tsm_nl"][key] != written["tsn_nl"][key]} == {
+        "model",
+        "layer",
+    }
 
 
 # The tables' rows for other networks.

@@ -239,9 +239,8 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
         elif isinstance(model.consensus, TemporalRelation) and layout.relations and key.startswith("consensus."):
             names[key] = layout.relations + _in_relations(key, len(model.consensus.fuse))
         elif block in followed and rest.startswith("after_block."):
-            part, tensor = rest.removeprefix("after_block.").rsplit(".", 1)
-            pool = ".0" if attending[f"{block}.after_block"].pool_keys else ""
-            names[key] = f"{layout.prefix}{block}.{layout.non_local[part].format(pool=pool)}.{tensor}"
+            layer = attending[f"{block}.after_block"]
+            names[key] = f"{layout.prefix}{block}.{_in_non_local(layout, layer, rest.removeprefix('after_block.'))}"
         elif not key.startswith("backbone.") or re.search(r"\.(before|after)_", key):
             return None  # a layer with weights, in a slot or behind the backbone
         else:
@@ -254,6 +253,12 @@ def _biases_of_theirs(layout: Layout, attending: Mapping[str, NonLocal]) -> list
     """The biases that a toolkit's non-local blocks have and ours do not, as ours would name them."""
     phi = [f"backbone.{name}.phi.bias" for name, block in attending.items() if block.pairwise == "embedded_gaussian"]
     return phi + [f"backbone.{name}.out.bias" for name in attending if layout.last_bias]
+
+
+def _in_non_local(layout: Layout, layer: NonLocal, key: str) -> str:
+    """Where keys are pooled, phi and g are the first step of a sequence."""
+    part, tensor = key.rsplit(".", 1)
+    return f"{layout.non_local[part].format(pool='.0' if layer.pool_keys else '')}.{tensor}"
 
 
 def _in_relations(key: str, num_scales: int) -> str:

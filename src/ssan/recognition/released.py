@@ -158,11 +158,11 @@ def _differences(found: Fit, spec: ModelSpec, recipe: Recipe) -> list[str]:
         )
     if found.dropped:
         notes.append(f"{len(found.dropped)} biases that no score depends on are left out: {_some(found.dropped)}")
-    if found.layout == "mmaction2" and spec.layer == "nonlocal" and "pairwise" not in recipe.layer:
-        notes.append(
-            "neither names nor shapes tell a softmax from a dot product in non-local blocks: "
-            "layer.pairwise=embedded_gaussian unless given"
-        )
+    if found.layout == "mmaction2" and spec.layer == "nonlocal":
+        supposed = {"pairwise": "embedded_gaussian", "similarity_scale": "none"}
+        shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
+        if shown:
+            notes.append(f"neither names nor shapes tell how non-local blocks compare positions: {shown} unless given")
     if spec.consensus == "relation":
         notes.append(
             f"{found.layout} draws relations anew for every batch of clips; here the scores are what its draws come to "

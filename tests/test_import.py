@@ -65,7 +65,9 @@ def drawn(case: str) -> dict[str, Tensor]:
         elif len(shape) == 1:
             noise = noise * 0.1 + (1.0 if name.endswith("weight") else 0.0)
         else:
-            noise = noise * math.sqrt((2 if "mobilenet" in case else 1) / math.prod(shape[1:]))
+            small = "dot_product" in case and any(part in name for part in (".theta.", ".phi.", ".g."))
+            gain = 0.01 if small else 2 if "mobilenet" in case else 1
+            noise = noise * math.sqrt(gain / math.prod(shape[1:]))
         state[name] = torch.from_numpy(noise)
     return state
 

@@ -231,8 +231,12 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fi
 
 def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
     """The named model that leaves the fewest names of a file unaccounted for."""
+    # Only a consensus is made for a number of frames; all others are made once.
     num_frames = num_frames_in(state) or 8
-    fits = [(name, fit(state, _without_memory(name, num_classes, num_frames))) for name in MODELS]
+    fits = [
+        (name, fit(state, _without_memory(name, num_classes, num_frames if spec.consensus else 8)))
+        for name, spec in MODELS.items()
+    ]
     return min(((name, found) for name, found in fits if found is not None), key=lambda pair: pair[1].num_wrong)
 
 

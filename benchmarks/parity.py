@@ -5,10 +5,10 @@
 ``ENV`` is an environment of its own with torch, the torchvision that matches it, mmcv-lite 2.1, mmengine and
 importlib_metadata; the checkouts are those of mit-han-lab/temporal-shift-module and open-mmlab/mmaction2. For each case
 of benchmarks/parity_peers.py that environment builds the peer's own network with random weights and statistics, saves a
-checkpoint as the peer does, and its logits of a random clip (8 frames of 224 px, or 3, 174 classes, float32). Here
-``ssan import`` makes a model file of it, which is loaded as ``ssan predict`` loads it, and its logits are compared.
-Networks that have no counterpart here must be refused. The figures go to benchmarks/results/parity.json; with cases
-named, theirs alone are made anew.
+checkpoint as the peer does, and its logits of a random clip (8 frames of 224 px, or 3, 174 classes, float32, or float64
+where that is too coarse). Here ``ssan import`` makes a model file of it, which is loaded as ``ssan predict`` loads it,
+and its logits are compared. Networks that have no counterpart here must be refused. The figures go to
+benchmarks/results/parity.json; with cases named, theirs alone are made anew.
 
 mmaction2's relation head (TRN) draws relations at each forward; of more than 3 frames its scores therefore differ from
 time to time. Ours are compared with their mean over draws, and, given the relations of one draw, with that draw's.
@@ -101,9 +101,9 @@ def compare(case: str, name: str | None, options: argparse.Namespace) -> dict[st
                 return {"case": case, "refused": error.message}
             sys.exit(f"{case} was imported, and should have been refused")
         released = import_weights(file, name, out)
-        labeller = load_labeller(out)
+        model = load_labeller(out).model.to(theirs["clip"].dtype)
         with torch.inference_mode():
-            ours = labeller.model(theirs["clip"])
+            ours = model(theirs["clip"])
             row = {
                 "case": case,
                 "as": name,
@@ -112,8 +112,10 @@ def compare(case: str, name: str | None, options: argparse.Namespace) -> dict[st
                 "largest_logit": theirs["logits"].abs().max().item(),
                 "largest_difference": _furthest(ours, theirs["logits"]),
             }
+            if ours.dtype != torch.float32:
+                row["precision"] = str(ours.dtype).removeprefix("torch.")
             if (draw := theirs.get("one_draw")) is not None:
-                given = given_relations(labeller.model, theirs["clip"], draw["relations"])
+                given = given_relations(model, theirs["clip"], draw["relations"])
                 row["largest_difference_given_one_draw"] = _furthest(given, draw["logits"])
                 row["from_one_draw_to_their_mean"] = _furthest(theirs["logits"], draw["logits"])
     return row
@@ -167,9 +169,9 @@ def main() -> None:
     for case in options.cases or AS:
         known[case] = compare(case, AS[case], options)
         print(json.dumps(known[case]), flush=True)
-    rows = [known[case] for case in AS if case in known]
-    clip = "8 frames (of mmaction2-trn-resnet18 3) of 224 px, float32"
-    write_json(OUT, {"torch": torch.__version__, "clip": clip, "rows": rows})
+        rows = [known[case] for case in AS if case in known]
+        clip = "8 frames (of mmaction2-trn-resnet18 3) of 224 px, float32 unless a row says otherwise"
+        write_json(OUT, {"torch": torch.__version__, "clip": clip, "rows": rows})
     kinds = ("largest_difference", "largest_difference_given_one_draw")
     worst = max(row.get(kind, 0) for row in rows for kind in kinds)
     sys.exit(f"the largest difference is {worst:.1e}, more than 1e-4" if worst > 1e-4 else 0)

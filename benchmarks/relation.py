@@ -8,25 +8,20 @@ finished are not repeated; one that was interrupted goes on.
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssan.datasets.synthetic import LEVELS, Level
-from ssan.files import read_json, write_json, writing
-from ssan.recognition.metrics import pair_accuracies
-from ssan.training.journal import read_journal
+from ssan.files import writing
+from trainings import ROOT, render, rows_of, run_all, train_and_evaluate
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "relation.json"
 PAGE = ROOT / "docs" / "relation.md"
+NUM_VIDEOS, NUM_CLASSES = 2900, 4
 VARIANTS = {
     "tsn_tiny": "TSN",
     "tsm_tiny": "TSM",
@@ -35,46 +30,9 @@ VARIANTS = {
 }
 
 
-def ssan(*arguments: str) -> str:
-    """Run a command of ssan on one thread and return what it prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ssan", *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
-
-
 def run(work: Path, level: str, variant: str, seed: int) -> dict[str, Any]:
-    """Train and evaluate one variant with one seed; a row of the results."""
-    out, data = work / level / f"{variant}_{seed}", work / level / "data"
-    scores = out / "test.npz"
-    if not scores.exists():
-        common = ["--data", str(data), "--workers", "0", "--seed", str(seed), "--quiet", "--json"]
-        ssan("train", "--recipe", f"relation/{variant}", "--out", str(out), "--resume", *common)
-        answer = json.loads(ssan("eval", str(out), "--split", "test", "--probe", "--scores", str(scores), *common))
-        write_json(out / "test.json", answer)
-    answer = read_json(out / "test.json")
-    with np.load(scores) as content:
-        predicted, labels = content["scores"].argmax(axis=1), content["labels"]
-        pairs = [(2 * n, 2 * n + 1) for n in range(len(content["class_names"]) // 2)]
-    pair, within = pair_accuracies(predicted, labels, pairs)
-    (start,) = read_journal(out / "journal.jsonl", "start")[:1]
-    epochs = {row["epoch"]: row for row in read_journal(out / "journal.jsonl", "epoch")}
-    return {
-        "level": level,
-        "variant": variant,
-        "seed": seed,
-        "top1": answer["top1"],
-        "pair_top1": pair,
-        "within_pair_top1": within,
-        "reversed_top1": answer["probe"]["reversed_top1"],
-        "shuffled_top1": answer["probe"]["shuffled_top1"],
-        "last_train_loss": epochs[max(epochs)]["train_loss"],
-        "num_train": start["num_train"],
-        "num_test": answer["num_scored"],
-        "epochs": len(epochs),
-        "train_seconds": round(sum(row["seconds"] for row in epochs.values()), 1),
-    }
+    """Train and evaluate one variant with one seed; its figures."""
+    return train_and_evaluate(f"relation/{variant}", work / level / "data", work / level / f"{variant}_{seed}", seed)
 
 
 def parameters(level: str) -> str:
@@ -132,11 +90,10 @@ def space_part(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def write_page() -> None:
-    """Write docs/relation.md from the results and from docs/relation.head.md, which says what they mean."""
+def page() -> str:
+    """The page: docs/relation.head.md, which says what the figures mean, and the tables."""
     head = (ROOT / "docs" / "relation.head.md").read_text(encoding="utf-8")
-    with writing(PAGE) as handle:
-        handle.write(head.rstrip() + "\n\n" + table(read_json(RESULTS)["runs"]).rstrip() + "\n")
+    return head.rstrip() + "\n\n" + table(rows_of(RESULTS)).rstrip() + "\n"
 
 
 def main() -> None:
@@ -145,32 +102,21 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", required=True)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--videos", type=int, default=2900)
-    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--videos", type=int, default=NUM_VIDEOS)
+    parser.add_argument("--classes", type=int, default=NUM_CLASSES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     arguments = parser.parse_args()
     for level in arguments.levels:
-        ssan(
-            "data", "synth", str(arguments.work / level / "data"), "--task", "relation", "--level", level, "--quiet",
-            "--videos", str(arguments.videos), "--classes", str(arguments.classes), "--size-px", "48", "--seed", "0",
-        )  # fmt: skip
+        render(arguments.work / level / "data", "relation", level, arguments.videos, arguments.classes)
     wanted = [
         (level, variant, seed)
         for level in arguments.levels
         for seed in range(arguments.seeds)
         for variant in arguments.variants
     ]
-    known = {(row["level"], row["variant"], row["seed"]): row for row in _before()}
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for row in pool.map(lambda job: run(arguments.work, *job), wanted):
-            known[row["level"], row["variant"], row["seed"]] = row
-            print(json.dumps(row), flush=True)
-            write_json(RESULTS, {"schema": 1, "runs": list(known.values())})
-    write_page()
-
-
-def _before() -> list[dict[str, Any]]:
-    return read_json(RESULTS)["runs"] if RESULTS.exists() else []
+    run_all(RESULTS, ("level", "variant", "seed"), wanted, partial(run, arguments.work), arguments.jobs)
+    with writing(PAGE) as handle:
+        handle.write(page())
 
 
 if __name__ == "__main__":

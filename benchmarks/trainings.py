@@ -78,9 +78,10 @@ def run_all(
 
     A row begins with its key, ``names`` and values, and takes the place of an earlier row with the same key.
     """
-    known = {tuple(row[name] for name in names): row for row in rows_of(results)}
     with ThreadPoolExecutor(jobs) as pool:
         for key, figures in zip(wanted, pool.map(lambda key: run(*key), wanted), strict=True):
+            # Read anew: a run takes minutes, in which another call may have added its own.
+            known = {tuple(row[name] for name in names): row for row in rows_of(results)}
             known[key] = dict(zip(names, key, strict=True)) | figures
             print(json.dumps(known[key]), flush=True)
             write_json(results, {"schema": 1, "runs": list(known.values())})

@@ -51,6 +51,7 @@ ROWS = [
     Row("TSM, ResNet-101", "tsm_r101", 42.86, 62.66, LISTS),
     Row("TSM, MobileNetV2", "tsm_mobilenet_v2", 2.736, 3.269, LISTS, num_classes=400),
     Row("TSM, MobileNetV2", "tsm_mobilenet_v2", 2.736, 3.269, f"{LISTS}, if at 256", size_px=256, num_classes=400),
+    Row("TSM with non-local blocks, ResNet-50", "tsm_nl_r50", 31.68, 61.30, LISTS, num_classes=400),
     Row("TRN, ResNet-50", "trn_r50", 26.64, 42.94, LISTS, size_px=256),
     Row("Non-local 1-D, ResNet-50", "nl1d_r50"),
     Row("Non-local 2-D, ResNet-50", "nl2d_r50"),

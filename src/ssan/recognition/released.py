@@ -94,12 +94,14 @@ def import_weights(
         out = os.path.join(out, "model.safetensors")
     if os.path.exists(out) and os.path.samefile(path, out):
         raise UsageError("the model file would replace the weights it is made from; name another with -o", path=out)
-    state = read_state_dict(path)
     told, notes = _told_by_name(os.path.basename(path), spec)
+    told = {"model": model, "resize": "short_side", **told}
+    make_recipe(told, overrides)  # a mistake in a key is told before a large file is read
+    state = read_state_dict(path)
     if spec.consensus == "relation" and (num_frames := num_frames_in(state)) is not None:
         told["num_frames"] = num_frames
         notes = [f"from the file's tensors: num_frames={num_frames}, which its relations are among"]
-    recipe = make_recipe({"model": model, "resize": "short_side", **told}, overrides)
+    recipe = make_recipe(told, overrides)
     if recipe.model != model:
         raise UsageError(f"model={recipe.model} contradicts --as {model}; leave it out")
     crop_px = recipe.crop_px or spec.size_px

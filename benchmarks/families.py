@@ -37,6 +37,9 @@ TITLES = {
     "trn": "TRN",
     "ssan": "SSA",
 }
+# The 3D block once more, in the places and with the settings of TSM's code, over single frames and over TSM: they are
+# made of what other rows tell of.
+LEFT_OUT = {"tsn_nl", "tsm_nl"}
 KEY = ("task", "family", "seed", "epochs")
 Row = dict[str, Any]
 

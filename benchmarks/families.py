@@ -80,7 +80,7 @@ def run(work: Path, task: str, family: str, seed: int, epochs: int) -> Row:
 
 def all_rows() -> list[Row]:
     """The rows of this script's results, and those of relation.py's that are of a family and of the task's level."""
-    known = {f"{family}_tiny": family for task, family in ELSEWHERE if task == "relation"}
+    known = {f"{family}_tiny": family for _, family in ELSEWHERE}
     theirs = [
         {"task": "relation", "family": known[row["variant"]], **row}
         for row in rows_of(relation.RESULTS)

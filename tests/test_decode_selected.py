@@ -58,6 +58,20 @@ def everything(path: Path) -> list[tuple[int | None, np.ndarray]]:
         return [(f.pts, f.to_ndarray(format="rgb24")) for f in container.decode(container.streams.best("video"))]
 
 
+def packets_fed(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """A list that takes the time stamp of every packet given to a decoder from now on where frames are selected."""
+    fed: list[int | None] = []
+    original = decode.VideoFile._packets_from
+
+    def noted(self: decode.VideoFile, place: int) -> Any:
+        for packet in original(self, place):
+            fed.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(decode.VideoFile, "_packets_from", noted)
+    return fed
+
+
 CHOICES = [
     [0], [1], [11], [12], [13], [NUM_FRAMES - 1], list(range(NUM_FRAMES)), list(range(0, NUM_FRAMES, 7)),
     [2, 8, 14, 20, 26, 31, 37, 43], [10, 11, 12, 13, 14], [44, 45, 46], [23, 24], [5, 40],
@@ -101,18 +115,11 @@ def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
     name: str, held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render(tmp_path / name, *STRUCTURES[name])
-    fed: list[int | None] = []
-    original = decode.VideoFile._packets_from
-
-    def counted(self: decode.VideoFile, place: int) -> Any:
-        for packet in original(self, place):
-            fed.append(packet.pts)
-            yield packet
+    fed = packets_fed(monkeypatch)
 
     def refuse(*_: Any) -> Any:
         raise AssertionError("decoded in sequence")
 
-    monkeypatch.setattr(decode.VideoFile, "_packets_from", counted)
     monkeypatch.setattr(decode, "_in_sequence", refuse)
     if not held:
         monkeypatch.setattr(packets, "MOST_BYTES_HELD", 1000)
@@ -130,15 +137,7 @@ def test_nothing_behind_a_wanted_frame_is_decoded_where_the_next_has_its_own_beg
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render(tmp_path / name, *STRUCTURES[name])
-    reference, fed = everything(tmp_path / name), []
-    original = decode.VideoFile._packets_from
-
-    def counted(self: decode.VideoFile, place: int) -> Any:
-        for packet in original(self, place):
-            fed.append(packet.pts)
-            yield packet
-
-    monkeypatch.setattr(decode.VideoFile, "_packets_from", counted)
+    reference, fed = everything(tmp_path / name), packets_fed(monkeypatch)
     with open_video(tmp_path / name, apart=False) as video:
         assert isinstance(video, decode.VideoFile)
         listed = video._packets.listing

@@ -72,8 +72,8 @@ class _Moved(torch.autograd.Function):
     """Ranges of channels (first, last + 1) moved by one frame, on (1) or back (-1), in one pass over memory.
 
     Written with ``torch.cat`` the result loses channels-last memory, which the convolutions behind it then restore, and
-    the gradient is put together from zeros, slice by slice: 15 times the work. The transpose of a move is the move in
-    the other direction.
+    the gradient is put together from zeros, slice by slice: eight times the work. The transpose of a move is the move
+    in the other direction.
     """
 
     generate_vmap_rule = True

@@ -84,8 +84,17 @@ def _where_tsm_has_non_local_blocks(*_: object) -> Places:
     return Places(("res3", "res4"), "after_block", every=2)
 
 
-# As TSM's code and mmaction2 build the block: half the channels inside, keys pooled, similarities as they are.
-NON_LOCAL_IN_TSM = {"embedding": "half", "similarity_scale": "none", "pool_keys": True}
+def _non_local_in_tsm(knows_order: bool, over: str | None = None) -> Family:
+    """The block as TSM's code and mmaction2 build it: half the channels inside, keys pooled, similarities unscaled."""
+    return Family(
+        "nonlocal",
+        _where_tsm_has_non_local_blocks,
+        knows_order=knows_order,
+        options={"axes": "thw"},
+        defaults={"embedding": "half", "similarity_scale": "none", "pool_keys": True},
+        over=over,
+    )
+
 
 FAMILIES: dict[str, Family] = {
     "tsn": Family(None, None, knows_order=False),
@@ -94,21 +103,8 @@ FAMILIES: dict[str, Family] = {
         lambda backbone, stages: Places(stages, "before_conv1", backbone.shift_every),
         knows_order=True,
     ),
-    "tsn_nl": Family(
-        "nonlocal",
-        _where_tsm_has_non_local_blocks,
-        knows_order=False,
-        options={"axes": "thw"},
-        defaults=NON_LOCAL_IN_TSM,
-    ),
-    "tsm_nl": Family(
-        "nonlocal",
-        _where_tsm_has_non_local_blocks,
-        knows_order=True,
-        options={"axes": "thw"},
-        defaults=NON_LOCAL_IN_TSM,
-        over="tsm",
-    ),
+    "tsn_nl": _non_local_in_tsm(knows_order=False),
+    "tsm_nl": _non_local_in_tsm(knows_order=True, over="tsm"),
     "trn": Family(None, None, knows_order=True, consensus="relation"),
     "nl3d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "thw"}),
     "nl2d": Family("nonlocal", _where_ssa_goes, knows_order=False, options={"axes": "hw"}),

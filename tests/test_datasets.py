@@ -16,11 +16,23 @@ import simplejpeg
 from ssan.datasets import FORMATS, Sample, Samples, read
 from ssan.datasets import detect as detect_format
 from ssan.datasets.audit import audit, write_skipped
-from ssan.datasets.samples import canonical_split, find_videos, inside, is_frame_folder
+from ssan.datasets.samples import canonical_split, inside
+from ssan.datasets.tree import find_videos, is_frame_folder
 from ssan.errors import AnnotationError, SsanError, UsageError
 from ssan.video.transforms import flip_pairs
 
-FIELDS = ["id", "path", "label", "label_index", "start_seconds", "end_seconds", "num_frames", "caption", "exists"]
+FIELDS = [
+    "id",
+    "path",
+    "label",
+    "label_index",
+    "start_seconds",
+    "end_seconds",
+    "num_frames",
+    "caption",
+    "exists",
+    "split",
+]
 PEOPLE = ("daria", "denis", "ido", "moshe", "shahar")
 PREFIX = "something-something-v2-"
 
@@ -48,7 +60,7 @@ def _refused(format: str, root: Path, split: str = "all", **options: str) -> Ssa
 
 def test_a_sample_has_the_promised_fields_in_this_order() -> None:
     assert list(Sample("a", "a.mp4").as_dict()) == FIELDS
-    assert Sample("a", "a.mp4").as_dict() == dict.fromkeys(FIELDS[2:-1]) | {"id": "a", "path": "a.mp4", "exists": True}
+    assert Sample("a", "a.mp4").as_dict() == dict.fromkeys(FIELDS) | {"id": "a", "path": "a.mp4", "exists": True}
 
 
 @pytest.mark.parametrize(
@@ -365,7 +377,17 @@ def test_two_rules_are_one_too_many(people: Path) -> None:
 
 
 def test_a_folder_without_classes_says_what_was_expected(tmp_path: Path) -> None:
-    assert "FOLDER/CLASS/FILE" in _refused("folder", _touch(tmp_path, "a.mp4")).message
+    assert "FOLDER/CLASS/FILE" in _refused("folder", _touch(tmp_path, "notes.txt")).message
+    assert "does not say which videos" in _refused("folder", _touch(tmp_path, "a.mp4"), "train").message
+
+
+def test_videos_without_classes_are_listed_without_labels(tmp_path: Path) -> None:
+    samples = read("folder", _touch(tmp_path, "b.mp4", "a.mp4", "notes.txt"), "all")
+    assert [(s.id, s.label, s.label_index, s.split) for s in samples] == [
+        ("a", None, None, None),
+        ("b", None, None, None),
+    ]
+    assert samples.classes == []
 
 
 def test_classes_that_differ_only_by_case_are_refused(tmp_path: Path) -> None:
@@ -421,11 +443,44 @@ def test_a_csv_file_gives_every_field(tmp_path: Path) -> None:
     samples = read("csv", _csv(tmp_path, TABLE), "all")
     assert samples.classes == ["run", "walk"]
     assert [tuple(sample.as_dict().values()) for sample in samples] == [
-        ("two", f"{tmp_path}/b/2.mp4", "walk", 1, None, None, 12, "a man, walking", True),
-        ("1", f"{tmp_path}/1.mp4", "run", 0, None, None, None, None, False),
-        ("three", f"{tmp_path}/3.mp4", "walk", 1, None, None, None, 'says "hello" twice', False),
-        ("four", f"{tmp_path}/4.mp4", None, None, None, None, None, None, False),
+        ("two", f"{tmp_path}/b/2.mp4", "walk", 1, None, None, 12, "a man, walking", True, "train"),
+        ("1", f"{tmp_path}/1.mp4", "run", 0, None, None, None, None, False, "val"),
+        ("three", f"{tmp_path}/3.mp4", "walk", 1, None, None, None, 'says "hello" twice', False, "test"),
+        ("four", f"{tmp_path}/4.mp4", None, None, None, None, None, None, False, "test"),
     ]
+
+
+def test_a_csv_file_names_parts_of_videos(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.webm", "b/00001.jpg")
+    rows = (
+        "path,label,id,start_seconds,end_seconds\na.avi,walk,1,0.5,2\na.avi,run,2,,1e1\nb.mp4,run,3,7,\nc.mp4,run,4,,\n"
+    )
+    samples = read("csv", _csv(tmp_path, rows), "all")
+    assert [(s.id, s.start_seconds, s.end_seconds) for s in samples] == [
+        ("1", 0.5, 2.0), ("2", None, 10.0), ("3", 7.0, None), ("4", None, None),
+    ]  # fmt: skip
+    # Converted since: another suffix, a folder of frames.
+    assert [(s.path, s.exists) for s in samples] == [
+        (f"{tmp_path}/a.webm", True), (f"{tmp_path}/a.webm", True),
+        (f"{tmp_path}/b", True), (f"{tmp_path}/c.mp4", False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ("-1,2", "'-1' is no time"),
+        ("nan,2", "'nan' is no time"),
+        ("1,inf", "'inf' is no time"),
+        ("one,2", "'one' is no time"),
+        ("2,2", "ends at 2 s and starts at 2 s"),
+        (",0", "ends at 0 s and starts at 0 s"),
+    ],
+)
+def test_a_part_that_is_none_is_named_with_its_line(tmp_path: Path, bounds: str, said: str) -> None:
+    error = _refused("csv", _csv(tmp_path, f"path,label,start_seconds,end_seconds\na.mp4,run,,\nb.mp4,run,{bounds}\n"))
+    assert said in error.message
+    assert (error.code, error.line) == ("bad_annotation", 3)
 
 
 def test_each_split_of_a_csv_file_has_its_rows_and_all_classes(tmp_path: Path) -> None:
@@ -560,8 +615,19 @@ def test_every_layout_of_something_v2_gives_the_same(tmp_path: Path, start: str)
     assert samples.classes == ["Dropping something into something", "Pushing something", "Holding something"]
     folder = f"{tmp_path}/20bn-something-something-v2"
     assert [tuple(sample.as_dict().values()) for sample in samples] == [
-        ("10", f"{folder}/10.webm", "Pushing something", 1, None, None, None, "pushing a cup", True),
-        ("7", f"{folder}/7.webm", "Dropping something into something", 0, None, None, None, ENTRIES[1]["label"], False),
+        ("10", f"{folder}/10.webm", "Pushing something", 1, None, None, None, "pushing a cup", True, "train"),
+        (
+            "7",
+            f"{folder}/7.webm",
+            "Dropping something into something",
+            0,
+            None,
+            None,
+            None,
+            ENTRIES[1]["label"],
+            False,
+            "train",
+        ),
     ]
 
 
@@ -774,6 +840,7 @@ def test_the_official_annotations_of_something_v2_are_read_whole(shared: Path, t
             label_index=val.classes.index("Spinning something that quickly stops spinning"),
             caption="spinning cube that quickly stops spinning",
             exists=False,
+            split="val",
         ).as_dict()
     )
     assert {sample.label for sample in test} == {None}

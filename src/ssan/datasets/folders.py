@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,39 +13,40 @@ from ssan.datasets.samples import (
     Sample,
     Samples,
     canonical_split,
-    find_videos,
     inside,
-    is_folder,
     printable,
     quoted,
 )
+from ssan.datasets.tree import Finder, find_videos, is_tree, subfolders
 from ssan.errors import AnnotationError, UsageError, unknown
 from ssan.files import is_text, read_text
 
 MOST_DIGITS = 9
+MOST_SECONDS = 1e9
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
 def read_folder(root: str, split: str, *, splits: str | None = None, val_groups: str | None = None) -> Samples:
     """A folder of classes: ``ROOT/{train,val,test}/CLASS/FILE``, or ``ROOT/CLASS/FILE`` with a rule for the split.
 
-    :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule.
+    :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule; and no classes, so that videos without
+        labels can be listed and checked.
     :param splits: a CSV file with columns ``path,split``; paths are relative to ``root``. Videos that it does not name
         belong to no split.
     :param val_groups: ``REGEX=a,b,c``: a video whose file name matches, with one of a, b, c as the regex's group, is in
         ``val``, all others in ``train``. For splitting by person, place or source rather than at random.
     :raises UsageError: no such folder, no class in it, or no way to tell the split.
     """
-    if not os.path.isdir(root):
+    if not is_tree(root):
         raise UsageError("no such folder; --data names the folder of videos", code="missing", path=root)
-    subfolders = _subfolders(root)
-    by_split = [name for name in subfolders if name.lower() in SPLIT_FOLDERS]
+    folders = subfolders(root)
+    by_split = [name for name in folders if name.lower() in SPLIT_FOLDERS]
     if "train" in [SPLIT_FOLDERS[name.lower()] for name in by_split]:
         if splits or val_groups:
             raise UsageError(
                 f"the folder has its own split ({', '.join(by_split)}); leave out --splits and --val-groups", path=root
             )
-        stray = sorted(set(subfolders) - set(by_split))
+        stray = sorted(set(folders) - set(by_split))
         if stray:
             raise UsageError(
                 f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
@@ -52,20 +54,22 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
                 path=root,
             )
         homes = [(SPLIT_FOLDERS[name.lower()], name) for name in by_split]
-        classes = sorted({c for _, name in homes for c in _subfolders(os.path.join(root, name))})
-        found = [
+        classes = sorted({c for _, name in homes for c in subfolders(os.path.join(root, name))})
+        found: list[tuple[str, str | None, str]] = [
             (home, label, path)
             for home, name in homes
-            for label in _subfolders(os.path.join(root, name))
+            for label in subfolders(os.path.join(root, name))
             for path in find_videos(os.path.join(root, name, label))
         ]
     else:
-        classes = subfolders
+        classes = folders
         found = [("", label, path) for label in classes for path in find_videos(os.path.join(root, label))]
-        if split != "all":
+        if split != "all" or splits or val_groups:
             rule = _split_rule(root, splits, val_groups, [path for _, _, path in found])
             found = [(rule.get(path, ""), label, path) for _, label, path in found]
-    if not classes:
+    if not classes and split == "all" and not (splits or val_groups):
+        found = [("", None, path) for path in find_videos(root) if path != root]
+    if not classes and not found:
         raise UsageError(
             "the folder has no class folders; expected FOLDER/CLASS/FILE or FOLDER/train/CLASS/FILE", path=root
         )
@@ -77,26 +81,16 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
             path=root,
         )
     _refuse_lookalikes(classes, root)
-    index = {label: number for number, label in enumerate(classes)}
+    index: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
     return Samples(
         (
-            Sample(id=_identity(path, root), path=path, label=label, label_index=index[label])
+            Sample(id=_identity(path, root), path=path, label=label, label_index=index.get(label), split=home or None)
             for home, label, path in found
             if split in ("all", home)
         ),
         classes,
         root,
     )
-
-
-def _subfolders(root: str) -> list[str]:
-    try:
-        with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if is_folder(entry) and not entry.name.startswith("."))
-    except OSError as error:
-        raise UsageError(
-            f"the folder cannot be looked into ({error.strerror}); look at its permissions", path=root
-        ) from None
 
 
 def _identity(path: str, root: str) -> str:
@@ -179,7 +173,10 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
 def read_csv(
     root: str, split: str, *, annotations: str | None = None, videos: str | None = None, class_order: str = "sorted"
 ) -> Samples:
-    """A CSV file with a header: ``path,label`` and, if wanted, ``split``, ``caption``, ``id``, ``num_frames``.
+    """A CSV file with a header: ``path,label``, and of ``split,caption,id,num_frames,start_seconds,end_seconds`` any.
+
+    A video is found under another suffix too, or as a folder of frames, if it has been converted. A row with a start or
+    an end is a part of a video, [start, end), from the beginning of the video on.
 
     :param root: the file, or the folder of videos where ``annotations`` names the file.
     :param videos: the folder that paths are relative to; by default the one that the file is in.
@@ -205,6 +202,7 @@ def read_csv(
     index = {label: number for number, label in enumerate(classes)}
     samples: list[Sample] = []
     lines: dict[str, int] = {}
+    finder = Finder(folder)
     for line, row in rows:
         wanted = split == "all" or _known_split(row["split"], table, line) == split
         path = inside(folder, row["path"], source=table, line=line)
@@ -230,20 +228,52 @@ def read_csv(
             raise AnnotationError(
                 f"num_frames is {frames[:40]!r}; expected a whole number", code="bad_annotation", path=table, line=line
             )
+        start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
         if not wanted:
             continue
+        there = finder.find(os.path.relpath(path, folder))
         samples.append(
             Sample(
                 id=identity,
-                path=path,
+                path=there or path,
                 label=row["label"] or None,
                 label_index=index.get(row["label"]),
+                start_seconds=start,
+                end_seconds=end,
                 num_frames=int(frames) if frames else None,
                 caption=row.get("caption") or None,
-                exists=os.path.exists(path),
+                exists=there is not None,
+                split=_known_split(row["split"], table, line) if row.get("split") else None,
             )
         )
     return Samples(samples, classes, table)
+
+
+def part(start: str | None, end: str | None, source: str, line: int) -> tuple[float | None, float | None]:
+    """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None."""
+    bounds = []
+    for word in (start, end):
+        try:
+            value = float(word) if word else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not (0 <= value < MOST_SECONDS):
+            raise AnnotationError(
+                f"{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as 12.5",
+                code="bad_annotation",
+                path=source,
+                line=line,
+            )
+        bounds.append(value)
+    first, last = bounds
+    if last is not None and last <= (first or 0):
+        raise AnnotationError(
+            f"the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start",
+            code="bad_annotation",
+            path=source,
+            line=line,
+        )
+    return first, last
 
 
 def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:

@@ -8,11 +8,6 @@ from typing import Any
 
 from ssan.errors import AnnotationError, UsageError, unknown
 
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-    ".vob", ".webm", ".wmv",
-})  # fmt: skip
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
 SPLITS = ("train", "val", "test", "all")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 
@@ -27,6 +22,7 @@ class Sample:
     :param start_seconds: start of the part, [start, end); None for the whole video.
     :param num_frames: as the annotation says; not counted.
     :param exists: whether there was something at ``path`` when the list was read.
+    :param split: ``train``, ``val`` or ``test``, where the list says.
     """
 
     id: str
@@ -38,6 +34,7 @@ class Sample:
     num_frames: int | None = None
     caption: str | None = None
     exists: bool = True
+    split: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,62 +104,3 @@ def _is_name(relative: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def is_frame_folder(path: str | Path) -> bool:
-    """Whether a folder directly holds pictures, and so is one video."""
-    with os.scandir(path) as entries:
-        return any(map(_is_picture, entries))
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link that leads in a circle is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_picture(entry: os.DirEntry[str]) -> bool:
-    # A hidden picture is some program's thumbnail of the folder, not a frame.
-    suffix = Path(entry.name).suffix.lower()
-    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not is_folder(entry)
-
-
-def _is_video(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith(".")
-
-
-def find_videos(root: str | Path) -> list[str]:
-    """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures.
-
-    A folder that cannot be looked into stands for itself, so that whoever reads it is told why. A folder that links
-    lead to again is walked once.
-    """
-    found: list[str] = []
-    walked: set[tuple[int, int]] = set()
-    pending = [(str(root), True)]
-    while pending:
-        path, folder = pending.pop()
-        if not folder:
-            found.append(path)
-            continue
-        try:
-            status = os.stat(path)
-            with os.scandir(path) as entries:
-                children = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            found.append(path)
-            continue
-        identity = (status.st_dev, status.st_ino)
-        if identity in walked:
-            continue
-        walked.add(identity)
-        if any(map(_is_picture, children)):
-            found.append(path)
-            continue
-        # A folder named x.mp4 is no video file, but what lies in it may be.
-        pending += [
-            (child.path, is_folder(child)) for child in reversed(children) if is_folder(child) or _is_video(child)
-        ]
-    return found

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ssan.datasets.samples import Sample, Samples, inside, printable
+from ssan.datasets.tree import Finder
 from ssan.errors import AnnotationError, UsageError
 from ssan.files import is_text, read_json, read_text
 
@@ -49,7 +50,7 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
     folder = videos or next(
         (os.path.join(root, name) for name in VIDEO_FOLDERS if os.path.isdir(os.path.join(root, name))), root
     )
-    present = _present(folder)
+    finder = Finder(folder)
     samples = []
     for name in FILE_OF_SPLIT if split == "all" else [split]:
         path = f"{start}{FILE_OF_SPLIT[name]}.json"
@@ -73,15 +74,16 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
                     code="path_escape",
                     path=path,
                 )
-            file = present.get(identity)
+            there = finder.find(identity)
             samples.append(
                 Sample(
                     id=identity,
-                    path=inside(folder, file or f"{identity}.webm", source=path),
+                    path=there or inside(folder, f"{identity}.webm", source=path),
                     label=label,
                     label_index=None if label is None else index[label],
                     caption=entry["label"],
-                    exists=file is not None,
+                    exists=there is not None,
+                    split=name,
                 )
             )
     return Samples(samples, classes, start)
@@ -138,17 +140,3 @@ def _read_answers(start: str) -> dict[str, str]:
                     raise AnnotationError("expected id;class", code="bad_annotation", path=path, line=line)
             return {row[0]: row[1] for row in rows}
     return {}
-
-
-def _present(folder: str) -> dict[str, str]:
-    """The videos of a folder by id, from one listing: asking for 200,000 files one by one is slow."""
-    if not os.path.isdir(folder):
-        return {}
-    found: dict[str, str] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            stem, suffix = os.path.splitext(entry.name)
-            # The webm file counts where there are several of one id.
-            if stem not in found or suffix == ".webm":
-                found[stem] = entry.name
-    return found

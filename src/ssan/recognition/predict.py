@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ssan.datasets.samples import find_videos
+from ssan.datasets.tree import find_videos
 from ssan.errors import VideoError
 from ssan.recognition.model_file import Labeller
 

@@ -1,0 +1,146 @@
+"""Which videos lie below a folder: all of them, or those that annotations name."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssan.errors import UsageError
+
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+    ".vob", ".webm", ".wmv",
+})  # fmt: skip
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
+
+
+def is_tree(path: str | Path) -> bool:
+    """Whether videos can lie below this path."""
+    return os.path.isdir(path)
+
+
+def is_frame_folder(path: str | Path) -> bool:
+    """Whether a folder directly holds pictures, and so is one video."""
+    with os.scandir(path) as entries:
+        return any(map(_is_picture, entries))
+
+
+def subfolders(root: str | Path) -> list[str]:
+    """The names of the folders directly below one, sorted; hidden ones are left out."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+    except OSError as error:
+        raise UsageError(
+            f"the folder cannot be looked into ({error.strerror}); look at its permissions", path=str(root)
+        ) from None
+
+
+def find_videos(root: str | Path) -> list[str]:
+    """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures.
+
+    A folder that cannot be looked into stands for itself, so that whoever reads it is told why. A folder that links
+    lead to again is walked once.
+    """
+    found: list[str] = []
+    walked: set[tuple[int, int]] = set()
+    pending = [(str(root), True)]
+    while pending:
+        path, folder = pending.pop()
+        if not folder:
+            found.append(path)
+            continue
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                children = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            found.append(path)
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in walked:
+            continue
+        walked.add(identity)
+        if any(map(_is_picture, children)):
+            found.append(path)
+            continue
+        # A folder named x.mp4 is no video file, but what lies in it may be.
+        pending += [
+            (child.path, _is_folder(child)) for child in reversed(children) if _is_folder(child) or _is_video(child)
+        ]
+    return found
+
+
+class Finder:
+    """The videos below a folder by the names that annotations use, from one listing of each folder.
+
+    Asking the system for 200,000 files one by one is slow. A video may have been converted since the annotations were
+    written: where there is no ``a/b.avi``, ``a/b.mp4`` is the video, or the folder of frames ``a/b``.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self._listings: dict[str, tuple[frozenset[str], dict[str, str]]] = {}
+
+    def find(self, name: str) -> str | None:
+        """The path of the video ``name``, which is relative to the root, with its suffix or without; None if missing.
+
+        Without one, or where that very file is not there, of several the webm file counts, else the first by name.
+        """
+        folder, last = os.path.split(name)
+        present, by_stem = self._listing(folder)
+        stem, suffix = os.path.splitext(last)
+        if suffix.lower() in VIDEO_SUFFIXES:
+            found = last if last in present else by_stem.get(stem)
+        else:
+            found = by_stem.get(last)
+            if found is None and suffix and os.path.exists(os.path.join(self.root, name)):
+                found = last  # of a kind that we would not look for
+        return None if found is None else os.path.normpath(os.path.join(self.root, folder, found))
+
+    def _listing(self, folder: str) -> tuple[frozenset[str], dict[str, str]]:
+        """The names in a folder below the root, and for each without its suffix the one that counts."""
+        if folder not in self._listings:
+            names = sorted(_named(os.path.join(self.root, folder)), key=lambda pair: (not _is_webm(pair[0]), pair[0]))
+            by_stem: dict[str, str] = {}
+            for name, stem in names:
+                by_stem.setdefault(stem, name)
+            self._listings[folder] = frozenset(name for name, _ in names), by_stem
+        return self._listings[folder]
+
+
+def _named(folder: str) -> Iterator[tuple[str, str]]:
+    """The videos directly in a folder, folders among them: each with its name, and that without suffix."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)
+                if entry.is_symlink() and not os.path.exists(entry.path):
+                    continue
+                if suffix.lower() in VIDEO_SUFFIXES:
+                    yield entry.name, stem
+                elif _is_folder(entry):
+                    yield entry.name, entry.name
+    except OSError:  # what is not there holds nothing
+        return
+
+
+def _is_webm(name: str) -> bool:
+    return name.lower().endswith(".webm")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link that leads in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    # A hidden picture is some program's thumbnail of the folder, not a frame.
+    suffix = Path(entry.name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not _is_folder(entry)
+
+
+def _is_video(entry: os.DirEntry[str]) -> bool:
+    return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith(".")

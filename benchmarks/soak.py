@@ -131,7 +131,7 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Tensors and plain values of a state, by name; not the trainer's counters of loops, nor times."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in ("loops", "seconds"):
+            if key not in ("loops", "seconds", "data_wait"):
                 yield from leaves(inner, f"{name}/{key}")
     elif isinstance(value, (list, tuple)):
         for place, inner in enumerate(value):
@@ -147,7 +147,7 @@ def content(out: Path) -> dict[str, Any]:
         found |= {f"model/{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         found |= {f"model/{name}": value for name, value in file.metadata().items()}
     rows = read_journal(out / "journal.jsonl", "epoch")
-    found["journal"] = [{key: row[key] for key in row if key not in ("time", "seconds")} for row in rows]
+    found["journal"] = [{key: row[key] for key in row if key not in ("time", "seconds", "data_wait")} for row in rows]
     found["table"] = [line.rpartition(",")[0] for line in (out / "metrics.csv").read_text().splitlines()]
     found |= {f"curve/{tag}": values for tag, values in curves(out).items()}
     answer = read_json(f"{out}.json")

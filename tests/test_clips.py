@@ -121,6 +121,74 @@ def test_a_clip_is_the_same_in_another_process(samples: Samples) -> None:
             assert _same(clips[draw], (clip, int(label)))
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_are_the_same_whatever_the_number_of_workers(samples: Samples, workers: int) -> None:
+    many = samples.kept(
+        Sample(f"{number}", samples[number % 2].path, samples[number % 2].label, number % 2) for number in range(7)
+    )
+    clips = _training(many, crop="random", flip="swap", flip_pairs=flip_pairs(samples.classes))
+    batches = Batches(clips, BatchPlan(7, 3, seed=5, shuffle=True), workers=workers, collate=collate)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        epochs = [list(batches) for _ in range(2)]
+    for epoch, got in enumerate(epochs):
+        order = np.random.default_rng([5, epoch]).permutation(7)
+        expected = [clips[epoch, int(item)] for item in order]
+        assert torch.equal(torch.cat([frames for frames, _ in got]), torch.stack([_clip(item) for item in expected]))
+        assert torch.cat([labels for _, labels in got]).tolist() == [item[1] for item in expected]  # type: ignore[index]
+
+
+def test_a_batch_with_a_broken_video_has_the_others_and_its_error(samples: Samples) -> None:
+    clips = _training(samples.kept(samples[:3]))
+    first, error, last = clips.__getitems__([(0, 0), (0, 2), (0, 1)])
+    assert isinstance(error, VideoError)
+    assert error.path == samples[2].path
+    assert _same(first, clips[0, 0])
+    assert _same(last, clips[0, 1])
+
+
+# ---------------------------------------------------------------------------------------------------- parts of videos
+
+
+@pytest.mark.parametrize("name", ["file.mp4", "frames"])
+@pytest.mark.parametrize("sampling", ["segment", "dense"])
+def test_of_a_part_of_a_video_only_frames_of_the_part_are_read(root: Path, name: str, sampling: str) -> None:
+    rate = 10 if name == "file.mp4" else 12
+    preprocess = Preprocess(num_frames=NUM_FRAMES, sampling=sampling, stride=1, size_px=40, crop_px=32)  # type: ignore[arg-type]
+    part = (7 / rate, 14 / rate)
+    drawn = {
+        index
+        for seed in range(40)
+        for index in preprocess.training_clip(str(root / name), np.random.default_rng(seed), part).indices
+    }
+    assert drawn == set(range(7, 14))
+    _, clip = preprocess.test_views(str(root / name), 3, part=part)
+    assert set(clip.indices) <= set(range(7, 14))
+    assert (clip.num_frames, len(clip.indices)) == (LENGTH, 3 * NUM_FRAMES)
+
+
+@pytest.mark.parametrize("name", ["file.mp4", "frames"])
+def test_the_parts_of_a_sample_reach_training_and_testing(samples: Samples, root: Path, name: str) -> None:
+    rate = 10 if name == "file.mp4" else 12
+    first, last = (
+        Sample(f"{n}", str(root / name), "up", 2, start_seconds=a, end_seconds=b)
+        for n, (a, b) in enumerate([(None, 10 / rate), (20 / rate, None)])
+    )
+    parts = samples.kept([first, last])
+    dark, bright = (_clip(_training(parts, crop="center")[0, index]).float().mean() for index in (0, 1))
+    assert bright - dark > 4 * 12  # frames grow by 4, and at least 11 lie between the parts
+    dark, bright = (_clip(TestClips(parts, SMALL)[0, index]).float().mean() for index in (0, 1))
+    assert bright - dark > 4 * 12
+
+
+def test_a_part_after_the_end_is_an_error_that_names_both(samples: Samples, root: Path) -> None:
+    late = Sample("late", str(root / "file.mp4"), "up", 2, start_seconds=3.0, end_seconds=4.0)
+    error = _training(samples.kept([late]))[0, 0]
+    assert isinstance(error, VideoError)
+    assert error.code == "too_few_frames"
+    assert "begins at 3 s, and the video lasts 3 s" in error.message
+
+
 def _plan_of(epoch: int) -> BatchPlan:
     plan = BatchPlan(2, 2, seed=5, shuffle=True)
     plan.epoch = epoch

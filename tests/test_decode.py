@@ -136,6 +136,30 @@ def test_times_are_the_ones_in_the_file_where_frames_come_unevenly(tmp_path: Pat
     assert clip.times_seconds == pytest.approx([2.0, 0.3, 0.9, 0.4])
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_frames_of_a_part_are_those_that_begin_in_it(tmp_path: Path, apart: bool) -> None:
+    """Frames of a file with a clock that starts at 5 s and goes unevenly: ticks of a tenth of a second."""
+    path, ticks = tmp_path / "uneven.mkv", [50, 51, 55, 56, 57, 70]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for number, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24").reformat(32, 32)
+            frame.pts, frame.time_base = tick, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with open_video(path, apart=apart) as video:
+        assert [round(video.begin_seconds(index), 6) for index in range(6)] == [0, 0.1, 0.5, 0.6, 0.7, 2]
+        assert [video.span(*part) for part in [(0, 0.5), (0.5, 0.7), (0.7, None), (None, 0.1), (None, None)]] == [
+            (0, 2), (2, 4), (4, 6), (0, 1), (0, 6),
+        ]  # fmt: skip
+        # Nothing begins between 0.8 and 1.9 s: it is the frame that began at 0.7 s.
+        assert video.span(0.8, 1.9) == (4, 5)
+        with pytest.raises(VideoError, match="the part begins at 9 s"):
+            video.span(9, 10)
+
+
 def test_times_are_counted_where_the_file_has_none(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "raw.h264"), "w") as output:
         stream = output.add_stream("libx264", rate=25)  # what FFmpeg takes a raw stream to have

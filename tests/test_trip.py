@@ -5,6 +5,7 @@ packets.py.
 """
 
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +31,7 @@ class Trip:
         code = frame.f_code
         if self.over or not code.co_filename.startswith(str(SRC)):
             return
-        if event == "call" and code is TrainingClips.__getitem__.__code__:
+        if event == "call" and code is TrainingClips.__getitems__.__code__:
             self.under_way = True
         if event == "call" and self.under_way:
             self.files.add(Path(code.co_filename).relative_to(SRC).as_posix())
@@ -41,11 +42,13 @@ class Trip:
 def test_a_clip_meets_at_most_eight_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
     recipe = make_recipe({"model": "ssan_tiny", "crop_px": 32, "epochs": 1, "batch": 8, "num_frames": 3})
     trip, before = Trip(), sys.getprofile()
+    threading.setprofile(trip)  # videos are read ahead in another thread
     sys.setprofile(trip)
     try:
         train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
     finally:
         sys.setprofile(before)
+        threading.setprofile(None)  # type: ignore[arg-type]
     assert trip.over
     # The way itself, so that a shorter count cannot come from looking in the wrong place.
     assert {

@@ -1,6 +1,7 @@
 """The one dataset: from a sample to the clip that a network sees, in training and in testing."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
 from ssan.video.clip import Clip
-from ssan.video.reader import read_clip
+from ssan.video.reader import Part, read_clip
 from ssan.video.sampling import dense_indices, segment_indices
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
 
@@ -36,18 +37,23 @@ class Preprocess:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def training_clip(self, path: str, rng: np.random.Generator) -> Clip:
-        """Randomly sampled frames of a video, resized, not yet cropped."""
-        return read_clip(path, lambda n: self._indices(n, rng, 0, 1), resize=resize_rule(self.resize, self.size_px))
+    def training_clip(self, path: str, rng: np.random.Generator, part: Part | None = None) -> Clip:
+        """Randomly sampled frames of a video, or of a part of it, resized, not yet cropped."""
+        return read_clip(
+            path, lambda n: self._indices(n, rng, 0, 1), part=part, resize=resize_rule(self.resize, self.size_px)
+        )
 
-    def test_views(self, path: str, num_views: int = 1, num_crops: Literal[1, 3, 10] = 1) -> tuple[Tensor, Clip]:
+    def test_views(
+        self, path: str, num_views: int = 1, num_crops: Literal[1, 3, 10] = 1, part: Part | None = None
+    ) -> tuple[Tensor, Clip]:
         """All views of a video, (v, t, 3, crop_px, crop_px) with crops within a view together, and its decoded frames.
 
-        The file is opened and read once for all views.
+        The file is opened and read once for all views; of a ``part`` of it, start and end in seconds, all are there.
         """
         clip = read_clip(
             path,
             lambda n: [i for view in range(num_views) for i in self._indices(n, None, view, num_views)],
+            part=part,
             resize=resize_rule(self.resize, self.size_px),
         )
         crops = crop_views(clip.frames, self.crop_px, num_crops)  # (crops, views * t, 3, h, w)
@@ -59,6 +65,11 @@ class Preprocess:
                 num_frames, self.num_frames, stride=self.stride, rng=rng, view=view, num_views=num_views
             )
         return segment_indices(num_frames, self.num_frames, rng=rng, view=view, num_views=num_views)
+
+
+def _part(sample: Sample) -> Part | None:
+    whole = sample.start_seconds is None and sample.end_seconds is None
+    return None if whole else (sample.start_seconds, sample.end_seconds)
 
 
 Item = tuple[Tensor, int] | VideoError
@@ -75,15 +86,33 @@ class TrainingClips(Dataset[Item]):
 
     def __getitem__(self, draw: tuple[int, int]) -> Item:
         """A clip (t, 3, h, w) of type uint8 and its class, or the error that the video gave."""
-        epoch, index = draw
-        sample = self.samples[index]
-        rng = np.random.default_rng([self.seed, epoch, index])
-        assert sample.label_index is not None
+        return self._augmented(draw, *self._read(draw))
+
+    def __getitems__(self, draws: Sequence[tuple[int, int]]) -> list[Item]:
+        """The items of a batch: the next video is read, which is another process's work, while one is augmented."""
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._read, draws[0])
+            items = []
+            for draw, following in zip(draws, [*draws[1:], None], strict=True):
+                clip, rng = coming.result()
+                if following is not None:
+                    coming = ahead.submit(self._read, following)
+                items.append(self._augmented(draw, clip, rng))
+        return items
+
+    def _read(self, draw: tuple[int, int]) -> tuple[Clip | VideoError, np.random.Generator]:
+        sample, rng = self.samples[draw[1]], np.random.default_rng([self.seed, *draw])
         try:
-            clip = self.preprocess.training_clip(sample.path, rng)
+            return self.preprocess.training_clip(sample.path, rng, _part(sample)), rng
         except VideoError as error:
-            return error
-        return self.augment.apply(clip.frames, sample.label_index, rng)
+            return error, rng
+
+    def _augmented(self, draw: tuple[int, int], clip: Clip | VideoError, rng: np.random.Generator) -> Item:
+        if isinstance(clip, VideoError):
+            return clip
+        label = self.samples[draw[1]].label_index
+        assert label is not None
+        return self.augment.apply(clip.frames, label, rng)
 
 
 class TestClips(Dataset[Item]):
@@ -107,7 +136,7 @@ class TestClips(Dataset[Item]):
     def __getitem__(self, draw: tuple[int, int]) -> Item:
         sample = self.samples[draw[1]]
         try:
-            views, _ = self.preprocess.test_views(sample.path, self.num_views, self.num_crops)
+            views, _ = self.preprocess.test_views(sample.path, self.num_views, self.num_crops, _part(sample))
         except VideoError as error:
             return error
         return views, -1 if sample.label_index is None else sample.label_index

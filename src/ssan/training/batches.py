@@ -1,6 +1,7 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -66,7 +67,8 @@ class BatchPlan(Sampler[list[Draw]]):
 class Batches(DataLoader[Any]):
     """A loader over a ``BatchPlan`` that can say where it is and start from there (``state_dict``).
 
-    The position counts batches handed out, not those that workers have prepared ahead.
+    The position counts batches handed out, not those that workers have prepared ahead. ``waited_seconds`` is how long
+    whoever asked for batches has waited for them, in all but for the first, which also waits for the workers to start.
     """
 
     def __init__(
@@ -81,15 +83,22 @@ class Batches(DataLoader[Any]):
             worker_init_fn=_leave_the_group,
         )
         self.plan = plan
+        self.waited_seconds = 0.0
+        self._started = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         if self.plan.position >= len(self.plan):
             self.plan.epoch, self.plan.position = self.plan.epoch + 1, 0
         handed_out = self.plan.position
+        asked = time.perf_counter()
         for batch in super().__iter__():
+            if self._started:
+                self.waited_seconds += time.perf_counter() - asked
+            self._started = True
             handed_out += 1
             self.plan.position = handed_out
             yield batch
+            asked = time.perf_counter()
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.plan.epoch, "position": self.plan.position}

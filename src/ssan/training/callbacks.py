@@ -1,5 +1,6 @@
 """What happens beside the training step: keeping checkpoints, recording, showing progress, stopping when told."""
 
+import os
 import signal
 import sys
 import threading
@@ -97,6 +98,63 @@ def _refuse_lost_weights(trainer: pl.Trainer, module: Any) -> None:
             )
 
 
+STARVED = 0.1
+"""The share of its time that training may wait for data before something is said about it."""
+
+
+class Meter(pl.Callback):
+    """Measures starvation: the share of the time of an epoch's steps that is spent waiting for the next batch.
+
+    With several processes it is that of the one that waits longest, for which the others wait in turn.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.share = 0.0
+        self._began = self._waited_before = 0.0
+        self._advised = False
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._begin(trainer)  # a run resumed in mid-epoch has no start of an epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._begin(trainer)
+
+    def _begin(self, trainer: pl.Trainer) -> None:
+        self._began, self._waited_before = time.perf_counter(), _waited_seconds(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        passed = time.perf_counter() - self._began
+        self.share = min((_waited_seconds(trainer) - self._waited_before) / passed, 1.0)
+
+    def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.world_size > 1:
+            own = torch.tensor(self.share, device=trainer.strategy.root_device)
+            self.share = float(trainer.strategy.reduce(own, reduce_op="max").item())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.share > STARVED and not self._advised and not self.quiet and trainer.is_global_zero:
+            self._advised = True
+            print(advice(self.share, _workers(trainer)), file=sys.stderr, flush=True)
+
+
+def advice(share: float, workers: int) -> str:
+    """What to do where training waits for data for that share of its time."""
+    more = f"--workers (now {workers}) up to the number of cores, " if workers < (os.cpu_count() or 1) else ""
+    return (
+        f"training waits for data for {share:.0%} of its time. What helps: {more}smaller videos (`ssan data resize "
+        "SOURCE DEST --short-side 256`, once), or clips that need no decoding (the same with --to clips)"
+    )
+
+
+def _waited_seconds(trainer: pl.Trainer) -> float:
+    return float(getattr(trainer.train_dataloader, "waited_seconds", 0.0))
+
+
+def _workers(trainer: pl.Trainer) -> int:
+    return int(getattr(trainer.train_dataloader, "num_workers", 0))
+
+
 class Recorder(pl.Callback):
     """Writes each epoch to the journal, ``metrics.csv`` and TensorBoard.
 
@@ -104,8 +162,8 @@ class Recorder(pl.Callback):
     resumed, so that no epoch is missing and none stands there twice.
     """
 
-    def __init__(self, journal: Journal, folder: Path) -> None:
-        self.journal, self.folder = journal, folder
+    def __init__(self, journal: Journal, folder: Path, meter: Meter) -> None:
+        self.journal, self.folder, self.meter = journal, folder, meter
         self._rows: list[dict[str, Any]] = []
         self._epoch_started = 0.0
         self._board: SummaryWriter | None = None
@@ -134,6 +192,7 @@ class Recorder(pl.Callback):
             "step": trainer.global_step,
             **module.measures,
             "lr": module.lr,
+            "data_wait": round(self.meter.share, 4),
             "seconds": round(time.monotonic() - self._epoch_started, 3),
         })  # fmt: skip
 
@@ -168,8 +227,8 @@ class Recorder(pl.Callback):
 class Progress(pl.Callback):
     """A progress bar for each epoch, on standard error; plain lines where that is no terminal."""
 
-    def __init__(self, name: str, quiet: bool) -> None:
-        self.name, self.quiet = name, quiet
+    def __init__(self, name: str, quiet: bool, meter: Meter) -> None:
+        self.name, self.quiet, self.meter = name, quiet, meter
         self._bar: tqdm[Any] | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -185,7 +244,7 @@ class Progress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{module.last_loss:.3f}", refresh=False)
+            self._bar.set_postfix(loss=f"{module.last_loss:.3f}", data_wait=f"{self.meter.share:.0%}", refresh=False)
             self._bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
@@ -193,6 +252,7 @@ class Progress(pl.Callback):
             self._bar.close()
         if trainer.is_global_zero and not self.quiet:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in module.measures.items())
+            shown += f"  data_wait {self.meter.share:.2f}"
             done = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             print(f"{done}  {shown}", file=sys.stderr, flush=True)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ssan.errors import TrainingError, UsageError
 from ssan.training.batches import Batches
-from ssan.training.callbacks import Interruption, Keeper, Progress, Recorder
+from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate
 from ssan.training.state import StateFile
@@ -249,6 +249,7 @@ def fit(
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
     processes, nodes = _world()
+    meter = Meter(quiet)
     with _quiet_lightning(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
@@ -259,7 +260,13 @@ def fit(
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_norm,
-            callbacks=[keeper, Recorder(journal, folder), Progress(folder.name, quiet), interruption],
+            callbacks=[
+                meter,
+                keeper,
+                Recorder(journal, folder, meter),
+                Progress(folder.name, quiet, meter),
+                interruption,
+            ],
             plugins=[StateFile()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,

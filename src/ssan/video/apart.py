@@ -29,6 +29,8 @@ class Server:
             "open": self.open,
             "size": lambda number: self.videos[number].size_px,
             "num_frames": lambda number: self.videos[number].num_frames,
+            "begin": lambda number, index: self.videos[number].begin_seconds(index),
+            "span": lambda number, start, end: self.videos[number].span(start, end),
             "pictures": self.pictures,
             "picture": self.picture,
         }

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -62,6 +63,36 @@ class Video(ABC):
         All frames of a clip get one size: what ``resize`` makes of the size of the earliest frame asked for, or that
         size itself. Raises ``VideoError`` where a frame cannot be had.
         """
+
+    @abstractmethod
+    def begin_seconds(self, index: int) -> float:
+        """When the frame with this number begins, from the beginning of the first one on."""
+
+    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+        """The frames [first, stop) that begin in a part of the video, [start, end) seconds after its own beginning.
+
+        None is the beginning, or the end. Parts that divide a video among them divide its frames: each belongs to one.
+        Where no frame begins in the part, as in a part shorter than a frame, it is the one that is shown at its start.
+
+        :raises VideoError: the part begins after the video has ended.
+        """
+        # Times come from annotations in decimals and from files in ticks: a hair's breadth is no difference.
+        begins, hair = range(self.num_frames), 1e-6
+        first = bisect_left(begins, (start_seconds or 0) - hair, key=self.begin_seconds)
+        stop = self.num_frames
+        if end_seconds is not None:
+            stop = bisect_left(begins, end_seconds - hair, key=self.begin_seconds)
+        lasts = self.duration_seconds
+        if self.num_frames < self.num_promised:
+            lasts = self.begin_seconds(self.num_frames - 1) + lasts / self.num_promised
+        if start_seconds is not None and start_seconds >= max(lasts, hair):
+            raise VideoError(
+                f"the part begins at {start_seconds:g} s, and the video lasts {lasts:g} s; expected a part within it. "
+                "Look at the annotation, or whether the video is whole",
+                code="too_few_frames",
+                path=self.path,
+            )
+        return (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
 
     @property
     @abstractmethod

@@ -249,6 +249,13 @@ class VideoFile(Video):
                 yield packet
             number += 1
 
+    def begin_seconds(self, index: int) -> float:
+        ticks = self._packets.listing.ticks
+        # Where frames are cut off by an edit list, or time stamps are lacking, the frame rate counts.
+        if self._counts_times or len(ticks) != self.num_frames:
+            return index / self._frames_per_second
+        return (ticks[index] - ticks[0]) * float(self._stream.time_base or 0)
+
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         """When a frame begins and how long it is shown; counted by the frame rate where the file gives no times."""
         tick = float(self._stream.time_base or 0)  # one that came when the decoder was emptied knows no unit

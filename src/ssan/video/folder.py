@@ -63,6 +63,9 @@ class FrameFolder(Video):
         height, width, _ = self._decode(self.files[0]).shape
         return height, width
 
+    def begin_seconds(self, index: int) -> float:
+        return index / self.frames_per_second
+
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         places = wanted_places(indices, self.path)
         if max(places) >= self.num_frames:

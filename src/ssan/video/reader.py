@@ -34,6 +34,10 @@ LIMIT_BYTES = 4 << 30
 """How much memory the reader may have, where the system can hold it to that; 4K video takes a tenth of it."""
 
 
+Part = tuple[float | None, float | None]
+"""Start and end, in seconds from the beginning of the video; None is its beginning, or its end."""
+
+
 def open_video(
     path: str | os.PathLike[str],
     *,
@@ -71,6 +75,7 @@ def read_clip(
     path: str | os.PathLike[str],
     choose: Callable[[int], Sequence[int]],
     *,
+    part: Part | None = None,
     resize: Resize | None = None,
     frames_per_second: float | None = None,
     threads: int = 1,
@@ -78,6 +83,9 @@ def read_clip(
     apart: bool = True,
 ) -> Clip:
     """Open a video, let ``choose`` pick frame numbers from the number of frames that there are, and read those.
+
+    Of a ``part`` of the video (``Video.span``) ``choose`` is given the number of frames in the part, and counts from
+    its first one; the clip's ``indices`` count from the first of the video.
 
     A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
     more with the true number; the clip then has ``num_frames < num_promised``.
@@ -87,13 +95,20 @@ def read_clip(
     )
     try:
         try:
-            return video.read(choose(video.num_frames), resize=resize)
+            return video.read(_chosen(video, choose, part), resize=resize)
         except VideoError as error:
             if error.code != "truncated" or video.num_frames == 0:
                 raise
-        return video.read(choose(video.num_frames), resize=resize)
+        return video.read(_chosen(video, choose, part), resize=resize)
     finally:
         video.close()
+
+
+def _chosen(video: Video, choose: Callable[[int], Sequence[int]], part: Part | None) -> Sequence[int]:
+    if part is None:
+        return choose(video.num_frames)
+    first, stop = video.span(*part)
+    return [first + index for index in choose(stop - first)]
 
 
 class VideoApart(Video):
@@ -128,6 +143,12 @@ class VideoApart(Video):
             duration_seconds=self.duration_seconds,
             path=self.path,
         )
+
+    def begin_seconds(self, index: int) -> float:
+        return cast(float, self._call("begin", index))
+
+    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+        return cast(tuple[int, int], self._call("span", start_seconds, end_seconds))
 
     def close(self) -> None:
         self._reader.let_go(self._number)

@@ -6,7 +6,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
@@ -24,6 +24,7 @@ class Server:
     def __init__(self, requests: IO[bytes], answers: IO[bytes], shared: mmap.mmap | None) -> None:
         self.requests, self.answers, self.shared = requests, answers, shared
         self.videos: dict[int, VideoFile] = {}
+        self.streams: dict[int, Iterator[Pictures]] = {}
         self.opened = 0
         self.verbs: dict[str, Callable[..., Any]] = {
             "open": self.open,
@@ -32,6 +33,8 @@ class Server:
             "begin": lambda number, index: self.videos[number].begin_seconds(index),
             "span": lambda number, start, end: self.videos[number].span(start, end),
             "pictures": self.pictures,
+            "stream": self.stream,
+            "more": self.more,
             "picture": self.picture,
         }
 
@@ -54,6 +57,7 @@ class Server:
             if let_go:  # while nobody waits
                 _alarm(limit_seconds)
                 for number in let_go:
+                    self.streams.pop(number, None)
                     self.videos.pop(number).close()
                 _alarm(0)
 
@@ -76,6 +80,15 @@ class Server:
     def pictures(self, number: int, indices: tuple[int, ...], sizes: tuple[Size, Size | None] | None) -> Pictures:
         resize = partial(self.resize, *sizes) if sizes else None
         return self.videos[number].pictures(indices, resize=resize, allocate=self.allocate)
+
+    def stream(self, number: int, sizes: tuple[Size, Size | None] | None) -> Pictures | None:
+        """Begin to read a whole video; the answer is its first pictures, and ``more`` gives those that follow."""
+        resize = partial(self.resize, *sizes) if sizes else None
+        self.streams[number] = self.videos[number].stream_pictures(resize=resize, allocate=self.allocate)
+        return self.more(number)
+
+    def more(self, number: int) -> Pictures | None:
+        return next(self.streams[number], None)
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array in the memory that both processes see, where it fits in there."""

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -94,6 +94,17 @@ class Video(ABC):
             )
         return (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
 
+    def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:
+        """Read all frames in sequence, in clips of as many as fit in ``STREAM_BYTES``, one at least.
+
+        All frames get one size: what ``resize`` makes of the first frame's, or that size itself. Raises ``VideoError``
+        after the last frame that can be had, where more were announced (code ``truncated``) or there is none.
+        """
+        size = checked_size(*(resize(*self.size_px) if resize else self.size_px), self.path)
+        count = frames_at_once(*size)
+        for start in range(0, self.num_frames, count):
+            yield self.read(range(start, min(start + count, self.num_frames)), resize=lambda *_: size)
+
     @property
     @abstractmethod
     def size_px(self) -> tuple[int, int]:
@@ -116,6 +127,15 @@ class Video(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+STREAM_BYTES = 1 << 24
+"""Of the pixels of a clip, where a whole video is read clip by clip."""
+
+
+def frames_at_once(height: int, width: int) -> int:
+    """How many frames of this size go into a clip of a stream."""
+    return max(1, STREAM_BYTES // (height * width * 3))
 
 
 MOST_PIXELS = 1 << 27

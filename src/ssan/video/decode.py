@@ -37,7 +37,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, Resize, Video, checked_size, existing_path, wanted_places
+from ssan.video.clip import Clip, Resize, Video, checked_size, existing_path, frames_at_once, wanted_places
 from ssan.video.packets import list_packets
 
 
@@ -106,9 +106,18 @@ class VideoFile(Video):
         return _upright_size(frame)
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        return self._clip(self.pictures(indices, resize=resize), indices)
+
+    def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:
+        done = 0
+        for pictures in self.stream_pictures(resize=resize):
+            stop = done + len(pictures.pixels)
+            yield self._clip(pictures, range(done, stop))
+            done = stop
+
+    def _clip(self, pictures: Pictures, indices: Sequence[int]) -> Clip:
         from torch import from_numpy
 
-        pictures = self.pictures(indices, resize=resize)
         return Clip(
             frames=from_numpy(pictures.pixels).permute(0, 3, 1, 2),
             indices=tuple(int(index) for index in indices),
@@ -146,14 +155,62 @@ class VideoFile(Video):
         except _EndOfVideoError as end:
             raise self._too_short(end, max(places)) from end.cause
         except av.error.FFmpegError as error:
-            raise VideoError(
-                f"a frame decodes but cannot be turned into RGB ({error.strerror}); convert the file to H.264",
-                code="decode_error",
-                path=self.path,
-            ) from error
+            raise self._no_rgb(error) from error
         assert output is not None
         self.num_frames = max(self.num_frames, max(places) + 1)
         return Pictures(output, times, durations)
+
+    def stream_pictures(
+        self, *, resize: Resize | None = None, allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None
+    ) -> Iterator[Pictures]:
+        """What ``stream`` gives, as numpy has it. All is decoded in sequence, once, by a decoder of its own.
+
+        The array that ``allocate`` gives is written to before its pictures are given, and not after that.
+        """
+        reformatter = VideoReformatter()
+        size: tuple[int, int] | None = None
+        output: np.ndarray | None = None
+        times: list[float] = []
+        durations: list[float] = []
+        done = 0
+        cause: av.error.FFmpegError | None = None
+        with _opened(self.path, self._threads) as (container, stream):
+            frames = container.decode(stream)
+            while True:
+                try:
+                    frame = next(frames)
+                except (StopIteration, av.error.FFmpegError) as end:
+                    cause = end if isinstance(end, av.error.FFmpegError) else None
+                    break
+                if size is None:
+                    size = _upright_size(frame)
+                    size = checked_size(*(resize(*size) if resize else size), self.path)
+                if output is None:
+                    shape = (frames_at_once(*size), *size, 3)
+                    output, times, durations = allocate(shape) if allocate else np.empty(shape, np.uint8), [], []
+                try:
+                    output[len(times)] = _upright_rgb(frame, reformatter, *size)
+                except av.error.FFmpegError as error:
+                    raise self._no_rgb(error) from error
+                begin, length = self._when(done, frame)
+                times.append(begin)
+                durations.append(length)
+                done += 1
+                if len(times) == len(output):
+                    yield Pictures(output, times, durations)
+                    output = None
+            if output is not None:
+                yield Pictures(output[: len(times)], times, durations)
+        if done == 0 or done < self.num_promised:
+            raise self._too_short(_EndOfVideoError(done, cause), done) from cause
+        self.num_frames = done
+
+    def _no_rgb(self, error: av.error.FFmpegError) -> VideoError:
+        return VideoError(
+            f"a frame decodes but cannot be turned into RGB ({error.strerror}); convert the file to H.264",
+            code="decode_error",
+            path=self.path,
+        )
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.

@@ -125,17 +125,30 @@ class VideoApart(Video):
         return cast(tuple[int, int], self._call("size"))
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        numbers = tuple(int(index) for index in indices)
+        return self._clip(self._call("pictures", numbers, self._sizes(resize), resize=resize), numbers)
+
+    def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:
+        done = 0
+        pictures = self._call("stream", self._sizes(resize), resize=resize)
+        while pictures is not None:
+            stop = done + len(pictures[0])
+            yield self._clip(pictures, range(done, stop))
+            done = stop
+            pictures = self._call("more", resize=resize)
+        self.num_frames = done
+
+    def _sizes(self, resize: Resize | None) -> "tuple[Size, Size | None] | None":
+        """The announced size and what becomes of it: the other process asks only where a picture has another."""
+        return (self._announced, resize(*self._announced) if all(self._announced) else None) if resize else None
+
+    def _clip(self, pictures: tuple[np.ndarray, Sequence[float], Sequence[float]], numbers: Sequence[int]) -> Clip:
         import torch
 
-        numbers = tuple(int(index) for index in indices)
-        sizes = None
-        if resize:
-            # What becomes of the announced size goes along; the other process asks only where a picture has another.
-            sizes = self._announced, resize(*self._announced) if all(self._announced) else None
-        pixels, times, durations = self._call("pictures", numbers, sizes, resize=resize)
+        pixels, times, durations = pictures
         return Clip(
             frames=torch.from_numpy(pixels).permute(0, 3, 1, 2),
-            indices=numbers,
+            indices=tuple(numbers),
             times_seconds=tuple(times),
             durations_seconds=tuple(durations),
             num_frames=self.num_frames,

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,9 +14,13 @@ from typing import IO, Any
 import numpy as np
 
 from ssan.errors import SsanError
+from ssan.video.clip import Examination
 from ssan.video.decode import Pictures, VideoFile
 from ssan.video.picture import read_picture
 from ssan.video.reader import Array, Size, shared_array
+
+STRETCH_SECONDS = 1.0
+"""For how long a video is examined at a time: a limit of time then is one of standing still, not of a long video."""
 
 
 class Server:
@@ -25,6 +30,7 @@ class Server:
         self.requests, self.answers, self.shared = requests, answers, shared
         self.videos: dict[int, VideoFile] = {}
         self.streams: dict[int, Iterator[Pictures]] = {}
+        self.examinations: dict[int, Iterator[Examination | None]] = {}
         self.opened = 0
         self.verbs: dict[str, Callable[..., Any]] = {
             "open": self.open,
@@ -32,10 +38,12 @@ class Server:
             "num_frames": lambda number: self.videos[number].num_frames,
             "begin": lambda number, index: self.videos[number].begin_seconds(index),
             "span": lambda number, start, end: self.videos[number].span(start, end),
+            "examine": self.examine,
             "pictures": self.pictures,
             "stream": self.stream,
             "more": self.more,
             "picture": self.picture,
+            "look": self.look,
         }
 
     def serve(self) -> None:
@@ -58,6 +66,7 @@ class Server:
                 _alarm(limit_seconds)
                 for number in let_go:
                     self.streams.pop(number, None)
+                    self.examinations.pop(number, None)
                     self.videos.pop(number).close()
                 _alarm(0)
 
@@ -68,6 +77,21 @@ class Server:
         self.opened += 1
         self.videos[self.opened] = video
         return self.opened, video.num_frames, video.num_promised, video.duration_seconds, video.announced_size_px
+
+    def examine(self, number: int) -> Examination | None:
+        """Examine one more stretch of a video; None where there is more to come."""
+        frames = self.examinations.setdefault(number, self.videos[number].examining())
+        until = time.monotonic() + STRETCH_SECONDS
+        for found in frames:
+            if found is not None or time.monotonic() > until:
+                return found
+        raise AssertionError("an examination ended without a finding")
+
+    def look(self, where: str | None, path: str) -> None:
+        """Decode a picture and send nothing of it."""
+        if where is not None:
+            os.chdir(where)
+        read_picture(path)
 
     def picture(self, where: str | None, path: str) -> tuple[np.ndarray]:
         if where is not None:

@@ -44,6 +44,21 @@ class Clip:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What looking at every frame of a video has shown.
+
+    ``frames_promised`` is what the file announces, or a folder's numbering; ``frames_decoded`` counts those that
+    decode. ``at_seconds``, counted from the first frame, is where what is wrong begins; None where nothing is wrong.
+    ``error`` says what is: code ``truncated`` where the video ends early, ``decode_error`` where frames are damaged.
+    """
+
+    frames_promised: int
+    frames_decoded: int
+    at_seconds: float | None = None
+    error: VideoError | None = None
+
+
 class Video(ABC):
     """A video that can be read: where it is, how long, how large, and its frames by number.
 
@@ -104,6 +119,14 @@ class Video(ABC):
         count = frames_at_once(*size)
         for start in range(0, self.num_frames, count):
             yield self.read(range(start, min(start + count, self.num_frames)), resize=lambda *_: size)
+
+    @abstractmethod
+    def examine(self) -> Examination:
+        """Decode every frame from the first to the last and see whether all are there and whole.
+
+        No picture is kept, so that it needs the memory of a few frames. Raises ``VideoError`` only where the examining
+        itself fails: a decoder that crashes, hangs or runs out of memory.
+        """
 
     @property
     @abstractmethod

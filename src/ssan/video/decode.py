@@ -37,7 +37,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, Resize, Video, checked_size, existing_path, frames_at_once, wanted_places
+from ssan.video.clip import (
+    Clip,
+    Examination,
+    Resize,
+    Video,
+    checked_size,
+    existing_path,
+    frames_at_once,
+    wanted_places,
+)
+from ssan.video.extent import announced_bytes
 from ssan.video.packets import list_packets
 
 
@@ -212,6 +222,78 @@ class VideoFile(Video):
             path=self.path,
         )
 
+    def examine(self) -> Examination:
+        return next(found for found in self.examining() if found is not None)
+
+    def examining(self) -> Iterator[Examination | None]:
+        """Decode from the first packet to the last; after each packet None, at the end what was found.
+
+        As everywhere, a decoder's error ends the video. Frames that the decoder calls corrupt are damaged: it has made
+        up what it could not decode. Damage that leaves the stream well formed, a few bits in most codecs, stays unseen.
+        """
+        seen = _Seen()
+        cause: av.error.FFmpegError | None = self._packets.broken
+        try:
+            with _opened(self.path, self._threads) as (container, stream):
+                for packet in container.demux(stream):
+                    for frame in packet.decode():
+                        seen.add(frame, *self._when(seen.num_decoded, frame))
+                    yield None
+        except av.error.FFmpegError as end:
+            cause = end
+        if seen.num_decoded == 0:
+            yield Examination(self.num_promised, 0, 0.0, self._too_short(_EndOfVideoError(0, cause), 0))
+            return
+        self.num_frames = decoded = seen.num_decoded
+        promised = self.num_promised
+        at_seconds: float | None = None
+        error: VideoError | None = None
+        size, announced = os.stat(self.path).st_size, announced_bytes(self.path) or 0
+        if cause or size < announced:
+            at_seconds = seen.end_seconds
+            reason, lacking = f" ({cause.strerror})" if cause else "", ""
+            if size < announced:
+                promised = max(promised, self._promised_by_header())
+                lacking = f", and only {size:,} of {announced:,} bytes are there"
+            message = (
+                f"the video ends early, at {at_seconds:.2f} s: {decoded} of {promised} announced frames decode{reason}"
+                f"{lacking}; expected all of them. Copy or download it again"
+            )
+            error = VideoError(message, code="truncated", path=self.path)
+        elif seen.num_corrupt:
+            at_seconds = seen.corrupt_seconds
+            message = (
+                f"{seen.num_corrupt} of {decoded} frames are damaged, the first at {at_seconds:.2f} s; expected all of "
+                "them whole. Copy or download it again"
+            )
+            error = VideoError(message, code="decode_error", path=self.path)
+        elif self.num_promised > self._packets.num_frames or self._lacks_frames(seen):
+            at_seconds = seen.end_seconds
+            message = (
+                f"{decoded} of {promised} announced frames decode, the last ends at {at_seconds:.2f} s; expected all "
+                "of them. Copy or download it again"
+            )
+            error = VideoError(message, code="truncated", path=self.path)
+        yield Examination(promised, decoded, at_seconds, error)
+
+    def _promised_by_header(self) -> int:
+        """How many frames the header speaks of, by their count or by the length in time; 0 where by neither."""
+        seconds = (self._container.duration or 0) / av.time_base
+        return max(self._stream.frames, round(seconds * self._frames_per_second))
+
+    def _lacks_frames(self, seen: "_Seen") -> bool:
+        """Whether fewer frames came than there are in the packets, of a video that was decoded to its end.
+
+        Where each packet is one frame they are counted. Elsewhere packets can be half a frame, or be there only for
+        others to refer to, and frames are lacking where the last comes long before the last packet's time.
+        """
+        if self._packets.trusted and not seen.interlaced:
+            return seen.num_decoded < self.num_promised
+        last, tick = self._packets.listing.end, float(self._stream.time_base or 0)
+        if seen.last_ticks is None or self._counts_times or not math.isfinite(last):
+            return False
+        return (last - seen.last_ticks) * tick > 3 / self._frames_per_second
+
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
 
@@ -342,6 +424,31 @@ class VideoFile(Video):
 
 MOST_DELAY = 16
 """How many pictures a decoder may hold back, by the standards of H.264 and HEVC."""
+
+
+class _Seen:
+    """What has been seen of a video while all of it is decoded; times are counted from the first frame."""
+
+    def __init__(self) -> None:
+        self.num_decoded = self.num_corrupt = 0
+        self.begin_seconds = self.end_seconds = 0.0
+        self.corrupt_seconds: float | None = None
+        self.last_ticks: int | None = None
+        self.interlaced = False
+
+    def add(self, frame: av.VideoFrame, time_seconds: float, duration_seconds: float) -> None:
+        if self.num_decoded == 0:
+            self.begin_seconds = time_seconds
+        since = max(0.0, time_seconds - self.begin_seconds)
+        if frame.is_corrupt:
+            self.num_corrupt += 1
+            if self.corrupt_seconds is None:
+                self.corrupt_seconds = since
+        self.num_decoded += 1
+        self.end_seconds = max(self.end_seconds, since + duration_seconds)
+        self.interlaced |= bool(frame.interlaced_frame)
+        if frame.pts is not None:
+            self.last_ticks = max(frame.pts, self.last_ticks if self.last_ticks is not None else frame.pts)
 
 
 class _EndOfVideoError(Exception):

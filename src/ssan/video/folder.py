@@ -2,16 +2,29 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from ssan.errors import UsageError, VideoError
-from ssan.video.clip import Clip, Resize, Video, cannot_open, checked_size, existing_path, wanted_places
+from ssan.video.clip import (
+    Clip,
+    Examination,
+    Resize,
+    Video,
+    cannot_open,
+    checked_size,
+    existing_path,
+    wanted_places,
+)
 from ssan.video.picture import read_picture
-from ssan.video.transforms import resize as resize_frames
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER_FRAMES_PER_SECOND = 12.0
 """Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
@@ -28,6 +41,7 @@ class FrameFolder(Video):
     beside them. The orientation that a camera may write into a JPEG file is not applied.
 
     :param decode: path of a picture to its pixels (h, w, 3).
+    :param look: decodes a picture too, and raises what ``decode`` would; what it returns is of no concern.
     """
 
     def __init__(
@@ -36,10 +50,11 @@ class FrameFolder(Video):
         *,
         frames_per_second: float | None = None,
         decode: Callable[[str], np.ndarray] = read_picture,
+        look: Callable[[str], object] = read_picture,
     ) -> None:
         self.path = existing_path(path)
         self.frames_per_second = FOLDER_FRAMES_PER_SECOND if frames_per_second is None else frames_per_second
-        self._decode = decode
+        self._decode, self._look = decode, look
         if not self.frames_per_second > 0:
             raise UsageError(f"frames_per_second is {frames_per_second}; expected a number above 0")
         try:
@@ -67,6 +82,10 @@ class FrameFolder(Video):
         return index / self.frames_per_second
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        from torch import empty, from_numpy, uint8
+
+        from ssan.video.transforms import resize as resize_frames
+
         places = wanted_places(indices, self.path)
         if max(places) >= self.num_frames:
             raise VideoError(
@@ -77,11 +96,11 @@ class FrameFolder(Video):
             )
         output: torch.Tensor | None = None
         for index in sorted(places):
-            frame = torch.from_numpy(self._decode(self.files[index])).permute(2, 0, 1)[None]
+            frame = from_numpy(self._decode(self.files[index])).permute(2, 0, 1)[None]
             if output is None:
                 size = (frame.shape[2], frame.shape[3])
                 height, width = checked_size(*(resize(*size) if resize else size), self.path)
-                output = torch.empty((len(indices), height, width, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+                output = empty((len(indices), height, width, 3), dtype=uint8).permute(0, 3, 1, 2)
             output[places[index]] = resize_frames(frame, output.shape[2], output.shape[3])
         assert output is not None
         return Clip(
@@ -94,6 +113,67 @@ class FrameFolder(Video):
             duration_seconds=self.duration_seconds,
             path=self.path,
         )
+
+    def examine(self) -> Examination:
+        errors: dict[int, VideoError] = {}
+        for index, file in enumerate(self.files):
+            try:
+                self._look(file)
+            except VideoError as error:
+                errors[index] = error
+        gaps = numbering_gaps([os.path.basename(file) for file in self.files])
+        missing = sum(len(gap.numbers) for gap in gaps)
+        promised, decoded = self.num_frames + missing, self.num_frames - len(errors)
+        if errors:
+            first = min(errors)
+            name = os.path.basename(self.files[first])
+            wrong = VideoError(
+                f"{len(errors)} of {self.num_frames} frames do not decode, first {name}: {errors[first].message}",
+                code="decode_error",
+                path=self.path,
+            )
+            return Examination(promised, decoded, first / self.frames_per_second, wrong)
+        if gaps:
+            named = ", ".join(map(_named, gaps[:3])) + (", ..." if len(gaps) > 3 else "")
+            wrong = VideoError(
+                f"frames are missing in the numbering of the names: {named}, together {missing} of {promised}; "
+                "expected every number. Extract or copy the frames again",
+                code="truncated",
+                path=self.path,
+            )
+            return Examination(promised, decoded, gaps[0].place / self.frames_per_second, wrong)
+        return Examination(promised, decoded)
+
+
+class Gap(NamedTuple):
+    """Numbers that no frame has, before the frame that is now at ``place``."""
+
+    place: int
+    numbers: range
+
+
+def numbering_gaps(names: Sequence[str]) -> list[Gap]:
+    """The numbers left out in names of frames that count up, in the order of those numbers.
+
+    The last number in a name counts. Names may count in steps other than one, if most of them do: of 5, 10, 20, 25 it
+    is 15 that is missing. Where no step is that of most names, as in a choice of single frames, nothing is.
+    """
+    numbers = [int(found[-1]) for name in names if (found := re.findall("[0-9]+", os.path.splitext(name)[0]))]
+    if len(numbers) != len(names) or len(numbers) < 3:
+        return []
+    steps = [after - before for before, after in pairwise(numbers)]
+    step, count = Counter(steps).most_common(1)[0]
+    if step < 1 or 2 * count <= len(steps):
+        return []
+    return [
+        Gap(place, range(number + step, numbers[place], step))
+        for place, (number, jump) in enumerate(zip(numbers, steps, strict=False), start=1)
+        if jump > step
+    ]
+
+
+def _named(gap: Gap) -> str:
+    return str(gap.numbers[0]) if len(gap.numbers) == 1 else f"{gap.numbers[0]} to {gap.numbers[-1]}"
 
 
 def _natural(name: str) -> list[str | int]:

@@ -3,8 +3,9 @@
 A decoder is a large program in C that is fed with other people's files. Ours runs in a process of its own, so that a
 file that makes it crash, hang, or ask for all memory costs this process an error that names the file and no more. Each
 process that reads videos has one such reader, which starts when the first video is opened (about 0.2 seconds), serves
-one request after another, and ends with it. Pixels come back through memory that both processes see, where the system
-has such, and are copied out of it, so that a clip is its owner's alone.
+one request after another, and ends with it; threads that read side by side have one each (``OwnReader``). Pixels come
+back through memory that both processes see, where the system has such, and are copied out of it, so that a clip is its
+owner's alone.
 """
 
 import atexit
@@ -20,12 +21,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
 
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, Resize, Video
+from ssan.video.clip import Clip, Examination, Resize, Video
 
 LIMIT_SECONDS = 120.0
 """How long opening a video, or reading one clip of it, may take."""
@@ -56,14 +58,18 @@ def open_video(
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        from ssan.video.folder import FrameFolder  # resizes with torch
-        from ssan.video.picture import read_picture
+        from ssan.video.folder import FrameFolder
 
         def decode(file: str) -> np.ndarray:
             (pixels,) = _own_reader().call(limit_seconds, file, "picture", _where(file), file)
             return cast(np.ndarray, pixels)
 
-        return FrameFolder(path, frames_per_second=frames_per_second, decode=decode if apart else read_picture)
+        def look(file: str) -> None:
+            _own_reader().call(limit_seconds, file, "look", _where(file), file)
+
+        if not apart:
+            return FrameFolder(path, frames_per_second=frames_per_second)
+        return FrameFolder(path, frames_per_second=frames_per_second, decode=decode, look=look)
     if apart:
         return VideoApart(path, threads=threads, limit_seconds=limit_seconds)
     from ssan.video.decode import VideoFile
@@ -162,6 +168,13 @@ class VideoApart(Video):
 
     def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         return cast(tuple[int, int], self._call("span", start_seconds, end_seconds))
+
+    def examine(self) -> Examination:
+        found: Examination | None = None
+        while found is None:  # in stretches of about a second, each with the whole limit of time
+            found = self._call("examine")
+        self.num_frames = found.frames_decoded
+        return found
 
     def close(self) -> None:
         self._reader.let_go(self._number)
@@ -327,6 +340,10 @@ class _Reader:
             what = f"the process that decodes ended with status {code}; expected an answer"
         return VideoError(f"{what}. Leave it out, or convert it to H.264", code="decode_error", path=path)
 
+    def kill(self) -> None:
+        """End the process while another thread waits for its answer, which then finds out."""
+        self._process.kill()
+
     def stop(self) -> None:
         """End the process: it does so by itself when its standard input is closed, and is made to if it does not."""
         self.alive, self._shared = False, None
@@ -355,11 +372,48 @@ def _where(path: str) -> str | None:
 
 _reader: _Reader | None = None
 _parents: list[_Reader | None] = []
+_of_thread = threading.local()
+
+
+class OwnReader:
+    """Gives the thread that enters it a reader apart from that of the process: several threads then read side by side.
+
+    The decoding is done by the readers, so threads are enough to keep all cores busy. ``end``, which any thread may
+    call, makes what the reader is doing fail at once.
+    """
+
+    def __init__(self) -> None:
+        self.current: _Reader | None = None
+        self.ended = False
+
+    def __enter__(self) -> Self:
+        _of_thread.own = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _of_thread.own = None
+        if self.current is not None:
+            self.current.stop()
+
+    def reader(self) -> _Reader:
+        if self.current is None or not self.current.alive:
+            self.current = _Reader()
+            if self.ended:  # meanwhile
+                self.current.kill()
+        return self.current
+
+    def end(self) -> None:
+        self.ended = True
+        if self.current is not None:
+            self.current.kill()
 
 
 def _own_reader() -> _Reader:
-    """The reader of this process; a new one if there is none yet, or if it has ended."""
+    """The reader of this thread, or of this process; a new one if there is none yet, or if it has ended."""
     global _reader
+    own = getattr(_of_thread, "own", None)
+    if own is not None:
+        return cast(_Reader, own.reader())
     if _reader is None or not _reader.alive:
         _reader = _Reader()
     return _reader

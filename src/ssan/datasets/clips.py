@@ -1,6 +1,6 @@
 """The one dataset: from a sample to the clip that a network sees, in training and in testing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,9 +13,10 @@ from torch.utils.data import Dataset
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
 from ssan.video.clip import Clip
-from ssan.video.reader import Part, read_clip
-from ssan.video.sampling import dense_indices, segment_indices
+from ssan.video.reader import Part, open_video, read_clip
+from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
+from ssan.video.windows import read_windows
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,24 @@ class Preprocess:
         )
         crops = crop_views(clip.frames, self.crop_px, num_crops)  # (crops, views * t, 3, h, w)
         return crops.unflatten(1, (num_views, self.num_frames)).transpose(0, 1).flatten(0, 1), clip
+
+    def windows(
+        self, path: str, *, window_seconds: float, stride_seconds: float
+    ) -> Iterator[tuple[tuple[float, float], Tensor]]:
+        """A clip (t, 3, crop_px, crop_px) of each window that slides over a video, with the window's start and end.
+
+        The file is opened once, and no more of it is decoded than the windows need, one after another. Windows end with
+        ``VideoError`` where the video ends before it should.
+        """
+        with open_video(path) as video:
+            bounds = sliding_windows(
+                video.duration_seconds, window_seconds=window_seconds, stride_seconds=stride_seconds
+            )
+            spans = [video.span(*window) for window in bounds]
+            chosen = [[first + i for i in self._indices(stop - first, None, 0, 1)] for first, stop in spans]
+            clips = read_windows(video, chosen, resize=resize_rule(self.resize, self.size_px))
+            for window, clip in zip(bounds, clips, strict=True):
+                yield window, crop_views(clip.frames, self.crop_px, 1)[0]
 
     def _indices(self, num_frames: int, rng: np.random.Generator | None, view: int, num_views: int) -> list[int]:
         if self.sampling == "dense":

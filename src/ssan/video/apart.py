@@ -70,13 +70,14 @@ class Server:
                     self.videos.pop(number).close()
                 _alarm(0)
 
-    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float, Size]:
+    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float, bool, Size]:
         if where is not None:
             os.chdir(where)
         video = VideoFile(path, threads=threads)
         self.opened += 1
         self.videos[self.opened] = video
-        return self.opened, video.num_frames, video.num_promised, video.duration_seconds, video.announced_size_px
+        known = video.num_frames, video.num_promised, video.duration_seconds, video.random_access
+        return self.opened, *known, video.announced_size_px
 
     def examine(self, number: int) -> Examination | None:
         """Examine one more stretch of a video; None where there is more to come."""

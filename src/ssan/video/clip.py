@@ -64,12 +64,14 @@ class Video(ABC):
 
     ``num_promised`` is what the file announces. ``num_frames`` begins there and is corrected when reading finds that
     fewer or more frames decode. ``duration_seconds`` runs from the start of the first frame to the end of the last.
+    With ``random_access`` a frame takes the decoding of some before it, without it of all.
     """
 
     path: str
     num_frames: int
     num_promised: int
     duration_seconds: float
+    random_access: bool = True
 
     @abstractmethod
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:

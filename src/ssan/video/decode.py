@@ -89,6 +89,7 @@ class VideoFile(Video):
         indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
         self.num_frames = packets.num_frames
         self.num_promised = max(packets.num_frames, indexed)
+        self.random_access = packets.trusted and self._threads == 1
         ticks = packets.listing.end - packets.listing.start
         tick = float(stream.time_base or 0)
         # Avi has a frame rate and no times; FFmpeg makes some up, a frame late where there are B frames.
@@ -302,7 +303,7 @@ class VideoFile(Video):
         """
         done = 0
         fresh, self._decoder_is_fresh = self._decoder_is_fresh, False
-        if self._packets.trusted and self._threads == 1 and wanted[-1] < self._packets.num_frames:
+        if self.random_access and wanted[-1] < self._packets.num_frames:
             for number, frame in self._decode_selected(wanted):
                 yield number, frame
                 done += 1

@@ -124,7 +124,8 @@ class VideoApart(Video):
         self.path, self._limit = path, limit_seconds
         self._reader = _own_reader()
         answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads)
-        self._number, self.num_frames, self.num_promised, self.duration_seconds, self._announced = answer
+        self._number, self.num_frames, self.num_promised, self.duration_seconds, *rest = answer
+        self.random_access, self._announced = rest
 
     @property
     def size_px(self) -> tuple[int, int]:

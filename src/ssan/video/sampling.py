@@ -1,5 +1,6 @@
 """Which frames of a video to look at: arithmetic on frame numbers, which count from 0."""
 
+import math
 from typing import Protocol
 
 from ssan.errors import UsageError, VideoError
@@ -76,6 +77,26 @@ def dense_indices(
     else:
         start = view * (num_starts - 1) // (num_views - 1)
     return [min(start + i * stride, num_frames - 1) for i in range(num_segments)]
+
+
+def sliding_windows(
+    duration_seconds: float, *, window_seconds: float, stride_seconds: float
+) -> list[tuple[float, float]]:
+    """Windows that slide over a video, [start, end) in seconds from its beginning, until one reaches its end.
+
+    The last one ends with the video, and is shorter where the strides do not fit. 10 seconds, windows of 4, stride 3:
+
+        seconds    0  1  2  3  4  5  6  7  8  9  10
+        windows    |--------0--|
+                            |--------1--|
+                                     |--------2--|
+    """
+    if not (window_seconds > 0 and stride_seconds > 0):
+        raise UsageError(f"windows of {window_seconds:g} s every {stride_seconds:g} s; expected lengths above 0")
+    num_more = max(0, math.ceil((duration_seconds - window_seconds) / stride_seconds - 1e-9))
+    starts = [number * stride_seconds for number in range(num_more + 1)]
+    # Strides longer than windows leave gaps, and the end can be in one.
+    return [(s, min(s + window_seconds, duration_seconds)) for s in starts if s == 0 or s < duration_seconds]
 
 
 def _check(num_frames: int, num_segments: int, view: int, num_views: int) -> None:

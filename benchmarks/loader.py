@@ -6,8 +6,9 @@ A clip is 8 frames, one drawn from each of 8 segments, resized to 256 x 256, TSN
 batch. Ours are ``TrainingClips`` in ``Batches``, as training uses them. PyAV in sequence, decord and torchcodec stand
 in a dataset with our sampling and our augmentation in torch's own loader; each is told to resize while it decodes, and
 told the number of frames, which ours has to find out. On JPEG frames the peer is the dataset code of TSM's repository
-with its own transforms, out of CHECKOUT (a clone of github.com/mit-han-lab/temporal-shift-module; it needs torchvision,
-whose two operators are declared first). Its clips are normalised floats and ours bytes, each as its training wants them.
+with its own transforms, out of CHECKOUT (a clone of github.com/mit-han-lab/temporal-shift-module; it needs
+torchvision, whose two operators are declared first). Its clips are normalised floats and ours bytes, each as its
+training wants them.
 
 A turn is one pass of a loader, whose workers live on, over a list of videos; all loaders take turns. The figure is the
 rate over PyAV's in the same round (over TSM's for JPEG), the median of the rounds, and that of the best rounds; beside

@@ -18,6 +18,7 @@ BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 Content = dict[str, Any] | None
 
 READERS = ["ssan", "ssan, decoder in this process", "PyAV in sequence", "decord", "opencv", "torchcodec"]
+LOADERS = ["ssan", "PyAV in sequence", "decord", "torchcodec", "TSM"]
 SHAPES = ["Res2", "Res3", "Res3, first block"]
 MODELS = ["tsn_r50", "tsm_r50", "ssan_r50", "tsn_tiny", "tsm_tiny", "ssan_tiny"]
 PEERS = [
@@ -85,6 +86,26 @@ def kind_of(row: dict[str, Any]) -> str:
     """The codec, with what decides how much of a file can be left out."""
     pictures = " with B frames" if row.get("b_frames") and row["codec"] == "h264" else ""
     return row["codec"] + pictures + (" in avi" if row.get("container") == "avi" else "")
+
+
+def loader(content: Content) -> list[str]:
+    rows = (content or {}).get("rows", [])
+    lines = [
+        "**Loading** clips for training, workers and all: clips a second over those with PyAV in sequence (for JPEG",
+        "frames TSM's dataset code), the median of the rounds; in brackets the same of the processor time for a clip.",
+        f"The last column is what one worker and its decoder hold of their own. {processor(content)}".rstrip(),
+        "",
+        *heading("files", "workers", *LOADERS, "memory, ssan"),
+    ]
+    for kind, workers in dict.fromkeys((row["kind"], row["workers"]) for row in rows):
+        own = {row["loader"]: row for row in rows if (row["kind"], row["workers"]) == (kind, workers)}
+        cells = [
+            f"{own[name]['ratio_median']:.2f} ({own[name]['work_median']:.2f})" if name in own else ""
+            for name in LOADERS
+        ]
+        memory = f"{own['ssan']['megabytes_per_worker']:.0f} MB" if "ssan" in own else ""
+        lines.append(line(kind, workers, *cells, memory))
+    return lines
 
 
 def exactness(content: Content) -> list[str]:
@@ -249,7 +270,7 @@ def section(results: Path = RESULTS) -> str:
         path = results / f"{make.__name__}.json"
         return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
-    tables = [made(make) for make in (decode, block, step, models, attach, start)]
+    tables = [made(make) for make in (decode, loader, block, step, models, attach, start)]
     counts = ["**Counted.**", "", *heading("", "result")]
     counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
     return "\n\n".join("\n".join(lines) for lines in [*tables, counts])

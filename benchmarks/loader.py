@@ -13,7 +13,8 @@ training wants them.
 A turn is one pass of a loader, whose workers live on, over a list of videos; all loaders take turns. The figure is the
 rate over PyAV's in the same round (over TSM's for JPEG), the median of the rounds, and that of the best rounds; beside
 it how much processor time its workers take for a clip, over the base's, which other work on the machine disturbs less.
-Memory is that of one worker and of the process that decodes for it: what is theirs alone (USS), after the rounds.
+Memory is that of a worker and of the process that decodes for it, what is theirs alone (USS), after the rounds; with
+two workers, because a single one also owns what its parent has written to since.
 
 DIR adds real videos (each file a list by itself is short: they are repeated). What is not installed is blank. Writes
 benchmarks/results/loader.json.
@@ -249,7 +250,7 @@ def measure(
             "ratio_median": round(float(np.median(own[0] / reference[0])), 3),
             "ratio_best": round(float(own[0].max() / reference[0].max()), 3),
             "work_median": round(float(np.median(own[1]) / np.median(reference[1])), 3),
-            "megabytes_per_worker": round(pipes[key].recv() / workers, 1),
+            "megabytes_per_worker": round(pipes[key].recv() / workers, 1) if workers > 1 else None,
         })  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     for process in processes:

@@ -103,7 +103,8 @@ def loader(content: Content) -> list[str]:
             f"{own[name]['ratio_median']:.2f} ({own[name]['work_median']:.2f})" if name in own else ""
             for name in LOADERS
         ]
-        memory = f"{own['ssan']['megabytes_per_worker']:.0f} MB" if "ssan" in own else ""
+        held = own.get("ssan", {}).get("megabytes_per_worker")
+        memory = f"{held:.0f} MB" if held else ""
         lines.append(line(kind, workers, *cells, memory))
     return lines
 

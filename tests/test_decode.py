@@ -19,6 +19,7 @@ from av.stream import Disposition
 from ssan.errors import UsageError, VideoError
 from ssan.video.decode import VideoFile
 from ssan.video.folder import FrameFolder
+from ssan.video.picture import read_pictures
 from ssan.video.reader import open_video, read_clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -549,3 +550,26 @@ def test_real_frame_folders_are_read_in_order() -> None:
         assert video.num_frames == 15
         assert [Path(file).name for file in video.files[:2]] == ["img_00001.jpg", "img_00002.jpg"]
         assert video.read([0, 14]).frames.shape == (2, 3, video.height_px, video.width_px)
+
+
+def test_frames_of_several_sizes_are_each_resized_to_what_the_first_one_wants(tmp_path: Path) -> None:
+    """Pictures come in runs of one size; what lies behind a change of size comes too, and in its place."""
+    sizes = [(12, 20), (12, 20), (9, 15), (12, 20), (12, 20)]
+    for number, (height, width) in enumerate(sizes, start=1):
+        picture = np.full((height, width, 3), 40 * number, np.uint8)
+        (tmp_path / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=100))
+    for apart in (True, False):
+        clip = read_clip(tmp_path, lambda n: [4, 0, 2, 2, 3, 1], apart=apart)
+        assert clip.frames.shape == (6, 3, 12, 20)
+        assert [round(value / 40) for value in clip.frames.float().mean((1, 2, 3)).tolist()] == [5, 1, 3, 3, 4, 2]
+
+
+def test_pictures_that_together_are_large_come_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        picture = np.full((12, 20, 3), 40 * number, np.uint8)
+        (tmp_path / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=100))
+    monkeypatch.setattr("ssan.video.picture.MOST_BYTES_AT_ONCE", 2 * 12 * 20 * 3)
+    paths = [str(tmp_path / f"{number}.jpg") for number in range(5)]
+    assert len(read_pictures(paths)) == 2
+    clip = read_clip(tmp_path, range, apart=False)
+    assert [round(value / 40) for value in clip.frames.float().mean((1, 2, 3)).tolist()] == [0, 1, 2, 3, 4]

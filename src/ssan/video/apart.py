@@ -16,7 +16,7 @@ import numpy as np
 from ssan.errors import SsanError
 from ssan.video.clip import Examination
 from ssan.video.decode import Pictures, VideoFile
-from ssan.video.picture import read_picture
+from ssan.video.picture import read_picture, read_pictures
 from ssan.video.reader import Array, Size, shared_array
 
 STRETCH_SECONDS = 1.0
@@ -42,7 +42,7 @@ class Server:
             "pictures": self.pictures,
             "stream": self.stream,
             "more": self.more,
-            "picture": self.picture,
+            "files": self.files,
             "look": self.look,
         }
 
@@ -94,13 +94,11 @@ class Server:
             os.chdir(where)
         read_picture(path)
 
-    def picture(self, where: str | None, path: str) -> tuple[np.ndarray]:
+    def files(self, where: str | None, paths: list[str]) -> tuple[np.ndarray]:
+        """Picture files: so many from the first on as have its size."""
         if where is not None:
             os.chdir(where)
-        pixels = read_picture(path)
-        array = self.allocate(pixels.shape)
-        array[...] = pixels
-        return (array,)
+        return (read_pictures(paths, self.allocate),)
 
     def pictures(self, number: int, indices: tuple[int, ...], sizes: tuple[Size, Size | None] | None) -> Pictures:
         resize = partial(self.resize, *sizes) if sizes else None

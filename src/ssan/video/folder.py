@@ -21,7 +21,7 @@ from ssan.video.clip import (
     existing_path,
     wanted_places,
 )
-from ssan.video.picture import read_picture
+from ssan.video.picture import read_picture, read_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ class FrameFolder(Video):
     left out, and so are optical flow fields (``x_00001.jpg``, ``flow_y_00001.jpg``), which some lists of frames keep
     beside them. The orientation that a camera may write into a JPEG file is not applied.
 
-    :param decode: path of a picture to its pixels (h, w, 3).
-    :param look: decodes a picture too, and raises what ``decode`` would; what it returns is of no concern.
+    :param decode: paths of pictures to the pixels (n, h, w, 3) of so many from the first on as have its size.
+    :param look: decodes one picture, and raises what ``decode`` would; what it returns is of no concern.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FrameFolder(Video):
         path: str | os.PathLike[str],
         *,
         frames_per_second: float | None = None,
-        decode: Callable[[str], np.ndarray] = read_picture,
+        decode: Callable[[Sequence[str]], np.ndarray] = read_pictures,
         look: Callable[[str], object] = read_picture,
     ) -> None:
         self.path = existing_path(path)
@@ -75,7 +75,7 @@ class FrameFolder(Video):
 
     @cached_property
     def size_px(self) -> tuple[int, int]:
-        height, width, _ = self._decode(self.files[0]).shape
+        _, height, width, _ = self._decode(self.files[:1]).shape
         return height, width
 
     def begin_seconds(self, index: int) -> float:
@@ -95,13 +95,17 @@ class FrameFolder(Video):
                 path=self.path,
             )
         output: torch.Tensor | None = None
-        for index in sorted(places):
-            frame = from_numpy(self._decode(self.files[index])).permute(2, 0, 1)[None]
+        remaining = sorted(places)
+        while remaining:
+            frames = from_numpy(self._decode([self.files[index] for index in remaining])).permute(0, 3, 1, 2)
             if output is None:
-                size = (frame.shape[2], frame.shape[3])
+                size = (frames.shape[2], frames.shape[3])
                 height, width = checked_size(*(resize(*size) if resize else size), self.path)
                 output = empty((len(indices), height, width, 3), dtype=uint8).permute(0, 3, 1, 2)
-            output[places[index]] = resize_frames(frame, output.shape[2], output.shape[3])
+            resized = resize_frames(frames, output.shape[2], output.shape[3])
+            for index, frame in zip(remaining[: len(frames)], resized, strict=True):
+                output[places[index]] = frame
+            remaining = remaining[len(frames) :]
         assert output is not None
         return Clip(
             frames=output,

@@ -1,6 +1,7 @@
-"""One picture file, decoded."""
+"""Picture files, decoded."""
 
 import os
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 import av
@@ -12,6 +13,28 @@ from ssan.errors import VideoError
 from ssan.video.clip import cannot_open, checked_size
 
 MOST_BYTES = 200_000_000
+
+
+MOST_BYTES_AT_ONCE = 1 << 26
+"""Of the pixels of several pictures."""
+
+
+def read_pictures(paths: Sequence[str], allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None) -> np.ndarray:
+    """Picture files as RGB (n, h, w, 3): so many from the first on as have its size, and not too many at once.
+
+    :param allocate: gives the array of a shape to write them into.
+    """
+    first = read_picture(paths[0])
+    count = min(len(paths), max(1, MOST_BYTES_AT_ONCE // first.nbytes))
+    shape = count, *first.shape
+    pictures = allocate(shape) if allocate else np.empty(shape, np.uint8)
+    pictures[0] = first
+    for number in range(1, count):
+        picture = read_picture(paths[number])
+        if picture.shape != first.shape:
+            return pictures[:number]
+        pictures[number] = picture
+    return pictures
 
 
 def read_picture(path: str) -> np.ndarray:

@@ -60,8 +60,8 @@ def open_video(
     if os.path.isdir(path):
         from ssan.video.folder import FrameFolder
 
-        def decode(file: str) -> np.ndarray:
-            (pixels,) = _own_reader().call(limit_seconds, file, "picture", _where(file), file)
+        def decode(files: Sequence[str]) -> np.ndarray:
+            (pixels,) = _own_reader().call(limit_seconds, path, "files", _where(path), list(files))
             return cast(np.ndarray, pixels)
 
         def look(file: str) -> None:

@@ -1,5 +1,6 @@
 """Decoding in a process apart: the same frames, and a file that brings the decoder down brings down nothing else."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -49,11 +50,65 @@ def test_a_clip_is_the_same_from_the_process_apart_and_from_this_one(video: str,
     assert apart.path == here.path == video
 
 
-def test_a_clip_stays_as_it_was_when_others_are_read(video: str) -> None:
-    first = read_clip(video, lambda n: [3, 11])
-    before = first.frames.clone()
-    assert not torch.equal(read_clip(video, lambda n: [17, 5]).frames, before)
-    assert torch.equal(first.frames, before)
+def test_clips_stay_as_they_were_when_others_are_read_however_many_there_are(video: str) -> None:
+    clips = [read_clip(video, lambda n, number=number: [number, 19]) for number in range(2 * reader.NUM_PLACES)]
+    expected = [read_clip(video, lambda n, number=number: [number, 19], apart=False) for number in range(len(clips))]
+    for clip, same in zip(clips, expected, strict=True):
+        assert torch.equal(clip.frames, same.frames)
+
+
+def test_a_part_of_a_clip_stays_as_it_was_when_the_rest_is_gone(video: str) -> None:
+    view = read_clip(video, lambda n: [3, 11]).frames[1, :, 5:9].permute(1, 2, 0)
+    before = view.clone()
+    for number in range(2 * reader.NUM_PLACES):
+        read_clip(video, lambda n, number=number: [number, 17])
+    assert torch.equal(view, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_a_place_is_used_again_when_its_clip_is_gone(video: str) -> None:
+    read_clip(video, lambda n: [0])
+    places = of_this_process().places
+    assert places is not None
+    gc.collect()
+    free = set(places._free)
+    clips = [read_clip(video, lambda n, number=number: [number]) for number in range(len(free))]
+    assert places.choose() == 0
+    kept = clips.pop()
+    del clips
+    assert len(places._free) == len(free) - 1
+    del kept
+    assert set(places._free) == free
+
+
+def _look_at(
+    frames: torch.Tensor, told: "multiprocessing.Queue[object]", answers: "multiprocessing.Queue[object]"
+) -> None:
+    told.get(timeout=60)
+    answers.put(frames.float().mean((1, 2, 3)).tolist())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_process_keeps_its_clips_as_they_were(video: str) -> None:
+    """The pixels are in memory that both see: the parent must not use a place again that the child has too."""
+    clip = read_clip(video, lambda n: [3, 11])
+    expected = clip.frames.float().mean((1, 2, 3)).tolist()
+    context = multiprocessing.get_context("fork")
+    told: multiprocessing.Queue[object] = context.Queue()
+    answers: multiprocessing.Queue[object] = context.Queue()
+    process = context.Process(target=_look_at, args=(clip.frames, told, answers), daemon=True)
+    process.start()
+    # A started process holds on to its arguments.
+    del clip
+    process._args = ()  # type: ignore[attr-defined]
+    gc.collect()
+    for number in range(2 * reader.NUM_PLACES):
+        read_clip(video, lambda n, number=number: [number, 17])
+    told.put("look")
+    assert answers.get(timeout=60) == expected
+    process.join(60)
+    of_this_process().stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
@@ -64,14 +119,16 @@ def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pip
     read_clip(video, lambda n: [0])
     of_this_process().stop()
     if room == "too small for a clip":
-        monkeypatch.setattr(reader, "SHARED_BYTES", 2 * 48 * 64 * 3)
+        monkeypatch.setattr(reader, "PLACE_BYTES", 1 << 14)  # one picture takes 9,216
     if room == "none":
         monkeypatch.delattr(os, "memfd_create")
     through_the_pipe = 0
-    for numbers in ([4], [3, 19], [0, 1, 13]):
+    for numbers in ([4], [3, 19], [0]):
         apart, here = (read_clip(video, lambda n, numbers=numbers: numbers, apart=way) for way in (True, False))
         assert torch.equal(apart.frames, here.frames)
-        through_the_pipe += reader.shared_array(of_this_process()._shared, (len(numbers), 48, 64, 3)) is None
+        places = of_this_process().places
+        through_the_pipe += places is None or not places._lent
+        del apart
     assert through_the_pipe == {"enough": 0, "too small for a clip": 1, "none": 3}[room]
     of_this_process().stop()
 
@@ -87,6 +144,7 @@ def test_little_of_the_shared_memory_stays_taken_up(video: str, monkeypatch: pyt
             for way in (True, False)
         )
         assert torch.equal(apart.frames, here.frames)
+        del apart
         assert _taken_up_bytes(of_this_process()._process.pid) <= 1 << 16
     of_this_process().stop()
 

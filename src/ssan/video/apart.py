@@ -31,7 +31,7 @@ class Server:
         self.videos: dict[int, VideoFile] = {}
         self.streams: dict[int, Iterator[Pictures]] = {}
         self.examinations: dict[int, Iterator[Examination | None]] = {}
-        self.opened = 0
+        self.opened = self.place = 0
         self.verbs: dict[str, Callable[..., Any]] = {
             "open": self.open,
             "size": lambda number: self.videos[number].size_px,
@@ -49,7 +49,7 @@ class Server:
     def serve(self) -> None:
         while True:
             try:
-                let_go, limit_seconds, verb, *arguments = pickle.load(self.requests)
+                let_go, limit_seconds, self.place, verb, *arguments = pickle.load(self.requests)
             except EOFError:
                 return
             # Nothing handles SIGALRM: where the time is over the kernel ends this process, whatever it is doing.
@@ -115,7 +115,7 @@ class Server:
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array in the memory that both processes see, where it fits in there."""
-        shared = shared_array(self.shared, shape)
+        shared = shared_array(self.shared, self.place, shape)
         return np.empty(shape, np.uint8) if shared is None else shared
 
     def resize(self, announced: Size, wanted: Size | None, height: int, width: int) -> Size:
@@ -132,7 +132,7 @@ class Server:
             pixels = content[0]
             content = (Array(pixels.shape), *content[1:])
         pickle.dump((kind, content), self.answers)
-        if pixels is not None and shared_array(self.shared, pixels.shape) is None:
+        if pixels is not None and shared_array(self.shared, self.place, pixels.shape) is None:
             self.answers.write(pixels.reshape(-1).data)
         self.answers.flush()
 

@@ -4,8 +4,8 @@ A decoder is a large program in C that is fed with other people's files. Ours ru
 file that makes it crash, hang, or ask for all memory costs this process an error that names the file and no more. Each
 process that reads videos has one such reader, which starts when the first video is opened (about 0.2 seconds), serves
 one request after another, and ends with it; threads that read side by side have one each (``OwnReader``). Pixels come
-back through memory that both processes see, where the system has such, and are copied out of it, so that a clip is its
-owner's alone.
+back in memory that both processes see, where the system has such: a place of it belongs to one clip until the last view
+of its frames is gone.
 """
 
 import atexit
@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -203,17 +204,67 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
 
 
-SHARED_BYTES = 1 << 28
-"""Room for pixels in memory that both processes see: eight pictures of 4K. It is taken up when it is written to."""
+NUM_PLACES = 4
+"""Of the memory that both processes see. Each holds the pixels of one clip, as long as somebody has it."""
 
-KEPT_BYTES = 1 << 25
-"""How much of it stays taken up from one clip to the next."""
+PLACE_BYTES = 1 << 28
+"""Room of a place: eight pictures of 4K. It is taken up when it is written to."""
+
+KEPT_BYTES = 1 << 23
+"""How much of a place stays taken up when nobody has its pixels any more."""
 
 
-def shared_array(memory: mmap.mmap | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Bytes of this shape from the start of the shared memory on; None where they do not fit or there is none."""
+def shared_array(memory: mmap.mmap | None, place: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Bytes of this shape at a place of the shared memory; None where they do not fit or there is none."""
     count = math.prod(shape)
-    return None if memory is None or count > len(memory) else np.frombuffer(memory, np.uint8, count).reshape(shape)
+    if memory is None or count > len(memory) // NUM_PLACES:
+        return None
+    return np.frombuffer(memory, np.uint8, count, place * (len(memory) // NUM_PLACES)).reshape(shape)
+
+
+class _Places:
+    """The places of the shared memory, lent to the clips whose pixels are there: a copy would cost a few percent.
+
+    The first place is not lent. It is for when all others are, and its pixels are copied.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory, self._owner = memory, os.getpid()
+        self._free = list(range(1, NUM_PLACES))
+        self._lent: set[int] = set()
+
+    def choose(self) -> int:
+        return self._free[-1] if self._free else 0
+
+    def take(self, place: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The pixels of this shape at a place that was chosen; it is free again when the last view of them is gone."""
+        array = shared_array(self._memory, place, shape)
+        if array is None:
+            return None
+        if place == 0:
+            array = array.copy()
+            self._clear(place, array.size)
+            return array
+        self._free.remove(place)
+        self._lent.add(place)
+        # A reshaped array has the flat one as its base, and so have its views and the tensors made of them.
+        weakref.finalize(array.base, self._give_back, place, array.size).atexit = False
+        return array
+
+    def keep_lent(self) -> None:
+        """Never use again what is lent now: a process about to be forked off has it too."""
+        self._lent.clear()
+
+    def _give_back(self, place: int, size: int) -> None:
+        if place in self._lent and os.getpid() == self._owner:
+            self._lent.remove(place)
+            self._clear(place, size)
+            self._free.append(place)
+
+    def _clear(self, place: int, size: int) -> None:
+        if size > KEPT_BYTES:
+            room = len(self._memory) // NUM_PLACES
+            self._memory.madvise(mmap.MADV_REMOVE, place * room + KEPT_BYTES, room - KEPT_BYTES)
 
 
 @contextlib.contextmanager
@@ -223,8 +274,8 @@ def _shared_memory() -> Iterator[tuple[int, mmap.mmap] | tuple[None, None]]:
     if hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE"):
         with contextlib.suppress(OSError):
             file = os.memfd_create("ssan")
-            os.ftruncate(file, SHARED_BYTES)
-            memory = mmap.mmap(file, SHARED_BYTES)
+            os.ftruncate(file, NUM_PLACES * PLACE_BYTES)
+            memory = mmap.mmap(file, NUM_PLACES * PLACE_BYTES)
     try:
         # The numbers to 2 are those of the standard streams, which the process started has its own for.
         yield (file, memory) if file is not None and file > 2 and memory is not None else (None, None)
@@ -239,8 +290,8 @@ class _Reader:
     def __init__(self) -> None:
         source = str(Path(__file__).parents[2])
         before = os.environ.get("PYTHONPATH")
-        self._shared: mmap.mmap | None
-        with _shared_memory() as (file, self._shared):
+        with _shared_memory() as (file, memory):
+            self.places = _Places(memory) if memory is not None else None
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "ssan.video.apart", str(LIMIT_BYTES), *([str(file)] if file else [])],
                 stdin=subprocess.PIPE,
@@ -262,6 +313,7 @@ class _Reader:
         self._lock = threading.Lock()
         self._let_go: list[int] = []
         self.alive = True
+        _living.add(self)
 
     def let_go(self, number: int) -> None:
         """Close a video; it is said with the next request and done after that one's answer: nobody waits for it."""
@@ -278,7 +330,8 @@ class _Reader:
                 )
             try:
                 closed, self._let_go = self._let_go, []
-                kind, content = self._exchange((closed, limit_seconds, *request), resize)
+                place = self.places.choose() if self.places is not None else 0
+                kind, content = self._exchange(place, (closed, limit_seconds, place, *request), resize)
             except (EOFError, OSError, pickle.UnpicklingError) as error:
                 raise self._end(limit_seconds, path) from error
             except BaseException:
@@ -298,7 +351,7 @@ class _Reader:
             raise RuntimeError(f"reading {path} failed in a way that is a defect of ssan:\n{content}")
         return content
 
-    def _exchange(self, request: tuple[Any, ...], resize: Resize | None) -> tuple[str, Any]:
+    def _exchange(self, place: int, request: tuple[Any, ...], resize: Resize | None) -> tuple[str, Any]:
         self._send(request)
         kind, content = pickle.load(self._back)
         if kind == "resize":
@@ -306,20 +359,17 @@ class _Reader:
             self._send(resize(*content))
             kind, content = pickle.load(self._back)
         if isinstance(content, tuple) and content and isinstance(content[0], Array):
-            content = (self._receive(content[0].shape), *content[1:])
+            content = (self._receive(place, content[0].shape), *content[1:])
         return kind, content
 
     def _send(self, message: Any) -> None:
         pickle.dump(message, self._to)
         self._to.flush()
 
-    def _receive(self, shape: tuple[int, ...]) -> np.ndarray:
-        shared = shared_array(self._shared, shape)
-        if self._shared is not None and shared is not None:
-            array = shared.copy()  # the next pixels go to the same place
-            if array.size > KEPT_BYTES:
-                self._shared.madvise(mmap.MADV_REMOVE, KEPT_BYTES)
-            return array
+    def _receive(self, place: int, shape: tuple[int, ...]) -> np.ndarray:
+        shared = self.places.take(place, shape) if self.places is not None else None
+        if shared is not None:
+            return shared
         array = np.empty(shape, np.uint8)
         view = array.reshape(-1).data
         while len(view):
@@ -347,7 +397,7 @@ class _Reader:
 
     def stop(self) -> None:
         """End the process: it does so by itself when its standard input is closed, and is made to if it does not."""
-        self.alive, self._shared = False, None
+        self.alive = False
         for pipe in (self._to, self._back):
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -372,6 +422,7 @@ def _where(path: str) -> str | None:
 
 
 _reader: _Reader | None = None
+_living: weakref.WeakSet[_Reader] = weakref.WeakSet()
 _parents: list[_Reader | None] = []
 _of_thread = threading.local()
 
@@ -420,6 +471,13 @@ def _own_reader() -> _Reader:
     return _reader
 
 
+def _keep_lent() -> None:
+    """Before a fork: the clips that there are will be two processes' clips, and their pixels in the same memory."""
+    for reader in _living:
+        if reader.places is not None:
+            reader.places.keep_lent()
+
+
 def _leave_to_parent() -> None:
     """After a fork the reader is still the parent's: it is neither used nor ended here."""
     global _reader
@@ -434,4 +492,4 @@ def _stop() -> None:
 
 atexit.register(_stop)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+    os.register_at_fork(before=_keep_lent, after_in_child=_leave_to_parent)

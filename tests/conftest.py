@@ -43,6 +43,14 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_is_remembered_in_the_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Checks of videos remember what they find; here, and in processes that tests start, in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
+        yield
+
+
 @pytest.fixture
 def shared() -> Path:
     """Real videos and weights kept outside the project; the test is skipped where they are not."""

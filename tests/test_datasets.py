@@ -417,8 +417,12 @@ def test_folders_of_frames_are_videos_of_their_class(tmp_path: Path) -> None:
     assert samples[1].path == f"{tmp_path}/walk/clip.1"
 
 
-def test_two_files_that_differ_only_by_suffix_are_refused(tmp_path: Path) -> None:
-    assert _refused("folder", _touch(tmp_path, "walk/a.mp4", "walk/a.avi")).code == "duplicate"
+def test_two_files_that_differ_only_by_suffix_are_refused_for_training_and_told_apart_in_a_list_of_all(
+    tmp_path: Path,
+) -> None:
+    _touch(tmp_path, "walk/a.mp4", "walk/a.avi", "walk/b.avi")
+    assert _refused("folder", tmp_path, "train", val_groups="^(.)=b").code == "duplicate"
+    assert _ids(read("folder", tmp_path, "all")) == ["walk/a.avi", "walk/a.mp4", "walk/b"]
 
 
 # -------------------------------------------------------------------------------------------------------- csv file
@@ -802,7 +806,7 @@ def test_the_audit_finds_what_cannot_be_read_and_the_list_says_why(tmp_path: Pat
     (tmp_path / "bad, name.mp4").write_text("no video")
     _touch(tmp_path, "empty.mp4")
     samples = [Sample(name, str(tmp_path / name)) for name in ("frames", "empty.mp4", "nowhere.mp4", "bad, name.mp4")]
-    faults = audit(samples, quiet=True)
+    faults = audit(samples, quiet=True).unusable
     assert [(fault.sample.id, fault.error.code) for fault in faults] == [
         ("empty.mp4", "empty"), ("nowhere.mp4", "missing"), ("bad, name.mp4", "not_video"),
     ]  # fmt: skip
@@ -867,7 +871,7 @@ def test_a_video_of_weizmann_opens_where_the_list_says_it_is(shared: Path) -> No
     samples = read("folder", shared / "dataset" / "weizmann", "all")
     with av.open(samples[0].path) as container:
         assert container.streams.video[0].width == 180
-    assert audit(samples[:10], quiet=True) == []
+    assert audit(samples[:10], quiet=True).unusable == []
 
 
 def test_a_folder_with_its_own_split_refuses_another_one(tmp_path: Path) -> None:

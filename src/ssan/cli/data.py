@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ssan.cli import options
+from ssan.cli import data_check, options
 from ssan.errors import UsageError
 
-app = typer.Typer(help="Labelled videos: make some, or list those there are.")
+app = typer.Typer(help="Labelled videos: make some, or list, describe and check those there are.")
+app.command("check")(data_check.check)
 
 
 @app.command("synth")

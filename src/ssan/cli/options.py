@@ -10,7 +10,7 @@ from ssan.errors import UsageError
 from ssan.files import is_text
 
 if TYPE_CHECKING:
-    from ssan.recognition.train import DataSource
+    from ssan.datasets.source import DataSource
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -40,7 +40,7 @@ def data_source(
     reader: list[str] | None,
 ) -> "DataSource":
     """The data that the common options name."""
-    from ssan.recognition.train import DataSource
+    from ssan.datasets.source import DataSource
 
     options = {"annotations": annotations, "videos": videos, "splits": splits, "val_groups": val_groups}
     for option in reader or []:

@@ -1,18 +1,81 @@
-"""Looking at every video of a list before a run depends on it."""
+"""Looking at every video of a list before a run depends on it.
+
+Each distinct video is looked at once, several side by side in processes apart, and what is found is remembered as it
+comes (``ssan.datasets.memory``), so that a check that was interrupted goes on, and an unchanged video is not looked at
+again. What the list says is then held against it: parts and numbers of frames that are not there, and videos that are
+the same file under two names.
+"""
 
 import csv
 import io
+import os
+import queue
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
-from ssan.datasets.samples import Sample
+from ssan.datasets.memory import Memory, stamp
+from ssan.datasets.samples import Sample, printable, quoted
 from ssan.errors import SsanError, VideoError
-from ssan.files import writing
-from ssan.video.reader import open_video
+from ssan.files import is_text, sha256, writing
+from ssan.video.clip import existing_path
+from ssan.video.extent import announced_bytes
+from ssan.video.reader import OwnReader, open_video
+
+Depth = Literal["open", "whole"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What looking at one video has shown, whatever a list says of it.
+
+    ``usable`` is a video that opens and of which the first frame decodes: a truncated one can still be trained on.
+    ``code`` and ``message`` say what is wrong with it, if anything is. ``frames_decoded`` is None where not all frames
+    were looked at, to the end.
+    """
+
+    usable: bool
+    code: str | None = None
+    message: str = ""
+    frames_promised: int | None = None
+    frames_decoded: int | None = None
+    at_seconds: float | None = None
+    duration_seconds: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether looking again would find the same; what a limit of time or memory or the system ended would not."""
+        return self.code not in ("missing", "decode_error") or self.frames_decoded is not None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check says of one video: the answer of ``ssan data check``, and the samples that it speaks of.
+
+    :param rejected: ids of those of its samples that cannot be used as the list says.
+    """
+
+    path: str
+    ok: bool
+    code: str | None
+    message: str
+    frames_promised: int | None
+    frames_decoded: int | None
+    at_seconds: float | None
+    same_as: str | None = None
+    look: Look = field(default_factory=lambda: Look(True))
+    samples: tuple[Sample, ...] = ()
+    rejected: frozenset[str] = frozenset()
+
+    def as_dict(self) -> dict[str, Any]:
+        names = ("path", "ok", "code", "message", "frames_promised", "frames_decoded", "at_seconds", "same_as")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -23,20 +86,333 @@ class Fault:
     error: SsanError
 
 
-def audit(samples: Sequence[Sample], *, quiet: bool = False) -> list[Fault]:
-    """Open each video, find its length and decode its first frame; return those where that fails, in their order.
+@dataclass(frozen=True)
+class Audit:
+    """What a check has found: a finding for each distinct video, in the order of the list.
 
-    Damage further inside a file shows only when its frames are read.
+    :param memory: the file in which that is remembered; None where nowhere.
     """
-    faults = []
+
+    samples: Sequence[Sample]
+    findings: list[Finding]
+    num_remembered: int
+    memory: Path | None
+
+    @property
+    def unusable(self) -> list[Fault]:
+        """The samples whose video does not open, or of which no frame decodes, in their order."""
+        bad = {s.id: found for found in self.findings if not found.look.usable for s in found.samples}
+        return [
+            Fault(sample, VideoError(found.look.message, code=found.look.code, path=sample.path))
+            for sample in self.samples
+            if (found := bad.get(sample.id)) is not None
+        ]
+
+    @property
+    def damaged(self) -> list[Finding]:
+        """Videos that are known to be truncated or damaged further in, and are usable as far as they decode."""
+        return [found for found in self.findings if found.look.usable and found.look.code is not None]
+
+    @property
+    def clean(self) -> list[Sample]:
+        """The samples with which nothing is wrong, in their order."""
+        rejected = {identity for found in self.findings for identity in found.rejected}
+        return [sample for sample in self.samples if sample.id not in rejected]
+
+
+def audit(
+    samples: Sequence[Sample],
+    *,
+    depth: Depth = "open",
+    workers: int | None = None,
+    memory: str | Path | None = None,
+    again: bool = False,
+    compare: bool = False,
+    quiet: bool = False,
+) -> Audit:
+    """Look at each video of a list.
+
+    :param depth: ``open`` finds its length and decodes its first frame; ``whole`` decodes every frame.
+    :param workers: how many videos to look at side by side; by default one for each core that may be used.
+    :param memory: the file that remembers; by default one in the user's folder for caches.
+    :param again: look at videos again that have not changed since they were looked at.
+    :param compare: find files with the same bytes too, which reads those that have the same length.
+    """
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(os.path.abspath(sample.path), []).append(sample)
+    paths = [group[0].path for group in groups.values()]
+    looks: list[Look | None] = [None] * len(paths)
+    stamps: list[str | None] = []
+    workers = max(1, num_cores() if workers is None else workers)
     silent = quiet or not sys.stderr.isatty()
-    for sample in tqdm(samples, desc="checking videos", unit="video", disable=silent, file=sys.stderr, leave=False):
-        try:
-            with open_video(sample.path) as video:
+    with Memory(memory, quiet=quiet) as remembered:
+        for place, path in enumerate(paths):
+            stamps.append(stamp(path))
+            known = None if again else _recall(remembered, path, stamps[place], depth)
+            looks[place] = known or _not_there(path, stamps[place])
+        num_remembered = sum(look is not None and look.code != "missing" for look in looks)
+        unknown = [place for place, look in enumerate(looks) if look is None]
+        # A process apart takes as long to start as some fifty videos to open.
+        most = workers if depth == "whole" else 1 + len(unknown) // 50
+        with (
+            tqdm(
+                total=len(paths), initial=len(paths) - len(unknown), desc="checking videos", unit="video",
+                disable=silent, file=sys.stderr, leave=False,
+            ) as bar,
+            closing(_side_by_side(lambda place: look_at(paths[place], depth), unknown, min(workers, most))) as found,
+        ):  # fmt: skip
+            for place, look in found:
+                looks[place] = look
+                mark = stamps[place]
+                if mark is not None and look.is_final:
+                    remembered.keep(paths[place], mark, asdict(look), whole=depth == "whole")
+                bar.update()
+        twins = _twins(paths, stamps, remembered, workers) if compare else {}
+        place_of_memory = None if remembered.problem else remembered.path
+    findings, by_place = [], list(groups.values())
+    for place, group in enumerate(by_place):
+        seen = looks[place]
+        assert seen is not None
+        findings.append(_judged(seen, group, by_place[twins[place]] if place in twins else None))
+    return Audit(samples, findings, num_remembered, place_of_memory)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def look_at(path: str, depth: Depth) -> Look:
+    """Look at one video, by its first frame or by all."""
+    wrong: VideoError | None = None
+    try:
+        with open_video(path) as video:
+            promised, seconds = video.num_promised, video.duration_seconds
+            try:
                 _ = video.size_px
+            except VideoError as error:
+                wrong = error
+            usable = wrong is None
+            if depth == "open":
+                return _look(usable, wrong, promised, None, None, seconds)
+            try:
+                found = video.examine()
+            except VideoError as error:
+                return _look(usable, wrong or error, promised, None, None, seconds)
+            return _look(
+                usable, found.error or wrong, found.frames_promised, found.frames_decoded, found.at_seconds, seconds
+            )
+    except VideoError as error:
+        return _look(False, _cut_off(path, error) if error.code == "not_video" else error)
+
+
+def _look(
+    usable: bool,
+    wrong: SsanError | None,
+    promised: int | None = None,
+    decoded: int | None = None,
+    at_seconds: float | None = None,
+    duration_seconds: float | None = None,
+) -> Look:
+    code, message = (wrong.code, wrong.message) if wrong else (None, "")
+    return Look(usable, code, message, promised, decoded, at_seconds, duration_seconds)
+
+
+def _cut_off(path: str, error: VideoError) -> VideoError:
+    """Why a file does not open: an mp4 whose list of frames is at its end does not when that end is lacking."""
+    try:
+        size, announced = os.stat(path).st_size, announced_bytes(path) or 0
+    except OSError:
+        return error
+    if size >= announced:
+        return error
+    return VideoError(
+        f"only {size:,} of {announced:,} bytes are there, and without the rest it does not open; expected the whole "
+        "file. Copy or download it again",
+        code="truncated",
+        path=path,
+    )
+
+
+def _not_there(path: str, mark: str | None) -> Look | None:
+    """What needs no looking: a path at which there is no file."""
+    if mark is None:
+        try:
+            existing_path(path)
         except VideoError as error:
-            faults.append(Fault(sample, error))
-    return faults
+            return _look(False, error)
+    return None
+
+
+def _recall(memory: Memory, path: str, mark: str | None, depth: Depth) -> Look | None:
+    kept = None if mark is None else memory.finding(path, mark, whole=depth == "whole")
+    return None if kept is None else Look(**kept)
+
+
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
+
+
+def _side_by_side(do: Callable[[Task], Answer], tasks: Iterable[Task], num: int) -> Generator[tuple[Task, Answer]]:
+    """Do many tasks, ``num`` at a time, each on a thread with a reader of its own; give the answers as they come.
+
+    Closing it, as an interruption does, ends what the readers are at.
+    """
+    todo: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    for task in tasks:
+        todo.put(task)
+    if num <= 1:
+        while not todo.empty():
+            task = todo.get()
+            yield task, do(task)
+        return
+    done: queue.SimpleQueue[tuple[Task, Answer] | None] = queue.SimpleQueue()
+    readers = [OwnReader() for _ in range(num)]
+
+    def work(own: OwnReader) -> None:
+        with own:
+            while not own.ended:
+                try:
+                    task = todo.get_nowait()
+                except queue.Empty:
+                    return
+                done.put((task, do(task)))
+
+    with ThreadPoolExecutor(num) as pool:
+        threads = [pool.submit(work, own) for own in readers]
+        for thread in threads:
+            thread.add_done_callback(lambda _: done.put(None))
+        try:
+            running = num
+            while running:
+                answer = done.get()
+                if answer is not None:
+                    yield answer
+                    continue
+                running -= 1
+                for thread in threads:
+                    if thread.done():
+                        thread.result()  # raises what a thread has raised
+        finally:
+            for own in readers:
+                own.end()
+
+
+def _twins(paths: Sequence[str], stamps: Sequence[str | None], memory: Memory, workers: int) -> dict[int, int]:
+    """Of each file that has the bytes of an earlier one: the place of the first with them."""
+    sizes: dict[int, list[int]] = {}
+    for place, mark in enumerate(stamps):
+        if mark is not None and os.path.isfile(paths[place]) and (size := os.path.getsize(paths[place])):
+            sizes.setdefault(size, []).append(place)
+    alike = [place for places in sizes.values() if len(places) > 1 for place in places]
+    hashes = {place: known for place in alike if (known := memory.hash(paths[place], str(stamps[place])))}
+    unknown = [place for place in alike if place not in hashes]
+    with closing(_side_by_side(lambda place: _hash(paths[place]), unknown, min(workers, len(unknown)))) as found:
+        for place, digest in found:
+            if digest is not None:
+                hashes[place] = digest
+                memory.keep_hash(paths[place], str(stamps[place]), digest)
+    first: dict[str, int] = {}
+    twins = {}
+    for place in sorted(hashes):
+        original = first.setdefault(hashes[place], place)
+        if original != place:
+            twins[place] = original
+    return twins
+
+
+def _hash(path: str) -> str | None:
+    try:
+        return sha256(path)
+    except OSError:  # gone or locked since; the look at it says so
+        return None
+
+
+def _judged(look: Look, samples: Sequence[Sample], original: Sequence[Sample] | None) -> Finding:
+    """Hold against what a look has shown what the list says of a video, and of the ``original`` with the same bytes."""
+    path = samples[0].path
+    same_as = None if original is None else original[0].path
+    code, message = look.code, look.message
+    rejected = {sample.id for sample in samples} if code else set()
+    homes = _homes(samples)
+    if code is None:
+        misfits = {sample.id: why for sample in samples if (why := _misfit(sample, look))}
+        elsewhere = [sample for sample in samples if _is_whole(sample) and _home(sample) != homes[0]]
+        if misfits:
+            others = f" (and {len(misfits) - 1} more like it)" if len(misfits) > 1 else ""
+            code, message = "too_few_frames", next(iter(misfits.values())) + others
+            rejected = set(misfits)
+        elif elsewhere and _is_whole(samples[0]):
+            code = "duplicate"
+            message = (
+                f"it is listed {_spoken(homes[0])} and again {_spoken(_home(elsewhere[0]))}; expected every video in "
+                "one split, with one label. Leave out all but one"
+            )
+            rejected = {sample.id for sample in elsewhere}
+        elif original is not None and (there := _homes(original)) != homes:
+            code = "duplicate"
+            message = (
+                f"it has the same bytes as {printable(original[0].path)}, which is listed {_spoken(there[0])}; this "
+                f"one is listed {_spoken(homes[0])}. Expected every video in one split, with one label. Leave one out"
+            )
+            rejected = {sample.id for sample in samples}
+    ok = not rejected
+    if ok and original is not None:
+        code, message = "duplicate", f"it has the same bytes as {printable(original[0].path)}; both can be used"
+    return Finding(
+        path,
+        ok,
+        code,
+        message,
+        look.frames_promised,
+        look.frames_decoded,
+        look.at_seconds,
+        same_as,
+        look,
+        tuple(samples),
+        frozenset(rejected),
+    )
+
+
+def _misfit(sample: Sample, look: Look) -> str | None:
+    """What a list says of a video that the video has not got."""
+    there = look.frames_promised
+    if sample.num_frames is not None and there is not None and sample.num_frames > there and os.path.isdir(sample.path):
+        return (
+            f"the list says {sample.num_frames} frames, the folder holds {there}; expected as many. Extract the frames "
+            "again, or correct the list"
+        )
+    start, seconds = sample.start_seconds, look.duration_seconds
+    if start is not None and seconds is not None and start >= seconds:
+        return (
+            f"the part {quoted(sample.id)} begins at {start:g} s, the video ends at {seconds:.2f} s; expected it to "
+            "begin before. Correct the list, or copy or download the video again"
+        )
+    return None
+
+
+def _is_whole(sample: Sample) -> bool:
+    return sample.start_seconds is None and sample.end_seconds is None
+
+
+Home = tuple[str | None, str | None]
+"""The split and the label under which a video is listed."""
+
+
+def _home(sample: Sample) -> Home:
+    return sample.split, sample.label
+
+
+def _homes(samples: Sequence[Sample]) -> list[Home]:
+    """The different homes of a video, in the order of the list."""
+    return list(dict.fromkeys(map(_home, samples)))
+
+
+def _spoken(home: Home) -> str:
+    split, label = home
+    where = f"in the split {split!r}" if split else "in no split"
+    return f"{where} with the label {quoted(label)}" if label is not None else f"{where} without a label"
 
 
 def write_skipped(path: str | Path, faults: Sequence[Fault]) -> None:
@@ -48,3 +424,30 @@ def write_skipped(path: str | Path, faults: Sequence[Fault]) -> None:
         writer.writerow([fault.sample.id, fault.sample.path, fault.error.code, fault.error.message])
     with writing(path) as handle:
         handle.write(text.getvalue())
+
+
+LIST_COLUMNS = ("path", "label", "split", "id", "num_frames", "caption", "start_seconds", "end_seconds")
+
+
+def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list[Sample]:
+    """Write samples as a list that ``read_csv`` reads, with paths relative to ``folder``; return those left out.
+
+    Left out is what such a list cannot say: a path outside the folder, and names or labels that are not UTF-8 text or
+    begin or end with a space.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LIST_COLUMNS)
+    left_out = []
+    for sample in samples:
+        relative = os.path.relpath(sample.path, folder)
+        words = [relative, sample.label or "", sample.id, sample.caption or ""]
+        outside = relative == os.pardir or relative.startswith(os.path.join(os.pardir, ""))
+        if outside or not all(is_text(word) and word == word.strip() for word in words):
+            left_out.append(sample)
+            continue
+        row = {**asdict(sample), "path": relative}
+        writer.writerow(["" if row[column] is None else row[column] for column in LIST_COLUMNS])
+    with writing(path) as handle:
+        handle.write(text.getvalue())
+    return left_out

@@ -5,7 +5,8 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ssan.datasets.samples import (
@@ -30,7 +31,7 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
     """A folder of classes: ``ROOT/{train,val,test}/CLASS/FILE``, or ``ROOT/CLASS/FILE`` with a rule for the split.
 
     :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule; and no classes, so that videos without
-        labels can be listed and checked.
+        labels can be listed and checked. Two files of one name but for the suffix are refused unless it is ``all``.
     :param splits: a CSV file with columns ``path,split``; paths are relative to ``root``. Videos that it does not name
         belong to no split.
     :param val_groups: ``REGEX=a,b,c``: a video whose file name matches, with one of a, b, c as the regex's group, is in
@@ -82,20 +83,28 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
         )
     _refuse_lookalikes(classes, root)
     index: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    found = [(home, label, path) for home, label, path in found if split in ("all", home)]
+    names = _identities([path for _, _, path in found], root, keep_apart=split == "all")
     return Samples(
         (
-            Sample(id=_identity(path, root), path=path, label=label, label_index=index.get(label), split=home or None)
-            for home, label, path in found
-            if split in ("all", home)
+            Sample(id=name, path=path, label=label, label_index=index.get(label), split=home or None)
+            for name, (home, label, path) in zip(names, found, strict=True)
         ),
         classes,
         root,
     )
 
 
-def _identity(path: str, root: str) -> str:
-    relative = Path(os.path.relpath(path, root))
-    name = (relative if os.path.isdir(path) else relative.with_suffix("")).as_posix()
+def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[str]:
+    """Paths relative to the root, without suffix; ``keep_apart`` leaves it on where it alone tells two videos apart."""
+    whole = [Path(os.path.relpath(path, root)) for path in paths]
+    short = [name if os.path.isdir(path) else name.with_suffix("") for path, name in zip(paths, whole, strict=True)]
+    counts = Counter(short)
+    return [_as_id(name if keep_apart and counts[stem] > 1 else stem) for name, stem in zip(whole, short, strict=True)]
+
+
+def _as_id(path: Path) -> str:
+    name = path.as_posix()
     # An id is text wherever it goes; bytes that are none are written as \xff.
     return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 

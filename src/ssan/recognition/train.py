@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import ssan
-from ssan.datasets import Samples, read
-from ssan.datasets.audit import Fault, audit, write_skipped
+from ssan.datasets import Samples
+from ssan.datasets.audit import Fault, Finding, audit, num_cores, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
+from ssan.datasets.samples import printable
+from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
 from ssan.files import writing
 from ssan.layers import LAYERS
@@ -33,21 +34,6 @@ from ssan.training.fit import Task, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr
 from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where labelled videos are, and how to read them.
-
-    :param options: what the format's reader takes, such as ``annotations``, ``videos``, ``splits``, ``val_groups``.
-    """
-
-    root: str
-    format: str = "auto"
-    options: dict[str, str] = field(default_factory=dict)
-
-    def read(self, split: str) -> Samples:
-        return read(self.format, self.root, split, **self.options)
 
 
 def complete(recipe: Recipe) -> Recipe:
@@ -110,7 +96,7 @@ def train(
             path=data.root,
         )
     report = _load_init(model, recipe)
-    train_samples, val_samples, faults = _checked(train_samples, val_samples, skip_bad, quiet)
+    train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, quiet)
 
     flips = flip_pairs(train_samples.classes)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -122,6 +108,7 @@ def train(
         "num_train": len(train_samples),
         "num_val": len(val_samples),
         "num_skipped": len(faults),
+        "num_damaged": len(damaged),
         "train_list": hash_list(train_samples),
         "val_list": hash_list(val_samples),
         "classes": train_samples.classes,
@@ -137,7 +124,7 @@ def train(
     if first_process:
         _open_run(out, recipe, start, faults, resume)
         if not quiet:
-            _announce(recipe, start)
+            _announce(recipe, start, damaged)
     outcome = fit(
         _task(out, recipe, model, train_samples, val_samples, flips, lr, workers),
         out,
@@ -267,9 +254,17 @@ def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
     return list(norms.values())
 
 
-def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple[Samples, Samples, list[Fault]]:
-    """Both lists without the videos that cannot be used; refuses where there are any and ``skip_bad`` is off."""
-    faults = audit([*train, *val], quiet=quiet)
+def _checked(
+    train: Samples, val: Samples, skip_bad: bool, quiet: bool
+) -> tuple[Samples, Samples, list[Fault], list[Finding]]:
+    """Both lists without the videos that cannot be used; refuses where there are any and ``skip_bad`` is off.
+
+    Then those left out, and those that an earlier check of all their frames found to be truncated or damaged: they are
+    kept, as far as they decode, so that what is trained on does not depend on which checks were made before.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # under torchrun each of them checks
+    audited = audit([*train, *val], workers=num_cores() // processes, quiet=quiet)
+    faults = audited.unusable
     unlabelled = [sample for sample in (*train, *val) if sample.label_index is None]
     if unlabelled:
         raise UsageError(
@@ -289,7 +284,7 @@ def _checked(train: Samples, val: Samples, skip_bad: bool, quiet: bool) -> tuple
     kept = [samples.kept(s for s in samples if s.id not in bad) for samples in (train, val)]
     if not all(kept):
         raise UsageError("after leaving out the bad videos a split is empty; mend some of them", path=train.source)
-    return kept[0], kept[1], faults
+    return kept[0], kept[1], faults, audited.damaged
 
 
 def _own(recipe: Recipe, model: Classifier | None) -> Recipe:
@@ -380,7 +375,7 @@ def _change(key: str, old: Any, new: Any) -> str:
     return f"{key} {old!r} is now {new!r}"
 
 
-def _announce(recipe: Recipe, start: Mapping[str, Any]) -> None:
+def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Finding]) -> None:
     """Say on standard error what is about to be trained on, which classes mirroring exchanges, and at which rate."""
     classes, pairs = start["classes"], start["flip_pairs"]
     lines = [
@@ -389,6 +384,10 @@ def _announce(recipe: Recipe, start: Mapping[str, Any]) -> None:
         f"{recipe.model}: learning rate {start['lr']:g} for an effective batch of {start['effective_batch']} "
         f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})",
     ]
+    if damaged:
+        lines.append(f"{len(damaged)} of the videos are known to be damaged; what decodes of them is used:")
+        lines += [f"  {printable(found.path)}: {found.message}" for found in damaged[:5]]
+        lines += [f"  and {len(damaged) - 5} more; `ssan data check` lists them"] if len(damaged) > 5 else []
     if recipe.flip != "off":
         lines.append(f"mirroring ({recipe.flip}); pairs of classes that it exchanges: {len(pairs)}")
         lines += [f"  {classes[a]} <-> {classes[b]}" for a, b in pairs]

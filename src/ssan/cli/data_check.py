@@ -1,0 +1,111 @@
+"""``ssan data check``."""
+
+import shlex
+import sys
+import time
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssan.datasets.audit import Audit
+    from ssan.datasets.source import DataSource
+
+
+def check(
+    data: options.Data,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    depth: Annotated[
+        Literal["whole", "open"], typer.Option(help="Decode every frame, or open each video and decode its first.")
+    ] = "whole",
+    write_clean: Annotated[
+        str | None, typer.Option(metavar="LIST.csv", help="Write a list of the videos with which nothing is wrong.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where to remember what is found; by default in ~/.cache/ssan.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Look at unchanged videos again.")] = False,
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    splits: options.Splits = None,
+    val_groups: options.ValGroups = None,
+    reader: options.Reader = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    workers: options.Workers = None,
+) -> int:
+    """Look at every video and say what is wrong with which, and why.
+
+    What is found is remembered: a check that was interrupted goes on where it was, and a video that has not changed is
+    not looked at again. Training looks at its videos in the same way.
+    """
+    from ssan.datasets.audit import audit
+
+    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    samples = source.read(split)
+    if not samples:
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+    began = time.perf_counter()
+    try:
+        found = audit(samples, depth=depth, workers=workers, memory=memory, again=again, compare=True, quiet=quiet)
+    except KeyboardInterrupt:
+        print("ssan: interrupted; what was found is remembered, the same command goes on from there", file=sys.stderr)
+        return options.INTERRUPTED
+    seconds = time.perf_counter() - began
+    if write_clean is not None:
+        _write_clean(write_clean, source, found, samples.classes, quiet=quiet)
+    num_ok = sum(finding.ok for finding in found.findings)
+    if json:
+        answer = {
+            "schema": 1,
+            "num_checked": len(found.findings),
+            "num_ok": num_ok,
+            "num_remembered": found.num_remembered,
+            "depth": depth,
+            "memory": None if found.memory is None else str(found.memory),
+            "check_seconds": round(seconds, 3),
+            "files": [finding.as_dict() for finding in found.findings],
+        }
+        options.show_json(answer)
+    else:
+        _show(found, seconds)
+    return options.DONE if num_ok == len(found.findings) else options.SOME_FAILED
+
+
+def _show(found: "Audit", seconds: float) -> None:
+    """The counts, and then whatever there is something to say of, one line each."""
+    from ssan.datasets.samples import printable
+
+    num_ok = sum(finding.ok for finding in found.findings)
+    total = len(found.findings)
+    known = f", {found.num_remembered} known from before" if found.num_remembered else ""
+    print(f"{total} videos: {num_ok} ok, {total - num_ok} with faults ({seconds:.1f} s{known})")
+    counts = Counter((finding.ok, finding.code) for finding in found.findings if finding.code)
+    for (ok, code), number in sorted(counts.items(), key=lambda pair: (pair[0][0], -pair[1])):
+        print(f"  {number:>6}  {code}{' (can be used)' if ok else ''}")
+    for finding in sorted((one for one in found.findings if one.code), key=lambda one: one.ok):
+        print(f"{printable(finding.path)}: {finding.code}: {' '.join(finding.message.split())}")
+
+
+def _write_clean(path: str, source: "DataSource", found: "Audit", classes: list[str], *, quiet: bool) -> None:
+    """Write the list, and say on standard error which command reads it."""
+    from ssan.datasets.audit import write_list
+
+    left_out = write_list(path, found.clean, source.folder)
+    if quiet:
+        return
+    say = partial(print, file=sys.stderr)
+    words = ["--data", source.folder, "--annotations", path, "--format", "csv"]
+    say(f"ssan: {path}: {len(found.clean) - len(left_out)} of {len(found.samples)}; read it with {shlex.join(words)}")
+    if left_out:
+        say(f"ssan: {len(left_out)} more are fine and cannot stand in such a list, by their names: {left_out[0].path}")
+    kept = {sample.id for sample in left_out}
+    labels = {sample.label for sample in found.clean if sample.label is not None and sample.id not in kept}
+    if sorted(labels) != classes:
+        say("ssan: in that list classes are numbered in the order of their names, which is not so in the data")

@@ -1,0 +1,34 @@
+"""Where labelled videos are, as a command names them."""
+
+import os
+from dataclasses import dataclass, field
+
+from ssan.datasets import Samples, detect, read
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where labelled videos are, and how to read them.
+
+    :param options: what the format's reader takes, such as ``annotations``, ``videos``, ``splits``, ``val_groups``.
+    """
+
+    root: str
+    format: str = "auto"
+    options: dict[str, str] = field(default_factory=dict)
+
+    def read(self, split: str) -> Samples:
+        return read(self.format, self.root, split, **self.options)
+
+    @property
+    def found_format(self) -> str:
+        """The format, where it was left to be found out."""
+        return detect(self.root, self.options.get("annotations")) if self.format == "auto" else self.format
+
+    @property
+    def folder(self) -> str:
+        """The folder of the videos: as named, or the one of the data or in which the list of them is."""
+        named = self.options.get("videos")
+        if named is not None or os.path.isdir(self.root):
+            return named or self.root
+        return os.path.dirname(self.root) or "."

@@ -48,6 +48,10 @@ class Look:
     at_seconds: float | None = None
     duration_seconds: float | None = None
 
+    def error(self, path: str) -> VideoError:
+        message = self.message
+        return VideoError(message, code=self.code, path=path)
+
     @property
     def is_final(self) -> bool:
         """Whether looking again would find the same; what a limit of time or memory or the system ended would not."""
@@ -103,7 +107,7 @@ class Audit:
         """The samples whose video does not open, or of which no frame decodes, in their order."""
         bad = {s.id: found for found in self.findings if not found.look.usable for s in found.samples}
         return [
-            Fault(sample, VideoError(found.look.message, code=found.look.code, path=sample.path))
+            Fault(sample, found.look.error(sample.path))
             for sample in self.samples
             if (found := bad.get(sample.id)) is not None
         ]

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ssan.cli import data_check, options
+from ssan.cli import data_check, data_describe, options
 from ssan.errors import UsageError
 
 app = typer.Typer(help="Labelled videos: make some, or list, describe and check those there are.")
 app.command("check")(data_check.check)
+app.command("describe")(data_describe.describe)
 
 
 @app.command("synth")

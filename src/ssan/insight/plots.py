@@ -1,4 +1,4 @@
-"""Pictures of results: confusion matrices, curves, gains by class, strips of frames."""
+"""Pictures of data and results: balance of classes, confusion matrices, curves, gains by class, strips of frames."""
 
 import base64
 import warnings
@@ -120,6 +120,60 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     strip.set_xticks([])
     strip.tick_params(labelsize=8)
     strip.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def balance_plot(classes: Sequence[str], counts: Sequence[int], *, named: int = 30) -> Figure:
+    """The number of videos of each class, the largest on top.
+
+    Of more classes than ``named`` the largest and the smallest half of so many have their names; below, all classes
+    stand side by side in the same order, so that what is not named is not hidden.
+    """
+    order = sorted(range(len(counts)), key=lambda index: (-counts[index], index))
+    left_out = len(order) > named
+    rows: list[int | None] = [*order]
+    if left_out:
+        rows = [*order[: named // 2], None, *order[-(named // 2) :]]
+    inches = 0.27 * len(rows) + 0.3
+    figure = Figure(figsize=(9.6, inches + (2.3 if left_out else 0.9)), layout="constrained")
+    if left_out:
+        axes, strip = figure.subplots(2, 1, height_ratios=[inches, 1.0])
+    else:
+        axes, strip = figure.subplots(), None
+    reach = 1.1 * max(1, *counts)
+    middle = float(np.median(counts))
+    for place, index in enumerate(rows):
+        if index is not None:
+            axes.barh(place, counts[index], height=0.72, color=LOSS if counts[index] == 0 else GAIN)
+            axes.annotate(
+                f"{counts[index]:,}", (counts[index], place), (3, 0), textcoords="offset points",
+                ha="left", va="center", fontsize=8, color="#444444",
+            )  # fmt: skip
+    names = ["" if index is None else _short(classes[index]) for index in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False)
+    if left_out:
+        axes.text(
+            reach / 2, rows.index(None), f"{len(order) - len(rows) + 1} classes between", ha="center", va="center",
+            fontsize=8, color="#666666",
+        )  # fmt: skip
+    axes.axvline(middle, color="#999999", linewidth=0.8, linestyle="--", zorder=0)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(0, reach)
+    empty = sum(count == 0 for count in counts)
+    title = f"{sum(counts):,} videos in {len(counts)} classes, median {middle:,g} (dashed)"
+    axes.set_title(title + (f", {empty} without any" if empty else ""), fontsize=10.5, loc="left")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    if strip is not None:
+        strip.bar(range(len(order)), [counts[index] for index in order], width=1.0, color=GAIN)
+        strip.axhline(middle, color="#999999", linewidth=0.8, linestyle="--")
+        strip.set_xlabel(f"all {len(order)} classes, from {max(counts):,} to {min(counts):,} videos", fontsize=9)
+        strip.set_xlim(-0.6, len(order) - 0.4)
+        strip.set_xticks([])
+        strip.tick_params(labelsize=8)
+        strip.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 

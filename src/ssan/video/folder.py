@@ -130,9 +130,9 @@ class FrameFolder(Video):
         promised, decoded = self.num_frames + missing, self.num_frames - len(errors)
         if errors:
             first = min(errors)
-            name = os.path.basename(self.files[first])
+            name, message = os.path.basename(self.files[first]), errors[first].message
             wrong = VideoError(
-                f"{len(errors)} of {self.num_frames} frames do not decode, first {name}: {errors[first].message}",
+                f"{len(errors)} of {self.num_frames} frames do not decode, first {name}: {message}",
                 code="decode_error",
                 path=self.path,
             )

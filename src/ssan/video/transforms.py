@@ -4,8 +4,7 @@ Frames are uint8 tensors (t, 3, h, w). Chance comes only from a ``numpy.random.G
 it decides holds for all frames of a clip.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from ssan.errors import UsageError, unknown
+from ssan.video.mirror import FlipMap as FlipMap
+from ssan.video.mirror import flip_pairs as flip_pairs
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -151,50 +152,6 @@ def _check_fits(height: int, width: int, crop_px: int) -> None:
 
 
 @dataclass(frozen=True)
-class FlipMap:
-    """What mirroring a video does to its class.
-
-    ``partner`` takes the index of a class to that of its mirror image, in both directions. ``directed`` are all
-    classes that name a direction, with a partner or without: mirrored, they are no longer what their label says.
-    """
-
-    partner: Mapping[int, int] = field(default_factory=dict)
-    directed: frozenset[int] = frozenset()
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Every pair once, the smaller index first, in order: for printing what was found."""
-        return sorted((a, b) for a, b in self.partner.items() if a < b)
-
-
-# A word is bounded by anything but a letter or a digit: names of folders join words with "_" and "-". "Right" before
-# one of these words is an adverb, no direction: "pulling it right out".
-_DIRECTION = re.compile(
-    r"(?<![^\W_])(?:(?P<counter>(?:counter|anti)[-_ ]?clockwise)|(?P<clockwise>clockwise)|(?P<left>left)"
-    r"|(?P<right>right(?![\W_]+(?:out|away|now|before|after|next|behind|through|there|here)(?![^\W_]))))(?![^\W_])"
-)
-_OPPOSITE = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counter": "clockwise"}
-
-
-def flip_pairs(labels: Sequence[str]) -> FlipMap:
-    """Find the classes that mirroring swaps, from the text of their labels, in the order of the class indices.
-
-    The words left and right, and clockwise and counterclockwise (anticlockwise, counter-clockwise), are exchanged in a
-    label, without regard to case; two classes are a pair when this turns each into the other. A class that has such a
-    word but no partner ("Turning left" where no class is "Turning right") is directed all the same. A wrong guess here
-    ("What is left in the box") costs that class its mirror images and falsifies nothing.
-    """
-    plain = [" ".join(label.lower().split()) for label in labels]
-    same = [_DIRECTION.sub(lambda match: "counterclockwise" if match["counter"] else match[0], text) for text in plain]
-    mirrored = [_DIRECTION.sub(lambda match: _OPPOSITE[str(match.lastgroup)], text) for text in plain]
-    index_of = {text: index for index, text in enumerate(same)}
-    directed = [index for index, text in enumerate(plain) if _DIRECTION.search(text)]
-    partner = {index: index_of[mirrored[index]] for index in directed if mirrored[index] in index_of}
-    partner = {a: b for a, b in partner.items() if partner.get(b) == a != b}
-    return FlipMap(partner, frozenset(directed))
-
-
-@dataclass(frozen=True)
 class Augmentation:
     """What training does to a clip: a crop, then perhaps a mirror image.
 
@@ -207,7 +164,7 @@ class Augmentation:
     crop: Literal["multi_scale", "random", "center"] = "multi_scale"
     crop_px: int = 224
     flip: Literal["swap", "skip_directed", "off"] = "off"
-    flip_pairs: FlipMap = FlipMap()
+    flip_pairs: FlipMap = field(default_factory=FlipMap)
     scales: tuple[float, ...] = TSN_SCALES
 
     def __post_init__(self) -> None:

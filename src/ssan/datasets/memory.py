@@ -98,7 +98,7 @@ class Memory:
             if not self._quiet:
                 print(
                     f"ssan: {self.path}: what is found cannot be remembered here ({error}); name another file with "
-                    "--memory",
+                    "--memory, or another folder with XDG_CACHE_HOME",
                     file=sys.stderr,
                 )
             return otherwise

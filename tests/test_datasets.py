@@ -549,7 +549,7 @@ def test_a_csv_file_of_nothing_but_its_header_is_an_empty_list(tmp_path: Path) -
         ("", "bad_annotation", 1, "found 'nothing'"),
         ("path,label\n1.mp4,run\n2.mp4\n", "bad_annotation", 3, "1 values where the header has 2 columns"),
         ("path,label\n1.mp4,run, fast\n", "bad_annotation", 2, "3 values where the header has 2 columns; put values"),
-        ('path,label\n1.mp4,"run\n2.mp4,run\n', "bad_annotation", 3, "not a CSV file: unexpected end of data"),
+        ('path,label\n1.mp4,"run\n2.mp4,run\n', "bad_annotation", 2, "not a CSV file: unexpected end of data"),
         ('path,label\n1.mp4,"run" fast\n', "bad_annotation", 2, "not a CSV file"),
         (b"path,label\n1.mp4,r\xfcn\n", "bad_annotation", None, "not UTF-8 text (byte 18)"),
         ("path,label,split\n1.mp4,run,trian\n", "bad_annotation", 2, "unknown split 'trian'. Did you mean 'train'?"),

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -119,11 +119,15 @@ def read_text(
         ) from None
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or malformed one is a ``UsageError`` that names the file and the line."""
+def read_json(path: str | Path, *, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Read a JSON file; a missing or malformed one is a ``UsageError`` that names the file and the line.
+
+    :param pairs: makes each object of its keys and values, in their order; a dict, where the last of equal keys
+        counts, by default.
+    """
     text = read_text(path, "JSON")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         raise UsageError(
             f"not valid JSON: {error.msg}; copy or export the file again",

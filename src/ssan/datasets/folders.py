@@ -1,29 +1,26 @@
 """A user's own videos: a folder of classes, or a CSV file."""
 
-import csv
-import io
-import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ssan.datasets.samples import (
-    SPLIT_ALIASES,
-    Sample,
-    Samples,
-    canonical_split,
-    inside,
-    printable,
-    quoted,
+from ssan.datasets.samples import Sample, Samples, inside, printable, quoted
+from ssan.datasets.tables import (
+    Where,
+    check_once,
+    fault,
+    known_split,
+    number_of,
+    part,
+    refuse_lookalikes,
+    table_with_header,
 )
 from ssan.datasets.tree import Finder, find_videos, is_tree, subfolders
-from ssan.errors import AnnotationError, UsageError, unknown
-from ssan.files import is_text, read_text
+from ssan.errors import AnnotationError, UsageError
+from ssan.files import is_text
 
-MOST_DIGITS = 9
-MOST_SECONDS = 1e9
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
@@ -81,7 +78,7 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
             code="bad_annotation",
             path=root,
         )
-    _refuse_lookalikes(classes, root)
+    refuse_lookalikes(classes, root)
     index: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
     found = [(home, label, path) for home, label, path in found if split in ("all", home)]
     names = _identities([path for _, _, path in found], root, keep_apart=split == "all")
@@ -109,27 +106,13 @@ def _as_id(path: Path) -> str:
     return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _refuse_lookalikes(classes: Iterable[str], source: str, lines: Mapping[str, int] | None = None) -> None:
-    folded: dict[str, str] = {}
-    for label in classes:
-        other = folded.setdefault(label.casefold(), label)
-        if other != label:
-            raise AnnotationError(
-                f"the classes {quoted(other)} and {quoted(label)} differ only by case; make them one, or name them "
-                "apart",
-                code="bad_annotation",
-                path=source,
-                line=None if lines is None else lines[label],
-            )
-
-
 def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: list[str]) -> dict[str, str]:
     if splits and val_groups:
         raise UsageError("--splits and --val-groups say the same thing twice; give one of them")
     if splits:
         homes: dict[str, str] = {}
         there = {os.path.normpath(path): path for path in paths}
-        for line, row in _rows(splits, ("path", "split")):
+        for line, row in table_with_header(splits, ("path", "split")):
             path = inside(root, row["path"], source=splits, line=line)
             path = there.get(path, path)
             if path in homes:
@@ -139,7 +122,7 @@ def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: li
                     path=splits,
                     line=line,
                 )
-            homes[path] = _known_split(row["split"], splits, line)
+            homes[path] = known_split(row["split"], splits, line)
         present = set(paths)
         absent = [path for path in homes if path not in present]
         if absent:
@@ -195,142 +178,46 @@ def read_csv(
     folder = videos or (root if annotations else os.path.dirname(os.path.abspath(root)))
     if class_order not in ("sorted", "file"):
         raise UsageError(f"class_order is {class_order!r}; it must be 'sorted' or 'file'")
-    rows = list(_rows(table, ("path", "label")))
+    rows = table_with_header(table, ("path", "label"))
     if split != "all" and rows and "split" not in rows[0][1]:
         raise UsageError(
             "the file has no column 'split', so it cannot tell which videos are for training; add one (train, val, "
             "test), or take them all with --split all",
             path=table,
         )
-    first_line: dict[str, int] = {}
+    first: dict[str, Where] = {}
     for line, row in rows:
         if row["label"]:
-            first_line.setdefault(row["label"], line)
-    _refuse_lookalikes(first_line, table, first_line)
-    classes = sorted(first_line) if class_order == "sorted" else list(first_line)
+            first.setdefault(row["label"], (table, line))
+    refuse_lookalikes(first, table, first)
+    classes = sorted(first) if class_order == "sorted" else list(first)
     index = {label: number for number, label in enumerate(classes)}
     samples: list[Sample] = []
-    lines: dict[str, int] = {}
+    seen: dict[str, Where] = {}
     finder = Finder(folder)
     for line, row in rows:
-        wanted = split == "all" or _known_split(row["split"], table, line) == split
-        path = inside(folder, row["path"], source=table, line=line)
-        if path == os.path.normpath(folder):
-            raise AnnotationError(
-                f"the path is {quoted(row['path'])}; expected a file below {folder}",
-                code="bad_annotation",
-                path=table,
-                line=line,
-            )
+        wanted = split == "all" or known_split(row["split"], table, line) == split
+        path, exists = finder.locate(row["path"], source=table, line=line)
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
-        if identity in lines:
-            raise AnnotationError(
-                f"the id {quoted(identity)} stands in line {lines[identity]} too; ids must differ (a column id sets "
-                "them)",
-                code="duplicate",
-                path=table,
-                line=line,
-            )
-        lines[identity] = line
+        check_once(seen, identity, table, line, advice=" (a column id sets them)")
         frames = row.get("num_frames") or ""
-        if frames and not (frames.isdecimal() and len(frames) <= MOST_DIGITS):
-            raise AnnotationError(
-                f"num_frames is {frames[:40]!r}; expected a whole number", code="bad_annotation", path=table, line=line
-            )
+        if frames and number_of(frames) is None:
+            raise fault(f"num_frames is {frames[:40]!r}; expected a whole number", table, line)
         start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
         if not wanted:
             continue
-        there = finder.find(os.path.relpath(path, folder))
         samples.append(
             Sample(
                 id=identity,
-                path=there or path,
+                path=path,
                 label=row["label"] or None,
                 label_index=index.get(row["label"]),
                 start_seconds=start,
                 end_seconds=end,
-                num_frames=int(frames) if frames else None,
+                num_frames=number_of(frames),
                 caption=row.get("caption") or None,
-                exists=there is not None,
-                split=_known_split(row["split"], table, line) if row.get("split") else None,
+                exists=exists,
+                split=known_split(row["split"], table, line) if row.get("split") else None,
             )
         )
     return Samples(samples, classes, table)
-
-
-def part(start: str | None, end: str | None, source: str, line: int) -> tuple[float | None, float | None]:
-    """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None."""
-    bounds = []
-    for word in (start, end):
-        try:
-            value = float(word) if word else None
-        except ValueError:
-            value = math.nan
-        if value is not None and not (0 <= value < MOST_SECONDS):
-            raise AnnotationError(
-                f"{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as 12.5",
-                code="bad_annotation",
-                path=source,
-                line=line,
-            )
-        bounds.append(value)
-    first, last = bounds
-    if last is not None and last <= (first or 0):
-        raise AnnotationError(
-            f"the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start",
-            code="bad_annotation",
-            path=source,
-            line=line,
-        )
-    return first, last
-
-
-def _rows(path: str, required: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file with a header, each with its line number; malformed ones are named."""
-    if os.path.isdir(path):
-        raise UsageError("a folder, where a CSV file was expected", path=path)
-    text = read_text(path, "a CSV file", error=AnnotationError)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        table = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise AnnotationError(
-            f"not a CSV file: {error}; expected values separated by commas",
-            code="bad_annotation",
-            path=path,
-            line=reader.line_num,
-        ) from None
-    header = [cell.strip() for cell in table[0][1]] if table else []
-    absent = [name for name in required if name not in header]
-    if absent:
-        raise AnnotationError(
-            f"the first line has no column {absent[0]!r}; expected a header with {','.join(required)}, separated by "
-            f"commas, and found {quoted(','.join(header) or 'nothing')}",
-            code="bad_annotation",
-            path=path,
-            line=1,
-        )
-    twice = next((name for place, name in enumerate(header) if name in header[:place]), None)
-    if twice is not None:
-        raise AnnotationError(
-            f"the column {quoted(twice)} stands twice in the header; leave out one",
-            code="bad_annotation",
-            path=path,
-            line=1,
-        )
-    for line, cells in table[1:]:
-        if len(cells) != len(header):
-            raise AnnotationError(
-                f"{len(cells)} values where the header has {len(header)} columns; put values with commas in quotes",
-                code="bad_annotation",
-                path=path,
-                line=line,
-            )
-    return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in table[1:]]
-
-
-def _known_split(word: str, source: str, line: int) -> str:
-    known = {"train", "val", "test", *SPLIT_ALIASES}
-    if word not in known:
-        raise AnnotationError(unknown("split", word[:80], known), code="bad_annotation", path=source, line=line)
-    return canonical_split(word)

@@ -1,15 +1,20 @@
 """One labelled video, and a list of them with its class names."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ssan.errors import AnnotationError, UsageError, unknown
 
 SPLITS = ("train", "val", "test", "all")
-SPLIT_ALIASES = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+SPLIT_ALIASES = {"training": "train", "validation": "val", "validate": "val", "valid": "val", "testing": "test"}
+
+# A relative path whose parts are names that do not begin with a dot: it is normal as it is and leads nowhere else.
+_PLAIN = re.compile(r"[^/.\0\ud800-\udfff][^/\0\ud800-\udfff]*(?:/[^/.\0\ud800-\udfff][^/\0\ud800-\udfff]*)*")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def canonical_split(split: str) -> str:
 
 def inside(root: str | Path, relative: str, *, source: str, line: int | None = None) -> str:
     """``root / relative`` where it stays below ``root``; a path that leaves it is an error (code ``path_escape``)."""
+    if _PLAIN.fullmatch(relative):
+        return _beginning(os.fspath(root)) + relative
     joined, base = os.path.normpath(os.path.join(root, relative)), os.path.normpath(root)
     # Compared whole: "..", "." and "../.." cannot be told from each other by how they begin.
     whole, home = os.path.abspath(joined), os.path.abspath(base)
@@ -95,6 +102,13 @@ def inside(root: str | Path, relative: str, *, source: str, line: int | None = N
             line=line,
         )
     return joined
+
+
+@lru_cache(maxsize=64)
+def _beginning(root: str) -> str:
+    """What stands before the relative part of a normal path below a folder; lists have 200,000 of them."""
+    base = os.path.normpath(root)
+    return "" if base == "." else os.path.join(base, "")
 
 
 def _is_name(relative: str) -> bool:

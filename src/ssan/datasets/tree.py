@@ -1,10 +1,11 @@
 """Which videos lie below a folder: all of them, or those that annotations name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssan.errors import UsageError
+from ssan.datasets.samples import inside, quoted
+from ssan.errors import AnnotationError, UsageError
 
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
@@ -79,6 +80,8 @@ class Finder:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        self._root = os.path.normpath(self.root)
+        self._beginning = "" if self._root == "." else os.path.join(self._root, "")
         self._listings: dict[str, tuple[frozenset[str], dict[str, str]]] = {}
 
     def find(self, name: str) -> str | None:
@@ -96,6 +99,25 @@ class Finder:
             if found is None and suffix and os.path.exists(os.path.join(self.root, name)):
                 found = last  # of a kind that we would not look for
         return None if found is None else os.path.normpath(os.path.join(self.root, folder, found))
+
+    def locate(self, name: str, *, source: str, line: int | None = None) -> tuple[str, bool]:
+        """The path where the video that a list names is, or would be, and whether it is there.
+
+        :param source: the list, and the line of it, for the error.
+        :raises AnnotationError: the name leads out of the root (code ``path_escape``), or is the root.
+        """
+        path = inside(self.root, name, source=source, line=line)
+        if path == self._root:
+            raise AnnotationError(
+                f"the path is {quoted(name)}; expected a file below {self.root}",
+                code="bad_annotation",
+                path=source,
+                line=line,
+            )
+        there = self.find(
+            path[len(self._beginning) :] if path.startswith(self._beginning) else os.path.relpath(path, self.root)
+        )
+        return there or path, there is not None
 
     def _listing(self, folder: str) -> tuple[frozenset[str], dict[str, str]]:
         """The names in a folder below the root, and for each without its suffix the one that counts."""
@@ -144,3 +166,8 @@ def _is_picture(entry: os.DirEntry[str]) -> bool:
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
     return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith(".")
+
+
+def home_of(root: str, videos: str | None, names: Iterable[str]) -> str:
+    """The folder that videos lie in: ``videos`` where that is given, or the first of these below the root, or that."""
+    return videos or next((path for name in names if os.path.isdir(path := os.path.join(root, name))), root)

@@ -1,0 +1,274 @@
+"""The tables and lists that annotations are written in, read with the number of each line.
+
+A byte order mark and every kind of line end are taken as they come. Empty lines hold nothing, but count; blanks around
+a value are no part of it. Whatever else is not as expected is an ``AnnotationError`` with file and line.
+"""
+
+import csv
+import difflib
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from ssan.datasets.samples import SPLIT_ALIASES, canonical_split, printable, quoted
+from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.files import read_text
+
+MOST_CLASSES = 100_000
+MOST_DIGITS = 9
+MOST_SECONDS = 1e9
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+Where = tuple[str, int]
+"""A file, and a line of it."""
+
+_FILE_ID = re.compile(r"[^/\\\0\ud800-\udfff]{1,200}")
+
+
+def fault(message: str, path: str, line: int | None = None, *, code: str = "bad_annotation") -> AnnotationError:
+    """The error to raise for what stands in a line of an annotation file."""
+    return AnnotationError(message, code=code, path=path, line=line)
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def table_with_header(path: str, required: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, each by the names in its first line, with the line that it begins in.
+
+    :param required: columns that must be there; others may be.
+    """
+    rows = list(_cells(path, ",", "a CSV file"))
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    absent = [name for name in required if name not in header]
+    if absent:
+        other = _other_delimiter(",".join(header), ",", lambda names: set(required) <= set(names))
+        raise fault(
+            f"the first line has no column {absent[0]!r}; expected a header with {','.join(required)}, separated by "
+            f"commas, and found {quoted(','.join(header) or 'nothing')}{other}",
+            path,
+            1,
+        )
+    twice = next((name for place, name in enumerate(header) if name in header[:place]), None)
+    if twice is not None:
+        raise fault(f"the column {quoted(twice)} stands twice in the header; leave out one", path, 1)
+    for line, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise fault(
+                f"{len(cells)} values where the header has {len(header)} columns; put values with commas in quotes",
+                path,
+                line,
+            )
+    return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in rows[1:]]
+
+
+def table(path: str, delimiter: str, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """The rows of a file without a header, as many values each as there are ``columns``, with the line they begin in.
+
+    Values that hold the delimiter stand in quotes, as in any CSV file.
+    """
+    expected = delimiter.join(columns)
+    rows = []
+    for line, cells in _cells(path, delimiter, f"lines of {expected}"):
+        values = [cell.strip() for cell in cells]
+        if len(values) != len(columns):
+            other = ""
+            if len(values) == 1:
+                other = _other_delimiter(values[0], delimiter, lambda words: len(words) == len(columns))
+            raise fault(
+                f"expected {expected}, and found {len(values)} value{'s' * (len(values) != 1)}, "
+                f"{quoted(delimiter.join(values))}{other}; put values that hold {delimiter!r} in quotes",
+                path,
+                line,
+            )
+        rows.append((line, values))
+    return rows
+
+
+def _cells(path: str, delimiter: str, expected: str) -> Iterator[tuple[int, list[str]]]:
+    if os.path.isdir(path):
+        raise UsageError(f"a folder, where {expected} was expected", path=path)
+    text = read_text(path, expected, error=AnnotationError)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    first, last = 1, 0
+    try:
+        for cells in reader:
+            first, last = last + 1, reader.line_num
+            if len(cells) > 1 or (cells and cells[0].strip()):
+                yield first, cells
+    except csv.Error as error:
+        raise fault(
+            f"not a CSV file: {error}; expected values separated by {DELIMITERS[delimiter]}, and quotes in pairs",
+            path,
+            last + 1,
+        ) from None
+
+
+def _other_delimiter(text: str, delimiter: str, fits: Callable[[list[str]], bool]) -> str:
+    """What the values of a line are separated by instead, for a message; nothing where that cannot be told."""
+    for other, name in DELIMITERS.items():
+        if other != delimiter and fits([word.strip() for word in text.split(other)]):
+            return f", separated by {name}"
+    return ""
+
+
+# -------------------------------------------------------------------------------------------------------- lists
+
+
+def lines_of(path: str, expected: str) -> list[tuple[int, str]]:
+    """The lines of a file that hold something, without the blanks around it, with their numbers."""
+    text = read_text(path, expected, error=AnnotationError)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(number, line) for number, line in enumerate(map(str.strip, lines), start=1) if line]
+
+
+def number_of(word: str) -> int | None:
+    """The whole number, 0 or above, that a word of ASCII digits stands for; None for any other word."""
+    return int(word) if word.isdecimal() and word.isascii() and len(word) <= MOST_DIGITS else None
+
+
+def class_names(path: str, *, numbered: bool = False) -> list[str]:
+    """The classes that a file names one a line, in its order.
+
+    :param numbered: each line begins with the number of the class, counted from 1, as in UCF101's ``classInd.txt``.
+    :raises AnnotationError: there is none, a line between them is empty, or two are the same but for case.
+    """
+    lines = lines_of(path, "a file of class names, one a line")
+    names = []
+    for place, (line, text) in enumerate(lines, start=1):
+        name = text
+        if numbered:
+            word, _, name = (part.strip() for part in text.partition(" "))
+            if number_of(word) != place or not name:
+                raise fault(
+                    f"expected '{place} NAME', and found {quoted(text)}; classes are counted from 1", path, line
+                )
+        names.append((line, name))
+    return unlike_names(names, path)
+
+
+def unlike_names(names: Sequence[tuple[int, str]], path: str) -> list[str]:
+    """The names of classes in the order of their lines, none of which may be left empty or stand twice."""
+    if not names:
+        raise fault("there are no class names in it; expected one a line", path, code="empty")
+    first: dict[str, Where] = {}
+    for place, (line, name) in enumerate(names, start=1):
+        if line != place:
+            raise fault("the line is empty; expected the name of a class in every line", path, place)
+        if name in first:
+            raise fault(
+                f"the class {quoted(name)} stands in line {first[name][1]} too; a class has one line",
+                path,
+                line,
+                code="duplicate",
+            )
+        first[name] = (path, line)
+    refuse_lookalikes(first, path, first)
+    return list(first)
+
+
+# ----------------------------------------------------------------------------------------------------- what is said
+
+
+def refuse_lookalikes(
+    classes: Iterable[str],
+    source: str,
+    where: Mapping[str, Where] | None = None,
+    *,
+    form: Callable[[str], str] = str.casefold,
+    but_for: str = "case",
+) -> None:
+    """Refuse two classes of one form, which some program or file system would take for one.
+
+    :param where: the file and the line that each first stands in.
+    :param but_for: what ``form`` does away with, in words.
+    """
+    formed: dict[str, str] = {}
+    for label in classes:
+        other = formed.setdefault(form(label), label)
+        if other != label:
+            path, line = (source, None) if where is None else where[label]
+            raise fault(
+                f"the classes {quoted(other)} and {quoted(label)} differ only by {but_for}; make them one, or name "
+                "them apart",
+                path,
+                line,
+            )
+
+
+def unknown_label(label: str, classes: Sequence[str], named_in: str, path: str, line: int | None) -> AnnotationError:
+    """The error to raise for a label that is none of the classes."""
+    near = difflib.get_close_matches(label[:200], classes, n=1, cutoff=0.6)
+    hint = f" Did you mean {quoted(near[0])}?" if near else " Both files must be of one release"
+    return fault(
+        f"{quoted(label)} is none of the {len(classes)} classes in {printable(named_in)}.{hint}",
+        path,
+        line,
+        code="unknown_label",
+    )
+
+
+def check_id(identity: str, path: str, line: int | None = None, *, place: str = "") -> None:
+    """Refuse an id that is no plain file name.
+
+    :param place: for a file without lines, what of it has the id.
+    """
+    if _FILE_ID.fullmatch(identity) is None or identity in (".", ".."):
+        raise fault(
+            f"{place}the id {quoted(identity)} is not a file name; expected one, such as 1234, without separators",
+            path,
+            line,
+            code="path_escape",
+        )
+
+
+def check_once(
+    seen: dict[str, Where], identity: str, path: str, line: int, *, unit: str = "line", advice: str = ""
+) -> None:
+    """Note where an id stands, and refuse it where it stood before.
+
+    :param unit: what ``line`` counts, for a file without lines.
+    """
+    before = seen.setdefault(identity, (path, line))
+    if before != (path, line):
+        there = f"{unit} {before[1]}" + (f" of {printable(before[0])}" if before[0] != path else "")
+        raise fault(
+            f"{'' if unit == 'line' else f'{unit} {line}: '}the id {quoted(identity)} stands in {there} too; ids must "
+            f"differ{advice}",
+            path,
+            line if unit == "line" else None,
+            code="duplicate",
+        )
+
+
+def known_split(word: str, source: str, line: int) -> str:
+    """``train``, ``val`` or ``test`` for what a line of a table says."""
+    known = {"train", "val", "test", *SPLIT_ALIASES}
+    if word not in known:
+        raise fault(unknown("split", word[:80], known), source, line)
+    return canonical_split(word)
+
+
+def part(start: str | None, end: str | None, source: str, line: int) -> tuple[float | None, float | None]:
+    """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None."""
+    bounds = []
+    for word in (start, end):
+        try:
+            value = float(word) if word else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not (0 <= value < MOST_SECONDS):
+            raise fault(
+                f"{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as 12.5",
+                source,
+                line,
+            )
+        bounds.append(value)
+    first, last = bounds
+    if last is not None and last <= (first or 0):
+        raise fault(
+            f"the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start", source, line
+        )
+    return first, last

@@ -728,7 +728,7 @@ def test_a_class_that_is_not_in_the_labels_is_named_with_its_entry(tmp_path: Pat
     _something(tmp_path, train=[*ENTRIES, {"id": "8", "template": "Eating [something]"}])
     error = _refused("sthv2", tmp_path, "train")
     assert (error.code, error.path) == ("unknown_label", str(tmp_path / f"{PREFIX}train.json"))
-    assert "entry 3 (id 8) has the class 'Eating something'" in error.message
+    assert "entry 3 (id 8): 'Eating something' is none of the 3 classes in" in error.message
 
 
 @pytest.mark.parametrize("name", ["labels", "train"])

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
-Format = Annotated[str, typer.Option(help="auto, folder, csv or sthv2.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="auto, folder, csv, sthv1, sthv2, jester, kinetics400, ucf101, hmdb51, tsm_list or mmaction2_list."
+    ),
+]
 Annotations = Annotated[str | None, typer.Option(help="Annotations, where they lie apart from --data.")]
 Videos = Annotated[str | None, typer.Option(help="Folder of the videos, where they lie apart.")]
 Splits = Annotated[str | None, typer.Option(help="CSV with columns path,split, for a folder of classes.")]

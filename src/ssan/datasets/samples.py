@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from ssan.errors import AnnotationError, UsageError, unknown
 SPLITS = ("train", "val", "test", "all")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "validate": "val", "valid": "val", "testing": "test"}
 
-# A relative path whose parts are names that do not begin with a dot: it is normal as it is and leads nowhere else.
 _PLAIN = re.compile(r"[^/.\0\ud800-\udfff][^/\0\ud800-\udfff]*(?:/[^/.\0\ud800-\udfff][^/\0\ud800-\udfff]*)*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A video, or a part of one, and what is said about it. What is not said is None.
 
@@ -88,8 +86,6 @@ def canonical_split(split: str) -> str:
 
 def inside(root: str | Path, relative: str, *, source: str, line: int | None = None) -> str:
     """``root / relative`` where it stays below ``root``; a path that leaves it is an error (code ``path_escape``)."""
-    if _PLAIN.fullmatch(relative):
-        return _beginning(os.fspath(root)) + relative
     joined, base = os.path.normpath(os.path.join(root, relative)), os.path.normpath(root)
     # Compared whole: "..", "." and "../.." cannot be told from each other by how they begin.
     whole, home = os.path.abspath(joined), os.path.abspath(base)
@@ -104,11 +100,9 @@ def inside(root: str | Path, relative: str, *, source: str, line: int | None = N
     return joined
 
 
-@lru_cache(maxsize=64)
-def _beginning(root: str) -> str:
-    """What stands before the relative part of a normal path below a folder; lists have 200,000 of them."""
-    base = os.path.normpath(root)
-    return "" if base == "." else os.path.join(base, "")
+def is_plain(relative: str) -> bool:
+    """Whether a relative path has only names that do not begin with a dot: it is normal, and stays where it is."""
+    return _PLAIN.fullmatch(relative) is not None
 
 
 def _is_name(relative: str) -> bool:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssan.datasets.samples import inside, quoted
+from ssan.datasets.samples import inside, is_plain, quoted
 from ssan.errors import AnnotationError, UsageError
 
 VIDEO_SUFFIXES = frozenset({
@@ -89,9 +89,9 @@ class Finder:
 
         Without one, or where that very file is not there, of several the webm file counts, else the first by name.
         """
-        folder, last = os.path.split(name)
+        folder, _, last = name.rpartition(os.sep)
         present, by_stem = self._listing(folder)
-        stem, suffix = os.path.splitext(last)
+        stem, suffix = os.path.splitext(last) if "." in last else (last, "")
         if suffix.lower() in VIDEO_SUFFIXES:
             found = last if last in present else by_stem.get(stem)
         else:
@@ -101,11 +101,19 @@ class Finder:
         return None if found is None else os.path.normpath(os.path.join(self.root, folder, found))
 
     def locate(self, name: str, *, source: str, line: int | None = None) -> tuple[str, bool]:
-        """The path where the video that a list names is, or would be, and whether it is there.
+        """The path where the video that a list names is, or would be, and whether it is there; errors as ``place``."""
+        path, relative = self.place(name, source=source, line=line)
+        there = self.find(relative)
+        return there or path, there is not None
+
+    def place(self, name: str, *, source: str, line: int | None = None) -> tuple[str, str]:
+        """The path that a list names, joined to the root, and the same relative to the root, both without detours.
 
         :param source: the list, and the line of it, for the error.
         :raises AnnotationError: the name leads out of the root (code ``path_escape``), or is the root.
         """
+        if is_plain(name):  # the way that 200,000 names of a list take
+            return self._beginning + name, name
         path = inside(self.root, name, source=source, line=line)
         if path == self._root:
             raise AnnotationError(
@@ -114,10 +122,8 @@ class Finder:
                 path=source,
                 line=line,
             )
-        there = self.find(
-            path[len(self._beginning) :] if path.startswith(self._beginning) else os.path.relpath(path, self.root)
-        )
-        return there or path, there is not None
+        begins = path.startswith(self._beginning) and not name.startswith(os.sep)
+        return path, path[len(self._beginning) :] if begins else os.path.relpath(path, self.root)
 
     def _listing(self, folder: str) -> tuple[frozenset[str], dict[str, str]]:
         """The names in a folder below the root, and for each without its suffix the one that counts."""
@@ -171,3 +177,11 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
 def home_of(root: str, videos: str | None, names: Iterable[str]) -> str:
     """The folder that videos lie in: ``videos`` where that is given, or the first of these below the root, or that."""
     return videos or next((path for name in names if os.path.isdir(path := os.path.join(root, name))), root)
+
+
+def names_in(folder: str) -> list[str]:
+    """The names of all there is directly in a folder, sorted; none where it is no folder or cannot be looked into."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []

@@ -1,0 +1,250 @@
+"""Kinetics-400 in the CSV files of its publisher."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from ssan.datasets.samples import Sample, Samples, canonical_split, quoted
+from ssan.datasets.tables import (
+    Where,
+    check_id,
+    check_once,
+    class_names,
+    fault,
+    known_split,
+    part,
+    refuse_lookalikes,
+    table_with_header,
+    unknown_label,
+)
+from ssan.datasets.tree import Finder, home_of, names_in, subfolders
+from ssan.errors import UsageError
+
+COLUMNS = ("youtube_id", "time_start", "time_end")
+VIDEO_FOLDERS = ("videos", "kinetics400", "kinetics-400", "kinetics_400")
+
+_TABLE = re.compile(
+    r"(?:(?:kinetics[-_ ]?(?:400)?|k400)[-_ ])?(train|val|valid|validate|validation|test)\.csv", re.IGNORECASE
+)
+_SPLIT_FOLDER = re.compile(
+    r"(?:(?:videos|rawframes)_)?(?:train|val|valid|validate|validation|test)(?:_256)?", re.IGNORECASE
+)
+_DROPPED = re.compile(r"[\"'`()]")
+
+Row = tuple[int, dict[str, str], str | None]
+
+
+def canonical_label(label: str) -> str:
+    """What all ways to write a class of Kinetics have in common: no case, quotes, parentheses; blanks for ``_``.
+
+    >>> canonical_label("massaging_person's_head") == canonical_label('"massaging persons head"')
+    True
+    """
+    return " ".join(_DROPPED.sub("", label).replace("_", " ").split()).casefold()
+
+
+def find_tables(place: str) -> list[str]:
+    """The CSV files of Kinetics in a folder (or its ``annotations``); the one that ``place`` is, if it is a file.
+
+    In a folder those count that are named after a split; without any, all that begin as Kinetics' do.
+    """
+    if os.path.isfile(place):
+        return [place]
+    for folder in (place, os.path.join(place, "annotations")):
+        names = [name for name in names_in(folder) if name.lower().endswith(".csv")]
+        found = [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]
+        found = found or [path for path in (os.path.join(folder, name) for name in names) if is_table(path)]
+        if found:
+            return found
+    return []
+
+
+def is_table(path: str) -> bool:
+    """Whether a file begins with a header as Kinetics has it."""
+    try:
+        with open(path, "rb") as handle:
+            header = handle.readline(1000) if os.path.isfile(path) else b""
+    except OSError:
+        return False
+    words = re.split(rb"[^a-z_]+", header.lower())
+    return all(name.encode() in words for name in COLUMNS)
+
+
+def read_kinetics(
+    root: str, split: str, *, annotations: str | None = None, videos: str | None = None, labels: str | None = None
+) -> Samples:
+    """Kinetics-400: CSV files with the header ``label,youtube_id,time_start,time_end,split[,is_cc]``.
+
+    The files are ``train.csv``, ``val.csv`` (or ``valid``, ``validate``, ``validation``) and ``test.csv``, also with
+    ``kinetics-400_`` or the like before that, in the folder or in ``annotations``; or one file for several splits, by
+    its column ``split``. Files of test videos may lack ``label``.
+
+    A video is ``{youtube_id}_{time_start:06d}_{time_end:06d}`` with any suffix, or a folder of frames: below the first
+    there is of the folders ``videos``, ``kinetics400``, ``kinetics-400`` and ``kinetics_400``, or the root; there
+    directly or in a folder of its class, however the class is written (``canonical_label``), and each of that also
+    below ``train``, ``val`` and ``test`` (``videos_train``, ``train_256`` and the like). Where there is only the whole
+    video, ``{youtube_id}``, the sample is its part [time_start, time_end). About a tenth of the videos is gone for
+    everybody: those have ``exists=False``.
+
+    The classes are the labels of all the files that are there, sorted.
+
+    :param annotations: the folder of the CSV files, or one of them, where they are not at the root.
+    :param videos: the folder of the videos, where that is another.
+    :param labels: a file of class names, one a line, which says their order; found in any way of writing.
+    :raises UsageError: there are no such files, or two for one split.
+    :raises AnnotationError: a file is malformed or has no row of the split, an id is no file name or stands twice, two
+        labels are one but for their writing, or a label is not in ``labels``.
+    """
+    place = annotations or root
+    tables = find_tables(place)
+    if not tables:
+        raise UsageError(
+            f"no CSV file of Kinetics here; expected train.csv, val.csv or test.csv with the header "
+            f"label,{','.join(COLUMNS)},split; --annotations names another folder, or one file",
+            code="missing",
+            path=place,
+        )
+    homes = {path: _split_of(path) for path in tables}
+    twice = [path for path, home in homes.items() if home is not None and list(homes.values()).count(home) > 1]
+    if twice or (len(tables) > 1 and None in homes.values()):
+        raise UsageError(
+            f"{' and '.join(map(quoted, map(os.path.basename, twice or tables)))} stand side by side, and it cannot be "
+            "told which to take; --annotations names one file",
+            path=place,
+        )
+    wanted = [path for path, home in homes.items() if split == "all" or home in (None, split)]
+    if not wanted:
+        raise UsageError(
+            f"there is no CSV file for the split {split!r} here; found {', '.join(map(os.path.basename, tables))}",
+            code="missing",
+            path=place,
+        )
+    rows = {path: _rows(path, homes[path]) for path in (wanted if labels else tables)}
+    classes, names = _classes(rows, labels)
+    index = {label: number for number, label in enumerate(classes)}
+    found = _Videos(home_of(os.path.dirname(root) if os.path.isfile(root) else root, videos, VIDEO_FOLDERS))
+    samples = []
+    seen: dict[str, Where] = {}
+    for path in wanted:
+        if split != "all" and not all(home for *_, home in rows[path]):
+            raise UsageError(
+                "neither its name nor a column 'split' says which split it is; name it train.csv, val.csv or test.csv, "
+                "or take it whole with --split all",
+                path=path,
+            )
+        for line, row, home in rows[path]:
+            name, start, end = _trimmed(row, path, line)
+            check_once(seen, name, path, line)
+            if split not in ("all", home):
+                continue
+            label = names.get(row.get("label", ""))
+            if label is None and row.get("label"):
+                raise unknown_label(row["label"], classes, labels or "", path, line)
+            there, whole = found.find(name, row["youtube_id"], label)
+            samples.append(
+                Sample(
+                    id=name,
+                    path=there or os.path.join(found.home, f"{name}.mp4"),
+                    label=label,
+                    label_index=None if label is None else index[label],
+                    start_seconds=start if whole else None,
+                    end_seconds=end if whole else None,
+                    exists=there is not None,
+                    split=home,
+                )
+            )
+    if not samples:
+        there_are = Counter(home for path in wanted for *_, home in rows[path])
+        raise fault(
+            f"it has no row of the split {split!r}; found {dict(there_are) or 'none at all'}", wanted[0], code="empty"
+        )
+    return Samples(samples, classes, place)
+
+
+def _split_of(path: str) -> str | None:
+    match = _TABLE.fullmatch(os.path.basename(path))
+    return canonical_split(match[1].lower()) if match else None
+
+
+def _rows(path: str, home: str | None) -> list[Row]:
+    """The rows of a file, each with its line and split."""
+    rows: list[Row] = []
+    for line, row in table_with_header(path, COLUMNS):
+        said = known_split(row["split"], path, line) if "split" in row else home
+        if home is not None and said != home:
+            raise fault(
+                f"the split is {quoted(row['split'])} in a file whose name says {home!r}; expected one of them",
+                path,
+                line,
+            )
+        if "label" not in row and said != "test":
+            raise fault(
+                f"there is no column 'label', without which only test videos can be; expected "
+                f"label,{','.join(COLUMNS)}",
+                path,
+                1,
+            )
+        if row.get("label") == "" and said != "test":
+            raise fault("the label is empty; expected the name of a class", path, line)
+        rows.append((line, row, said))
+    return rows
+
+
+def _classes(rows: dict[str, list[Row]], labels: str | None) -> tuple[list[str], dict[str, str]]:
+    """The classes in order, and for each label as it stands in the files the class that it is."""
+    first: dict[str, Where] = {}
+    for path, table in rows.items():
+        for line, row, _ in table:
+            if row.get("label"):
+                first.setdefault(row["label"], (path, line))
+    writing = {"form": canonical_label, "but_for": "case, quotes, parentheses or underscores"}
+    refuse_lookalikes(first, "", first, **writing)  # type: ignore[arg-type]
+    if labels is None:
+        return sorted(first), {label: label for label in first}
+    classes = class_names(labels)
+    refuse_lookalikes(classes, labels, **writing)  # type: ignore[arg-type]
+    by_form = {canonical_label(name): name for name in classes}
+    forms = {label: canonical_label(label) for label in first}
+    return classes, {label: by_form[form] for label, form in forms.items() if form in by_form}
+
+
+def _trimmed(row: dict[str, str], path: str, line: int) -> tuple[str, float, float]:
+    """The name of the file with this part alone, and the bounds of the part."""
+    check_id(row["youtube_id"], path, line)
+    start, end = part(row["time_start"], row["time_end"], path, line)
+    if start is None or end is None or start != int(start) or end != int(end):
+        raise fault(
+            f"the part is {quoted(row['time_start'])} to {quoted(row['time_end'])}; expected whole seconds, which the "
+            "names of the files have",
+            path,
+            line,
+        )
+    return f"{row['youtube_id']}_{int(start):06d}_{int(end):06d}", start, end
+
+
+class _Videos:
+    """The videos below a folder, directly or in folders of splits, of classes, or both."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+        self._finder = Finder(home)
+        below = subfolders(home) if os.path.isdir(home) else []
+        self._flat = ["", *(name for name in below if _SPLIT_FOLDER.fullmatch(name))]
+        self._of_class: dict[str, list[str]] = defaultdict(list)
+        for folder in self._flat:
+            for name in subfolders(os.path.join(home, folder)) if folder else below:
+                self._of_class[canonical_label(name)].append(os.path.join(folder, name))
+        self._places: dict[str | None, Sequence[str]] = {}
+
+    def find(self, name: str, whole: str, label: str | None) -> tuple[str | None, bool]:
+        """The path of the part, or of the whole video, and which of the two it is."""
+        if label not in self._places:
+            own: Iterable[str] = () if label is None else self._of_class.get(canonical_label(label), ())
+            self._places[label] = [*own, *self._flat]
+        for stem in (name, whole):
+            for place in self._places[label]:
+                there = self._finder.find(os.path.join(place, stem))
+                if there is not None:
+                    return there, stem == whole
+        return None, False

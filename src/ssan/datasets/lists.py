@@ -1,0 +1,304 @@
+"""Lists of videos in the plain text files of TSM's repository and of mmaction2."""
+
+import os
+import re
+from collections.abc import Sequence
+
+from ssan.datasets.samples import Sample, Samples, canonical_split, printable, quoted
+from ssan.datasets.tables import (
+    DELIMITERS,
+    MOST_CLASSES,
+    MOST_DIGITS,
+    Where,
+    check_once,
+    class_names,
+    fault,
+    lines_of,
+    number_of,
+)
+from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, names_in
+from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.video.folder import FOLDER_FRAMES_PER_SECOND
+
+NAMES_FILES = ("category.txt", "label_map.txt", "classInd.txt")
+KINDS = {"video": ("PATH", "LABEL"), "rawframes": ("PATH", "NUM_FRAMES", "LABEL"),
+         "rawframes_offset": ("PATH", "OFFSET", "NUM_FRAMES", "LABEL")}  # fmt: skip
+
+_BEGINS = re.compile(r"train|val|test")
+_SPLIT_WORD = re.compile(r"(?<![a-z])(train|training|val|valid|validate|validation|test|testing)(?![a-z])")
+_UCF_LIST = re.compile(r"(train|test)list0[123]\.txt")
+
+_VIDEO_AND_NUMBERS = re.compile(
+    rf"(?:{'|'.join(map(re.escape, sorted(VIDEO_SUFFIXES)))})(?:\s+[0-9]+)+$", re.IGNORECASE
+)
+
+Row = tuple[int, str, tuple[int, ...]]
+
+
+def split_named(path: str) -> str | None:
+    """The split that the name of a list says: with a word of it, or with how it begins.
+
+    >>> [split_named(name) for name in ("kinetics_val_list.txt", "trainlist.txt", "videos.txt")]
+    ['val', 'train', None]
+    """
+    name = os.path.basename(path).lower()
+    words = {canonical_split(word) for word in _SPLIT_WORD.findall(name)}
+    if len(words) == 1:
+        return words.pop()
+    begins = _BEGINS.match(name)
+    return begins[0] if begins and not words else None
+
+
+def find_lists(place: str) -> dict[str, list[str]]:
+    """The text files in a folder (or its ``labels``, ``annotations``) by the split that their names say.
+
+    Where a split has one called ``SPLIT_videofolder.txt``, as TSM's are, it is that one.
+    """
+    for folder in (place, os.path.join(place, "labels"), os.path.join(place, "annotations")):
+        lists: dict[str, list[str]] = {}
+        for name in names_in(folder):
+            split = split_named(name) if name.lower().endswith(".txt") and not _UCF_LIST.fullmatch(name) else None
+            if split is not None:
+                lists.setdefault(split, []).append(os.path.join(folder, name))
+        for split, paths in lists.items():
+            lists[split] = [path for path in paths if os.path.basename(path) == f"{split}_videofolder.txt"] or paths
+        if lists:
+            return lists
+    return {}
+
+
+def kind_of_list(path: str) -> str | None:
+    """The key of ``KINDS`` that the first line of a file is like; None where it is like none."""
+    try:
+        with open(path, "rb") as handle:
+            lines = (handle.read(10_000) if os.path.isfile(path) else b"").decode("utf-8-sig", "replace").splitlines()
+    except OSError:
+        return None
+    text = next((line for line in lines if line.strip()), "")
+    return {len(columns): kind for kind, columns in KINDS.items()}.get(_num_columns(text))
+
+
+def read_tsm_list(
+    root: str, split: str, *, annotations: str | None = None, videos: str | None = None, labels: str | None = None
+) -> Samples:
+    """The lists of TSM's repository: ``PATH NUM_FRAMES LABEL`` a line, separated by blanks, the label a class index.
+
+    What is separated off from the right is the numbers, so a path may hold blanks. The lists are
+    ``{train,val,test}_videofolder.txt``, or other ``.txt`` files whose names say their split (``train_list.txt``,
+    ``something_val.txt``), in the folder or in its ``labels`` or ``annotations``. Or ``annotations``, or the root, is
+    one list: it is read for the split that its name says, and for ``all``.
+
+    A path is relative to ``videos``, or to the root or its ``videos``, ``frames`` or ``rawframes``, wherever the video
+    is. It is a folder of frames, or a video file, which may have been converted. The id is the path, without a video's
+    suffix.
+
+    :param labels: a file of class names, one a line in the order of the indices. By default it is ``category.txt``,
+        ``label_map.txt`` or ``classInd.txt`` (numbered from 1), whichever there is first, beside the lists. Without
+        one, classes are called "0" to the highest index that is in any of the lists.
+    :raises UsageError: there is no list for the split, or there are two.
+    :raises AnnotationError: a line is malformed, a path leads out of the folder or stands twice, an index is out of
+        range.
+    """
+    return _read(root, split, annotations, videos, labels, "rawframes")
+
+
+def read_mmaction2_list(
+    root: str,
+    split: str,
+    *,
+    annotations: str | None = None,
+    videos: str | None = None,
+    labels: str | None = None,
+    kind: str | None = None,
+) -> Samples:
+    """The lists of mmaction2: ``PATH LABEL``, ``PATH NUM_FRAMES LABEL`` or ``PATH OFFSET NUM_FRAMES LABEL`` a line.
+
+    Which files they are, where videos lie and what classes are called is as for TSM's lists (``tsm_list``). With an
+    offset the sample is the frames offset, offset + 1, ..., offset + NUM_FRAMES - 1 of the folder, counted from 0. Its
+    bounds in seconds are at the rate that folders of frames are taken to have, and its id ends in the first and the
+    last of these frames.
+
+    :param kind: ``video``, ``rawframes`` or ``rawframes_offset``, in the order above; told from the number of columns
+        by default. Where lists of several kinds lie side by side, it chooses those with ``videos`` or ``rawframes`` in
+        their names.
+    :raises UsageError: there is no list for the split, or there are two, or no such kind.
+    :raises AnnotationError: a line is malformed, its kind cannot be told, videos have several labels, a path leads out
+        of the folder or stands twice, an index is out of range.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UsageError(unknown("kind", kind, KINDS))
+    return _read(root, split, annotations, videos, labels, kind)
+
+
+def _read(
+    root: str, split: str, annotations: str | None, videos: str | None, labels: str | None, kind: str | None
+) -> Samples:
+    place = annotations or root
+    lists = _lists(place, kind)
+    wanted = [home for home in ("train", "val", "test", "") if home in lists and split in ("all", home)]
+    if not wanted:
+        found = ", ".join(map(os.path.basename, lists.values())) or "none"
+        raise UsageError(
+            f"there is no list for the split {split!r}; expected one with the split in its name, such as "
+            f"{'train' if split == 'all' else split}_videofolder.txt, and found {found}. --annotations names another "
+            "folder, or one list",
+            code="missing",
+            path=place,
+        )
+    if labels is None:
+        beside = (os.path.join(os.path.dirname(lists[wanted[0]]), name) for name in NAMES_FILES)
+        labels = next(filter(os.path.isfile, beside), None)
+    rows = {home: _rows(lists[home], kind) for home in (lists if labels is None else wanted)}
+    if labels is None:
+        named_in = ""
+        classes = [str(number) for number in range(1 + max(n[-1] for table in rows.values() for *_, n in table))]
+    else:
+        named_in = labels
+        classes = class_names(labels, numbered=os.path.basename(labels) == "classInd.txt")
+
+    home_folder = videos or (os.path.dirname(root) if os.path.isfile(root) else root)
+    below = [] if videos else [os.path.join(home_folder, name) for name in ("videos", "frames", "rawframes")]
+    finder, others = Finder(home_folder), [Finder(folder) for folder in below if os.path.isdir(folder)]
+    samples = []
+    seen: dict[str, Where] = {}
+    num_classes = len(classes)
+    for home in wanted:
+        source = lists[home]
+        for line, name, numbers in rows[home]:
+            *counts, label = numbers
+            if label >= num_classes:
+                raise fault(
+                    f"the class index is {label}; expected 0 to {num_classes - 1}, for the {num_classes} classes in "
+                    f"{printable(named_in)}",
+                    source,
+                    line,
+                )
+            path, relative = finder.place(name, source=source, line=line)
+            there = finder.find(relative)
+            for other in others:
+                there = there or other.find(relative)
+            identity = _identity(name)
+            start = end = None
+            if len(counts) == 2:
+                first, num_frames = counts
+                start, end = first / FOLDER_FRAMES_PER_SECOND, (first + num_frames) / FOLDER_FRAMES_PER_SECOND
+                identity = f"{identity}_{first:06d}_{first + num_frames - 1:06d}"
+            check_once(seen, identity, source, line)
+            samples.append(
+                Sample(
+                    id=identity,
+                    path=there or path,
+                    label=classes[label],
+                    label_index=label,
+                    start_seconds=start,
+                    end_seconds=end,
+                    num_frames=counts[-1] if counts else None,
+                    exists=there is not None,
+                    split=home or None,
+                )
+            )
+    return Samples(samples, classes, place)
+
+
+def _identity(name: str) -> str:
+    return os.path.splitext(name)[0] if "." in name and _is_video(name) else name
+
+
+def _lists(place: str, kind: str | None) -> dict[str, str]:
+    """The list of each split; of a single list whose name says none the split is ``""``."""
+    if os.path.isfile(place):
+        return {split_named(place) or "": place}
+    chosen = {}
+    for split, paths in find_lists(place).items():
+        if len(paths) > 1 and kind is not None:
+            word = "rawframes" if kind.startswith("rawframes") else "video"
+            paths = [path for path in paths if word in os.path.basename(path)] or paths
+        if len(paths) > 1:
+            raise UsageError(
+                f"there are {len(paths)} lists for the split {split!r}: {', '.join(map(os.path.basename, paths))}; "
+                "keep one in a folder, or name one with --annotations",
+                path=place,
+            )
+        chosen[split] = paths[0]
+    return chosen
+
+
+def _rows(path: str, kind: str | None) -> list[Row]:
+    """The line, path and numbers of each video of a list."""
+    lines = lines_of(path, f"lines of {' '.join(KINDS[kind or 'video'])}")
+    if not lines:
+        raise fault(
+            f"there is nothing in it; expected {' '.join(KINDS[kind or 'video'])} in every line", path, code="empty"
+        )
+    if kind is None:
+        kind = _kind(lines, path)
+    columns = KINDS[kind]
+    shaped = re.compile(r"(.*\S)" + rf"\s+([0-9]{{1,{MOST_DIGITS}}})" * (len(columns) - 1))
+    rows = []
+    for line, text in lines:
+        match = shaped.fullmatch(text)
+        if match is None:
+            raise fault(f"expected {_expected(columns, text)}, and found {quoted(text)}", path, line)
+        name, *words = match.groups()
+        numbers = tuple(map(int, words))
+        if numbers[-1] >= MOST_CLASSES or (kind == "rawframes_offset" and not numbers[1]):
+            raise fault(
+                f"{quoted(text)} has {' and '.join(f'{c} {n}' for c, n in zip(columns[1:], numbers, strict=True))}; "
+                f"expected a LABEL below {MOST_CLASSES:,}, and a frame or more",
+                path,
+                line,
+            )
+        if name[-1].isdecimal() and _VIDEO_AND_NUMBERS.search(name):
+            raise _several_labels(text, path, line)
+        rows.append((line, name, numbers))
+    return rows
+
+
+def _expected(columns: Sequence[str], text: str) -> str:
+    expected = f"{' '.join(columns)}, separated by blanks"
+    for delimiter, name in DELIMITERS.items():
+        if text.count(delimiter) >= len(columns) - 1 and len(text.split()) < len(columns):
+            return f"{expected} (these are separated by {name})"
+    return f"{expected}, whole numbers after the path"
+
+
+def _kind(lines: Sequence[tuple[int, str]], path: str) -> str:
+    """The kind of an mmaction2 list, by how many numbers its lines end in."""
+    kinds = {len(columns): kind for kind, columns in KINDS.items()}
+    (first, text), num_columns = lines[0], _num_columns(lines[0][1])
+    if num_columns not in kinds:
+        expected = " or ".join(" ".join(columns) for columns in KINDS.values())
+        raise fault(f"expected {expected}, separated by blanks, and found {quoted(text)}", path, first)
+    for line, text in lines:
+        if _num_columns(text) != num_columns:
+            raise fault(
+                f"{quoted(text)} ends in {_num_columns(text) - 1} numbers, and line {first} in {num_columns - 1}. "
+                "Lists with several labels for a video (multi-label) cannot be read: give one label each; where it "
+                f"is paths that end in numbers, say which kind it is ({', '.join(KINDS)})",
+                path,
+                line,
+            )
+        if num_columns > 2 and _is_video(text.rsplit(None, num_columns - 1)[0]):
+            raise _several_labels(text, path, line)
+    return kinds[num_columns]
+
+
+def _several_labels(text: str, path: str, line: int) -> AnnotationError:
+    return fault(
+        f"{quoted(text)} gives a video file more than one number. Lists with several labels for a video (multi-label) "
+        "cannot be read: give one label each; where the first number is one of frames, it is a tsm_list",
+        path,
+        line,
+    )
+
+
+def _is_video(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def _num_columns(text: str) -> int:
+    """The path and the numbers after it."""
+    words = text.split()
+    while len(words) > 1 and number_of(words[-1]) is not None:
+        words.pop()
+    return 1 + len(text.split()) - len(words)

@@ -435,6 +435,87 @@ def test_a_list_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> 
         check_refusal(caught.value)
 
 
+LIST_WORDS = [
+    "a", "a.mp4", "b c", "../a", "/etc/passwd", "..", ".", "", "a\0b", "\ud800", "9" * 5000, "-1", "0", "1", "2", "5",
+    "1.5", "\u0661", "x" * 300, "Holding something", "holding something", '"', '"q"', "train", "val", "label", "#",
+    "a,b", "youtube_id", "time_start", "time_end", "split", "Archery", "Archery/a.avi", "Archery/..", "\u2028", "a/../../a",
+    "./a", "a//b", "a\\b",
+]  # fmt: skip
+LIST_MARKS = [";", ",", " ", "\t", "|", "\n", "\n", "\n", "\r\n", "\r"]
+LISTS = st.binary(max_size=60) | st.lists(st.sampled_from(LIST_WORDS) | st.sampled_from(LIST_MARKS), max_size=24).map(
+    lambda pieces: "".join(pieces).encode("utf-8", "surrogatepass")
+)
+KINETICS = b"label,youtube_id,time_start,time_end,split\n"
+LAYOUTS: dict[str, dict[str, bytes]] = {
+    **{
+        format: {
+            f"{prefix}labels.csv": b"Holding something\nTurning something\n",
+            f"{prefix}train.csv": b"1;Holding something\n2;Turning something\n",
+            f"{prefix}test.csv": b"3\n4\n",
+            "test-answers.csv": b"3;Holding something\n",
+        }
+        for format, prefix in (("sthv1", "something-something-v1-"), ("jester", "jester-v1-"))
+    },
+    "kinetics400": {
+        "train.csv": KINETICS + b"air drumming,a,1,11,train\n",
+        "val.csv": KINETICS + b'"hurling (sport), wet",b,0,10,validate\n',
+        "test.csv": b"youtube_id,time_start,time_end\nc,0,10\n",
+    },
+    "ucf101": {
+        "classInd.txt": b"1 Archery\n2 Biking\n",
+        "trainlist01.txt": b"Archery/a.avi 1\n",
+        "testlist01.txt": b"Biking/b.avi\n",
+    },
+    "hmdb51": {"run_test_split1.txt": b"a.avi 1\nb.avi 2\n", "bend_test_split1.txt": b"c.avi 1\n"},
+    "tsm_list": {"train_videofolder.txt": b"a 5 0\n", "val_videofolder.txt": b"b 5 1\n", "category.txt": b"x\ny\n"},
+    "mmaction2_list": {"train.txt": b"a.mp4 0\n", "val.txt": b"b.mp4 1\n"},
+}
+
+
+def lay_out(home: Path, format: str, which: str = "", content: bytes = b"") -> None:
+    home.mkdir(exist_ok=True)
+    for name, text in LAYOUTS[format].items():
+        (home / name).write_bytes(content if name == which else text)
+
+
+@given(
+    case=st.sampled_from([(format, name) for format, files in LAYOUTS.items() for name in files]),
+    content=LISTS,
+    split=SPLITS,
+)
+@example(("tsm_list", "train_videofolder.txt"), b"a " + b"9" * 5000 + b" 1\n", "train")
+@example(("tsm_list", "category.txt"), b"x" * 200_000, "train")
+@example(("sthv1", "something-something-v1-train.csv"), b"1;" + b"x" * 200_000, "train")
+@example(("kinetics400", "train.csv"), KINETICS + b"x,a," + b"1" * 400 + b",2,train\n", "train")
+@fuzz(350)
+def test_any_bytes_in_a_list_of_any_format_are_read_or_refused(
+    tmp_path: Path, case: tuple[str, str], content: bytes, split: str
+) -> None:
+    format, name = case
+    home = tmp_path / format
+    lay_out(home, format, name, content)
+    check_list(lambda: read(format, home, split), home)
+    check_list(lambda: read("auto", home, split), home)
+
+
+@pytest.mark.parametrize("format", LAYOUTS)
+def test_the_lists_that_are_damaged_are_read_before_that(tmp_path: Path, format: str) -> None:
+    lay_out(tmp_path / format, format)
+    assert len(read("auto", tmp_path / format, "all")) >= 2
+    assert read("auto", tmp_path / format, "train") == read(format, tmp_path / format, "train")
+
+
+@given(path=st.sampled_from(CELLS) | st.text(max_size=12), root=st.sampled_from(["..", ".", "../..", "sub", "sub/.."]))
+@fuzz(200)
+def test_no_list_leads_out_of_its_folder_however_that_is_spelled(tmp_path: Path, path: str, root: str) -> None:
+    here = tmp_path / "a" / "b"
+    (here / "sub" / "videos").mkdir(parents=True, exist_ok=True)
+    (here / "train.txt").write_bytes(f"{path} 5 0\n".encode("utf-8", "surrogatepass"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        check_list(lambda: read("tsm_list", root, "all", annotations="train.txt"), Path(os.path.abspath(root)), here)
+
+
 # ------------------------------------------------------------------------------------------------ models and weights
 
 

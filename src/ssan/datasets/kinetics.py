@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ssan.datasets.samples import Sample, Samples, canonical_split, quoted
+from ssan.datasets.samples import SPLITS, Sample, Samples, canonical_split, quoted
 from ssan.datasets.tables import (
     Where,
     check_id,
@@ -105,7 +105,7 @@ def read_kinetics(
             code="missing",
             path=place,
         )
-    homes = {path: _split_of(path) for path in tables}
+    homes = {path: _split_of(path) for path in sorted(tables, key=lambda path: SPLITS.index(_split_of(path) or "all"))}
     twice = [path for path, home in homes.items() if home is not None and list(homes.values()).count(home) > 1]
     if twice or (len(tables) > 1 and None in homes.values()):
         raise UsageError(
@@ -198,12 +198,11 @@ def _classes(rows: dict[str, list[Row]], labels: str | None) -> tuple[list[str],
         for line, row, _ in table:
             if row.get("label"):
                 first.setdefault(row["label"], (path, line))
-    writing = {"form": canonical_label, "but_for": "case, quotes, parentheses or underscores"}
-    refuse_lookalikes(first, "", first, **writing)  # type: ignore[arg-type]
+    but_for = "case, quotes, parentheses or underscores"
+    refuse_lookalikes(first, "", first, form=canonical_label, but_for=but_for)
     if labels is None:
         return sorted(first), {label: label for label in first}
-    classes = class_names(labels)
-    refuse_lookalikes(classes, labels, **writing)  # type: ignore[arg-type]
+    classes = class_names(labels, form=canonical_label, but_for=but_for)
     by_form = {canonical_label(name): name for name in classes}
     forms = {label: canonical_label(label) for label in first}
     return classes, {label: by_form[form] for label, form in forms.items() if form in by_form}

@@ -129,10 +129,13 @@ def number_of(word: str) -> int | None:
     return int(word) if word.isdecimal() and word.isascii() and len(word) <= MOST_DIGITS else None
 
 
-def class_names(path: str, *, numbered: bool = False) -> list[str]:
+def class_names(
+    path: str, *, numbered: bool = False, form: Callable[[str], str] = str.casefold, but_for: str = "case"
+) -> list[str]:
     """The classes that a file names one a line, in its order.
 
     :param numbered: each line begins with the number of the class, counted from 1, as in UCF101's ``classInd.txt``.
+    :param form: two names of one form are refused; ``but_for`` is what it does away with, in words.
     :raises AnnotationError: there is none, a line between them is empty, or two are the same but for case.
     """
     lines = lines_of(path, "a file of class names, one a line")
@@ -146,10 +149,12 @@ def class_names(path: str, *, numbered: bool = False) -> list[str]:
                     f"expected '{place} NAME', and found {quoted(text)}; classes are counted from 1", path, line
                 )
         names.append((line, name))
-    return unlike_names(names, path)
+    return unlike_names(names, path, form=form, but_for=but_for)
 
 
-def unlike_names(names: Sequence[tuple[int, str]], path: str) -> list[str]:
+def unlike_names(
+    names: Sequence[tuple[int, str]], path: str, *, form: Callable[[str], str] = str.casefold, but_for: str = "case"
+) -> list[str]:
     """The names of classes in the order of their lines, none of which may be left empty or stand twice."""
     if not names:
         raise fault("there are no class names in it; expected one a line", path, code="empty")
@@ -165,7 +170,7 @@ def unlike_names(names: Sequence[tuple[int, str]], path: str) -> list[str]:
                 code="duplicate",
             )
         first[name] = (path, line)
-    refuse_lookalikes(first, path, first)
+    refuse_lookalikes(first, path, first, form=form, but_for=but_for)
     return list(first)
 
 

@@ -438,8 +438,8 @@ def test_a_list_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> 
 LIST_WORDS = [
     "a", "a.mp4", "b c", "../a", "/etc/passwd", "..", ".", "", "a\0b", "\ud800", "9" * 5000, "-1", "0", "1", "2", "5",
     "1.5", "\u0661", "x" * 300, "Holding something", "holding something", '"', '"q"', "train", "val", "label", "#",
-    "a,b", "youtube_id", "time_start", "time_end", "split", "Archery", "Archery/a.avi", "Archery/..", "\u2028", "a/../../a",
-    "./a", "a//b", "a\\b",
+    "a,b", "youtube_id", "time_start", "time_end", "split", "Archery", "Archery/a.avi", "Archery/..", "\u2028",
+    "a/../../a", "./a", "a//b", "a\\b",
 ]  # fmt: skip
 LIST_MARKS = [";", ",", " ", "\t", "|", "\n", "\n", "\n", "\r\n", "\r"]
 LISTS = st.binary(max_size=60) | st.lists(st.sampled_from(LIST_WORDS) | st.sampled_from(LIST_MARKS), max_size=24).map(

@@ -1,5 +1,6 @@
 """Readers of the data sets that people train on: official layouts, real lists, and what is wrong named by its line."""
 
+import inspect
 import json
 import os
 import string
@@ -872,6 +873,16 @@ def test_other_files_in_a_folder_of_classes_do_not_make_it_a_list(tmp_path: Path
 def test_the_command_line_names_every_format() -> None:
     (option,) = Format.__metadata__  # type: ignore[attr-defined]
     assert set(option.help.replace(" or ", ", ").rstrip(".").split(", ")) == {*FORMATS, "auto"}
+
+
+def test_the_page_on_data_has_a_section_for_every_format_with_its_options() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    sections = {text.split(":")[0]: text for text in page.split("\n### ")[1:]}
+    assert set(sections) == set(FORMATS)
+    for format, reader in FORMATS.items():
+        for option in set(inspect.signature(reader).parameters) - {"root", "split", "annotations", "videos"}:
+            alike = {"jester": "sthv1", "mmaction2_list": "tsm_list"}.get(format, format)
+            assert option.replace("_", "-") in (sections[format] + sections[alike]).replace("_", "-"), (format, option)
 
 
 # ------------------------------------------------------------------------------------------------ written and read

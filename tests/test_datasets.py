@@ -65,7 +65,14 @@ def test_a_sample_has_the_promised_fields_in_this_order() -> None:
 
 @pytest.mark.parametrize(
     ("word", "split"),
-    [("train", "train"), ("training", "train"), ("validation", "val"), ("valid", "val"), ("testing", "test")]
+    [
+        ("train", "train"),
+        ("training", "train"),
+        ("validation", "val"),
+        ("valid", "val"),
+        ("validate", "val"),
+        ("testing", "test"),
+    ]
     + [(word, word) for word in ("val", "test", "all")],
 )
 def test_a_split_goes_by_its_usual_names(word: str, split: str) -> None:

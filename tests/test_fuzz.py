@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, configuration, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from ssan.datasets import Samples, read
+from ssan.datasets import Samples, detect, read
 from ssan.errors import CODES, SsanError
 from ssan.models.catalogue import BACKBONES, MODELS
 from ssan.models.classifier import Classifier
@@ -503,6 +503,17 @@ def test_the_lists_that_are_damaged_are_read_before_that(tmp_path: Path, format:
     lay_out(tmp_path / format, format)
     assert len(read("auto", tmp_path / format, "all")) >= 2
     assert read("auto", tmp_path / format, "train") == read(format, tmp_path / format, "train")
+
+
+def test_lists_that_are_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    for name in ("train.csv", "train.txt", "k.csv"):
+        os.mkfifo(tmp_path / name)
+        assert detect(str(tmp_path)) == "folder"
+        assert detect(str(tmp_path), str(tmp_path / name)) == ("csv" if name.endswith("csv") else "folder")
+    for format in ("kinetics400", "tsm_list", "mmaction2_list"):
+        with pytest.raises(SsanError) as caught:
+            read(format, tmp_path, "train")
+        check_refusal(caught.value)
 
 
 @given(path=st.sampled_from(CELLS) | st.text(max_size=12), root=st.sampled_from(["..", ".", "../..", "sub", "sub/.."]))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from ssan.datasets.samples import SPLITS, Sample, Samples, canonical_split, quoted
 from ssan.datasets.tables import (
     Where,
+    beginning_of,
     check_id,
     check_once,
     class_names,
@@ -62,12 +63,7 @@ def find_tables(place: str) -> list[str]:
 
 def is_table(path: str) -> bool:
     """Whether a file begins with a header as Kinetics has it."""
-    try:
-        with open(path, "rb") as handle:
-            header = handle.readline(1000) if os.path.isfile(path) else b""
-    except OSError:
-        return False
-    words = re.split(rb"[^a-z_]+", header.lower())
+    words = re.split(rb"[^a-z_]+", beginning_of(path, 1000).partition(b"\n")[0].lower())
     return all(name.encode() in words for name in COLUMNS)
 
 
@@ -100,7 +96,7 @@ def read_kinetics(
     tables = find_tables(place)
     if not tables:
         raise UsageError(
-            f"no CSV file of Kinetics here; expected train.csv, val.csv or test.csv with the header "
+            "no CSV file of Kinetics here; expected train.csv, val.csv or test.csv with the header "
             f"label,{','.join(COLUMNS)},split; --annotations names another folder, or one file",
             code="missing",
             path=place,
@@ -180,7 +176,7 @@ def _rows(path: str, home: str | None) -> list[Row]:
             )
         if "label" not in row and said != "test":
             raise fault(
-                f"there is no column 'label', without which only test videos can be; expected "
+                "there is no column 'label', without which only test videos can be; expected "
                 f"label,{','.join(COLUMNS)}",
                 path,
                 1,

@@ -10,6 +10,7 @@ from ssan.datasets.tables import (
     MOST_CLASSES,
     MOST_DIGITS,
     Where,
+    beginning_of,
     check_once,
     class_names,
     fault,
@@ -69,11 +70,7 @@ def find_lists(place: str) -> dict[str, list[str]]:
 
 def kind_of_list(path: str) -> str | None:
     """The key of ``KINDS`` that the first line of a file is like; None where it is like none."""
-    try:
-        with open(path, "rb") as handle:
-            lines = (handle.read(10_000) if os.path.isfile(path) else b"").decode("utf-8-sig", "replace").splitlines()
-    except OSError:
-        return None
+    lines = beginning_of(path, 10_000).decode("utf-8-sig", "replace").splitlines()
     text = next((line for line in lines if line.strip()), "")
     return {len(columns): kind for kind, columns in KINDS.items()}.get(_num_columns(text))
 

@@ -117,6 +117,17 @@ def _other_delimiter(text: str, delimiter: str, fits: Callable[[list[str]], bool
 # -------------------------------------------------------------------------------------------------------- lists
 
 
+def beginning_of(path: str, num_bytes: int) -> bytes:
+    """The first bytes of a file, by which to tell what it is; none of what is no file or cannot be read."""
+    try:
+        if os.path.isfile(path):  # a pipe would have to be waited for
+            with open(path, "rb") as handle:
+                return handle.read(num_bytes)
+    except OSError:
+        pass
+    return b""
+
+
 def lines_of(path: str, expected: str) -> list[tuple[int, str]]:
     """The lines of a file that hold something, without the blanks around it, with their numbers."""
     text = read_text(path, expected, error=AnnotationError)

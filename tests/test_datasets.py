@@ -571,6 +571,7 @@ def test_a_csv_file_of_nothing_but_its_header_is_an_empty_list(tmp_path: Path) -
         ("path,label,split\n.,run,train\n", "bad_annotation", 2, "the path is '.'"),
         ("path,label,split\n1.mp4,run,train\n2.mp4,Run,val\n", "bad_annotation", 3, "'run' and 'Run' differ only"),
         ("path,label,split,num_frames\n1.mp4,run,train,1.5\n", "bad_annotation", 2, "num_frames is '1.5'; expected a"),
+        ("path,label,split,num_frames\n1.mp4,run,train,\u0661\n", "bad_annotation", 2, "num_frames is"),
         ("path,label,split,num_frames\n1.mp4,run,train,-3\n", "bad_annotation", 2, "num_frames is '-3'"),
         (f"path,label,split,num_frames\n1.mp4,run,train,{'9' * 5000}\n", "bad_annotation", 2, "num_frames is '9999"),
         ("path,label,split,path\n1.mp4,run,train,2.mp4\n", "bad_annotation", 1, "column 'path' stands twice"),

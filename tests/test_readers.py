@@ -850,6 +850,16 @@ def test_lists_of_mmaction2_that_cannot_be_told_are_refused_with_advice(
     assert words in error.message
 
 
+def test_two_numbers_after_a_video_file_are_labels_unless_the_format_says_otherwise(tmp_path: Path) -> None:
+    _put(tmp_path / "train.txt", "a.mp4 7 1\nb.mp4 5 0\n")
+    error = _refused("auto", tmp_path)
+    assert _where(error, tmp_path) == ("bad_annotation", "train.txt", 1)
+    assert "several labels for a video (multi-label) cannot be read" in error.message
+    assert "say --format tsm_list" in error.message
+    for format, options in (("tsm_list", {}), ("mmaction2_list", {"kind": "rawframes"})):
+        assert [s.num_frames for s in read(format, tmp_path, "train", **options)] == [7, 5]
+
+
 def test_paths_that_end_in_numbers_are_read_where_the_kind_is_said(tmp_path: Path) -> None:
     _put(tmp_path / "train.txt", "clip a 0\nclip 7 0\n")
     assert _ids(read("mmaction2_list", tmp_path, "train", kind="video")) == ["clip a", "clip 7"]

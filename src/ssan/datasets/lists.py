@@ -69,10 +69,16 @@ def find_lists(place: str) -> dict[str, list[str]]:
 
 
 def kind_of_list(path: str) -> str | None:
-    """The key of ``KINDS`` that the first line of a file is like; None where it is like none."""
+    """The key of ``KINDS`` that the first line of a file is like; None where it is like none.
+
+    A video file with two numbers after it is taken for one with two labels, which ``read_mmaction2_list`` refuses.
+    """
     lines = beginning_of(path, 10_000).decode("utf-8-sig", "replace").splitlines()
     text = next((line for line in lines if line.strip()), "")
-    return {len(columns): kind for kind, columns in KINDS.items()}.get(_num_columns(text))
+    num_columns = _num_columns(text)
+    if num_columns == 3 and _is_video(text.rsplit(None, 2)[0]):
+        return "video"
+    return {len(columns): kind for kind, columns in KINDS.items()}.get(num_columns)
 
 
 def read_tsm_list(
@@ -283,7 +289,7 @@ def _kind(lines: Sequence[tuple[int, str]], path: str) -> str:
 def _several_labels(text: str, path: str, line: int) -> AnnotationError:
     return fault(
         f"{quoted(text)} gives a video file more than one number. Lists with several labels for a video (multi-label) "
-        "cannot be read: give one label each; where the first number is one of frames, it is a tsm_list",
+        "cannot be read: give one label each; where the first number is one of frames, say --format tsm_list",
         path,
         line,
     )

@@ -81,8 +81,8 @@ class Finder:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         self._root = os.path.normpath(self.root)
-        self._beginning = "" if self._root == "." else os.path.join(self._root, "")
-        self._listings: dict[str, tuple[frozenset[str], dict[str, str]]] = {}
+        self._beginning = _beginning(self.root)
+        self._listings: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
 
     def find(self, name: str) -> str | None:
         """The path of the video ``name``, which is relative to the root, with its suffix or without; None if missing.
@@ -90,7 +90,7 @@ class Finder:
         Without one, or where that very file is not there, of several the webm file counts, else the first by name.
         """
         folder, _, last = name.rpartition(os.sep)
-        present, by_stem = self._listing(folder)
+        beginning, present, by_stem = self._listing(folder)
         stem, suffix = os.path.splitext(last) if "." in last else (last, "")
         if suffix.lower() in VIDEO_SUFFIXES:
             found = last if last in present else by_stem.get(stem)
@@ -98,7 +98,7 @@ class Finder:
             found = by_stem.get(last)
             if found is None and suffix and os.path.exists(os.path.join(self.root, name)):
                 found = last  # of a kind that we would not look for
-        return None if found is None else os.path.normpath(os.path.join(self.root, folder, found))
+        return None if found is None else beginning + found
 
     def locate(self, name: str, *, source: str, line: int | None = None) -> tuple[str, bool]:
         """The path where the video that a list names is, or would be, and whether it is there; errors as ``place``."""
@@ -125,15 +125,22 @@ class Finder:
         begins = path.startswith(self._beginning) and not name.startswith(os.sep)
         return path, path[len(self._beginning) :] if begins else os.path.relpath(path, self.root)
 
-    def _listing(self, folder: str) -> tuple[frozenset[str], dict[str, str]]:
-        """The names in a folder below the root, and for each without its suffix the one that counts."""
+    def _listing(self, folder: str) -> tuple[str, frozenset[str], dict[str, str]]:
+        """What stands before the names in a folder below the root, they, and for each stem the name that counts."""
         if folder not in self._listings:
-            names = sorted(_named(os.path.join(self.root, folder)), key=lambda pair: (not _is_webm(pair[0]), pair[0]))
+            path = os.path.join(self.root, folder)
+            names = sorted(_named(path))
             by_stem: dict[str, str] = {}
-            for name, stem in names:
+            for name, stem in [pair for pair in names if _is_webm(pair[0])] + names:
                 by_stem.setdefault(stem, name)
-            self._listings[folder] = frozenset(name for name, _ in names), by_stem
+            self._listings[folder] = _beginning(path), frozenset(name for name, _ in names), by_stem
         return self._listings[folder]
+
+
+def _beginning(folder: str) -> str:
+    """What stands before the name of a file in a folder, so that both together are a path without detours."""
+    normal = os.path.normpath(folder)
+    return "" if normal == "." else os.path.join(normal, "")
 
 
 def _named(folder: str) -> Iterator[tuple[str, str]]:

@@ -584,6 +584,12 @@ def test_a_number_after_a_test_video_of_ucf101_is_checked_too(tmp_path: Path) ->
     assert _where(error, tmp_path) == ("bad_annotation", "testlist01.txt", 1)
 
 
+def test_the_lists_of_ucf101_whose_classes_count_from_1_are_no_other_lists(tmp_path: Path) -> None:
+    _ucf(tmp_path)
+    for format in ("tsm_list", "mmaction2_list"):
+        assert "there is no list for the split 'train'" in _refused(format, tmp_path).message
+
+
 def test_a_video_in_both_lists_of_a_fold_is_refused(tmp_path: Path) -> None:
     error = _refused("ucf101", _ucf(tmp_path, testlist01="Biking/v_Biking_g02_c01.avi\n"), "all")
     assert _where(error, tmp_path) == ("duplicate", "testlist01.txt", 1)

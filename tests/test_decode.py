@@ -100,6 +100,37 @@ def test_every_frame_is_the_one_that_sequential_decoding_gives(videos: dict[str,
     assert np.array_equal(as_pictures(clip.frames), np.stack(reference))
 
 
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_stream_gives_every_frame_once_in_clips_of_bounded_size(
+    videos: dict[str, Path], name: str, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not apart:  # the process apart has its own bound, above all of these
+        monkeypatch.setattr("ssan.video.clip.STREAM_BYTES", 9 * 24 * 56 * 3)
+    with open_video(videos[name], apart=apart) as video:
+        whole = video.read(range(31), resize=lambda height, width: (24, 56))
+        clips = list(video.stream(resize=lambda height, width: (height // 2, width // 2)))
+    assert [len(clip.indices) for clip in clips] == ([31] if apart else [9, 9, 9, 4])
+    assert torch.equal(torch.cat([clip.frames for clip in clips]), whole.frames)
+    for field in ("indices", "times_seconds", "durations_seconds"):
+        assert sum((getattr(clip, field) for clip in clips), ()) == getattr(whole, field)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_stream_of_a_truncated_file_gives_what_decodes_and_then_says_so(tmp_path: Path, apart: bool) -> None:
+    whole = render(tmp_path / "whole.mp4", 60, container={"movflags": "faststart"}).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    _, decodable = sequential(tmp_path / "cut.mp4")
+    with open_video(tmp_path / "cut.mp4", apart=apart) as video:
+        stream = video.stream()
+        given = [number_in(frame) for frame in next(stream).frames]
+        with pytest.raises(VideoError, match="of 60 announced frames decode") as caught:
+            next(stream)
+        assert caught.value.code == "truncated"
+        assert video.num_frames == decodable
+    assert given == list(range(decodable))
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_frames_come_in_the_order_asked_and_may_repeat(videos: dict[str, Path], name: str) -> None:
     order = [30, 3, 17, 3, 0, 29]

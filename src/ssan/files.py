@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,23 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
 
 
 @contextmanager
+def replacing_folder(path: str | Path) -> Iterator[str]:
+    """As ``replacing``, for a folder, which the block makes; one that is there already is then removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{what}.part") for what in ("new", "old"))
+    try:
+        with naming_a_full_disk(path):
+            yield str(partial)
+            if path.exists():
+                os.replace(path, old)
+            os.replace(partial, path)
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def naming_a_full_disk(path: str | Path) -> Iterator[None]:
     """Turn an error for want of space (a full disk, a quota, a limit on file sizes) into one with code ``no_space``."""
     try:
@@ -76,9 +94,12 @@ def naming_a_full_disk(path: str | Path) -> Iterator[None]:
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Remove the temporary files that writers killed in the middle have left in ``folder``."""
+    """Remove the temporary files and folders that writers killed in the middle have left in ``folder``."""
     for partial in Path(folder).glob(".*.part"):
-        partial.unlink(missing_ok=True)
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,16 +1,19 @@
-"""``ssan data``: render synthetic videos, list real ones."""
+"""``ssan data``: render synthetic videos, list real ones, convert them."""
 
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from ssan.cli import data_check, data_describe, options
+from ssan.cli import data_check, data_describe, data_resize, options
 from ssan.errors import UsageError
 
-app = typer.Typer(help="Labelled videos: make some, or list, describe and check those there are.")
+app = typer.Typer(help="Labelled videos: make some, or list, describe, check and convert those there are.")
 app.command("check")(data_check.check)
 app.command("describe")(data_describe.describe)
+app.command("resize")(data_resize.resize)
+app.command("frames")(data_resize.frames)
+app.command("flow")(data_resize.flow)
 
 
 @app.command("synth")

@@ -23,6 +23,7 @@ from ssan.datasets.something import (
     read_something_v1,
     read_something_v2,
 )
+from ssan.datasets.tree import is_tree
 from ssan.errors import UsageError, unknown
 
 __all__ = ["FORMATS", "Sample", "Samples", "detect", "read"]
@@ -46,10 +47,10 @@ def detect(root: str, annotations: str | None = None) -> str:
     place = annotations or root
     if place.lower().endswith(".csv"):
         return "kinetics400" if is_table(place) else "csv"
-    if not os.path.exists(root):
+    if not os.path.exists(root) and not is_tree(root):
         raise UsageError("no such file or folder; --data names the videos or their list", code="missing", path=root)
     if os.path.isfile(place):
-        return _format_of_lists([place]) or "folder"
+        return "folder" if is_tree(place) else _format_of_lists([place]) or "folder"
     official = {
         "sthv1": find_rows(place, V1_PREFIX),
         "sthv2": find_annotations(place),

@@ -17,7 +17,7 @@ from ssan.datasets.tables import (
     refuse_lookalikes,
     table_with_header,
 )
-from ssan.datasets.tree import Finder, find_videos, is_tree, subfolders
+from ssan.datasets.tree import Finder, find_videos, identity, is_tree, subfolders
 from ssan.errors import AnnotationError, UsageError
 from ssan.files import is_text
 
@@ -93,17 +93,13 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
 
 
 def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[str]:
-    """Paths relative to the root, without suffix; ``keep_apart`` leaves it on where it alone tells two videos apart."""
-    whole = [Path(os.path.relpath(path, root)) for path in paths]
-    short = [name if os.path.isdir(path) else name.with_suffix("") for path, name in zip(paths, whole, strict=True)]
-    counts = Counter(short)
-    return [_as_id(name if keep_apart and counts[stem] > 1 else stem) for name, stem in zip(whole, short, strict=True)]
-
-
-def _as_id(path: Path) -> str:
-    name = path.as_posix()
-    # An id is text wherever it goes; bytes that are none are written as \xff.
-    return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Ids of videos; ``keep_apart`` leaves the suffix on where it alone tells two of them apart."""
+    names = [identity(path, root) for path in paths]
+    counts = Counter(names)
+    return [
+        identity(path, root, suffix=True) if keep_apart and counts[name] > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: list[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ssan.datasets.tables import (
     table_with_header,
     unknown_label,
 )
-from ssan.datasets.tree import Finder, home_of, names_in, subfolders
+from ssan.datasets.tree import Finder, home_of, is_tree, names_in, subfolders
 from ssan.errors import UsageError
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
@@ -224,7 +224,7 @@ class _Videos:
     def __init__(self, home: str) -> None:
         self.home = home
         self._finder = Finder(home)
-        below = subfolders(home) if os.path.isdir(home) else []
+        below = subfolders(home) if is_tree(home) else []
         self._flat = ["", *(name for name in below if _SPLIT_FOLDER.fullmatch(name))]
         self._of_class: dict[str, list[str]] = defaultdict(list)
         for folder in self._flat:

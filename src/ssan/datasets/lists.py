@@ -17,9 +17,9 @@ from ssan.datasets.tables import (
     lines_of,
     number_of,
 )
-from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, names_in
+from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, is_tree, names_in
 from ssan.errors import AnnotationError, UsageError, unknown
-from ssan.video.folder import FOLDER_FRAMES_PER_SECOND
+from ssan.video.clip import FOLDER_FRAMES_PER_SECOND
 
 NAMES_FILES = ("category.txt", "label_map.txt", "classInd.txt")
 KINDS = {"video": ("PATH", "LABEL"), "rawframes": ("PATH", "NUM_FRAMES", "LABEL"),
@@ -161,7 +161,7 @@ def _read(
 
     home_folder = videos or (os.path.dirname(root) if os.path.isfile(root) else root)
     below = [] if videos else [os.path.join(home_folder, name) for name in ("videos", "frames", "rawframes")]
-    finder, others = Finder(home_folder), [Finder(folder) for folder in below if os.path.isdir(folder)]
+    finder, others = Finder(home_folder), [Finder(folder) for folder in below if is_tree(folder)]
     samples = []
     seen: dict[str, Where] = {}
     num_classes = len(classes)

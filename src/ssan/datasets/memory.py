@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ssan.video.clip_file import split_path
+
 CHECK = 1
 """Changes when a check would find something else in the same file than before."""
 
@@ -130,9 +132,13 @@ def stamp(path: str) -> str | None:
     """What changes when a video changes: its length and times, or those of everything in its folder of frames.
 
     The time of the last change of any kind is among them: a file that was replaced by another one of the same length
-    and date of writing, or given other permissions, is looked at again. None where there is no file or folder.
+    and date of writing, or given other permissions, is looked at again. Of a video in a clip file it is that file's.
+    None where there is no file or folder.
     """
+    packed = split_path(path)
     try:
+        if packed is not None:
+            return f"clips {_marks(os.stat(packed[0]))}"
         status = os.stat(path)
         if stat.S_ISREG(status.st_mode):
             return _marks(status)

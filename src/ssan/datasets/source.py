@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 from ssan.datasets import Samples, detect, read
+from ssan.datasets.tree import is_tree
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,6 @@ class DataSource:
     def folder(self) -> str:
         """The folder of the videos: as named, or the one of the data or in which the list of them is."""
         named = self.options.get("videos")
-        if named is not None or os.path.isdir(self.root):
+        if named is not None or is_tree(self.root):
             return named or self.root
         return os.path.dirname(self.root) or "."

@@ -1,4 +1,7 @@
-"""Which videos lie below a folder: all of them, or those that annotations name."""
+"""Which videos lie below a folder: all of them, or those that annotations name.
+
+A clip file (``ssan.video.clip_file``) counts as a folder with the videos and folders that it has inside.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,6 +9,8 @@ from pathlib import Path
 
 from ssan.datasets.samples import inside, is_plain, quoted
 from ssan.errors import AnnotationError, UsageError
+from ssan.files import is_text
+from ssan.video.clip_file import ClipFile, open_clip_file, split_path
 
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
@@ -15,8 +20,11 @@ IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
 
 
 def is_tree(path: str | Path) -> bool:
-    """Whether videos can lie below this path."""
-    return os.path.isdir(path)
+    """Whether videos can lie below this path: whether it is a folder, or a clip file, or a folder in one."""
+    if os.path.isdir(path):
+        return True
+    packed = _in_clip_file(path)
+    return packed is not None and packed[0].is_folder(packed[1])
 
 
 def is_frame_folder(path: str | Path) -> bool:
@@ -27,6 +35,10 @@ def is_frame_folder(path: str | Path) -> bool:
 
 def subfolders(root: str | Path) -> list[str]:
     """The names of the folders directly below one, sorted; hidden ones are left out."""
+    packed = _in_clip_file(root)
+    if packed:
+        clips, folder = packed
+        return clips.subfolders(folder)
     try:
         with os.scandir(root) as entries:
             return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
@@ -40,8 +52,12 @@ def find_videos(root: str | Path) -> list[str]:
     """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures.
 
     A folder that cannot be looked into stands for itself, so that whoever reads it is told why. A folder that links
-    lead to again is walked once.
+    lead to again is walked once; hidden ones are left out.
     """
+    packed = _in_clip_file(root)
+    if packed:
+        clips, within = packed
+        return [os.path.join(clips.path, name) for name in clips.below(within)]
     found: list[str] = []
     walked: set[tuple[int, int]] = set()
     pending = [(str(root), True)]
@@ -57,18 +73,32 @@ def find_videos(root: str | Path) -> list[str]:
         except OSError:
             found.append(path)
             continue
-        identity = (status.st_dev, status.st_ino)
-        if identity in walked:
+        place = (status.st_dev, status.st_ino)
+        if place in walked:
             continue
-        walked.add(identity)
+        walked.add(place)
         if any(map(_is_picture, children)):
             found.append(path)
             continue
         # A folder named x.mp4 is no video file, but what lies in it may be.
-        pending += [
-            (child.path, _is_folder(child)) for child in reversed(children) if _is_folder(child) or _is_video(child)
-        ]
+        visible = [child for child in reversed(children) if not child.name.startswith(".")]
+        pending += [(child.path, _is_folder(child)) for child in visible if _is_folder(child) or _is_video(child)]
     return found
+
+
+def identity(path: str, root: str, *, suffix: bool = False) -> str:
+    """The id of a video where its format gives none: its path below the root, without a file's suffix but on demand."""
+    relative = Path(os.path.relpath(path, root))
+    whole = suffix or os.path.isdir(path) or _in_clip_file(path) is not None
+    name = (relative if whole else relative.with_suffix("")).as_posix()
+    # An id is text wherever it goes; bytes that are none are written as \xff.
+    return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _in_clip_file(path: str | Path) -> tuple[ClipFile, str] | None:
+    """The clip file that a path leads to or into, and the name in it; None where it leads to none."""
+    found = split_path(path)
+    return (open_clip_file(found[0]), found[1]) if found else None
 
 
 class Finder:
@@ -145,6 +175,12 @@ def _beginning(folder: str) -> str:
 
 def _named(folder: str) -> Iterator[tuple[str, str]]:
     """The videos directly in a folder, folders among them: each with its name, and that without suffix."""
+    packed = _in_clip_file(folder)
+    if packed:
+        clips, within = packed
+        for name in clips.videos(within):
+            yield name, name
+        return
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -183,7 +219,7 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
 
 def home_of(root: str, videos: str | None, names: Iterable[str]) -> str:
     """The folder that videos lie in: ``videos`` where that is given, or the first of these below the root, or that."""
-    return videos or next((path for name in names if os.path.isdir(path := os.path.join(root, name))), root)
+    return videos or next((path for name in names if is_tree(path := os.path.join(root, name))), root)
 
 
 def names_in(folder: str) -> list[str]:

@@ -1,23 +1,23 @@
 """Labelling videos with a trained classifier."""
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from ssan.datasets.tree import find_videos
+from ssan.datasets.tree import find_videos, is_tree
 from ssan.errors import VideoError
 from ssan.recognition.model_file import Labeller
 
 
 def expand(paths: Sequence[str]) -> Iterator[str]:
-    """The videos that paths stand for, in order: a folder that directly holds pictures is one, any other is walked.
+    """The videos that paths stand for, in order: a folder that directly holds pictures is one, any other is walked,
+    and so is a clip file.
 
     A folder without any video stands for itself, so that the answer says that it is empty.
     """
     for path in paths:
-        if not os.path.isdir(path):
+        if not is_tree(path):
             yield path
             continue
         yield from find_videos(path) or [path]

@@ -163,6 +163,9 @@ def frames_at_once(height: int, width: int) -> int:
     return max(1, STREAM_BYTES // (height * width * 3))
 
 
+FOLDER_FRAMES_PER_SECOND = 12.0
+"""Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
+
 MOST_PIXELS = 1 << 27
 """Of one picture, 16,384 x 8,192; an 8K video has a quarter of it."""
 

@@ -1,5 +1,7 @@
 """Frames out of a folder of pictures, one file a frame."""
 
+import json
+import math
 import os
 import re
 from collections import Counter
@@ -10,8 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ssan.errors import UsageError, VideoError
+from ssan.errors import SsanError, UsageError, VideoError
+from ssan.files import read_text
 from ssan.video.clip import (
+    FOLDER_FRAMES_PER_SECOND,
     Clip,
     Examination,
     Resize,
@@ -26,8 +30,10 @@ from ssan.video.picture import read_picture, read_pictures
 if TYPE_CHECKING:
     import torch
 
-FOLDER_FRAMES_PER_SECOND = 12.0
-"""Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
+TIMES_FILE = ".times.json"
+"""In a folder of frames, when each is shown: {"frames": {"00001.jpg": [time, duration], ...}}, in seconds."""
+
+MOST_BYTES_OF_TIMES = 100_000_000
 
 _PICTURE = re.compile(r"(?!\.).*\.(jpe?g|png)", re.IGNORECASE | re.DOTALL)
 _FLOW = re.compile(r"(flow_)?[xy]_?[0-9]+\.", re.IGNORECASE)
@@ -39,6 +45,10 @@ class FrameFolder(Video):
     Names are compared piece by piece, digits as numbers: ``img_2.jpg`` comes before ``img_10.jpg``. Hidden files are
     left out, and so are optical flow fields (``x_00001.jpg``, ``flow_y_00001.jpg``), which some lists of frames keep
     beside them. The orientation that a camera may write into a JPEG file is not applied.
+
+    When a frame is shown follows from ``frames_per_second``; where that is not given, from the file ``.times.json``,
+    which has it by the frame's name, so that frames removed later leave the times of the others as they are; and where
+    there is none, from 12 frames a second. A frame that the file does not know is an error.
 
     :param decode: paths of pictures to the pixels (n, h, w, 3) of so many from the first on as have its size.
     :param look: decodes one picture, and raises what ``decode`` would; what it returns is of no concern.
@@ -58,10 +68,10 @@ class FrameFolder(Video):
         if not self.frames_per_second > 0:
             raise UsageError(f"frames_per_second is {frames_per_second}; expected a number above 0")
         try:
-            names = os.listdir(self.path)
+            present = os.listdir(self.path)
         except OSError as error:
             raise cannot_open(self.path, error) from error
-        names = [name for name in names if _PICTURE.fullmatch(name) and not _FLOW.match(name)]
+        names = [name for name in present if _PICTURE.fullmatch(name) and not _FLOW.match(name)]
         if not names:
             raise VideoError(
                 "the folder directly holds no frames; expected .jpg, .jpeg or .png files. "
@@ -71,7 +81,12 @@ class FrameFolder(Video):
             )
         self.files = [os.path.join(self.path, name) for name in sorted(names, key=_natural)]
         self.num_frames = self.num_promised = len(self.files)
+        period = 1 / self.frames_per_second
+        self._shown = [(number / self.frames_per_second, period) for number in range(self.num_frames)]
         self.duration_seconds = self.num_frames / self.frames_per_second
+        if frames_per_second is None and TIMES_FILE in present:
+            self._shown = _read_times(self.path, [os.path.basename(file) for file in self.files])
+            self.duration_seconds = sum(self._shown[-1]) - self._shown[0][0]
 
     @cached_property
     def size_px(self) -> tuple[int, int]:
@@ -79,7 +94,7 @@ class FrameFolder(Video):
         return height, width
 
     def begin_seconds(self, index: int) -> float:
-        return index / self.frames_per_second
+        return self._shown[index][0] - self._shown[0][0]
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         from torch import empty, from_numpy, uint8
@@ -110,8 +125,8 @@ class FrameFolder(Video):
         return Clip(
             frames=output,
             indices=tuple(int(index) for index in indices),
-            times_seconds=tuple(index / self.frames_per_second for index in indices),
-            durations_seconds=(1 / self.frames_per_second,) * len(indices),
+            times_seconds=tuple(self._shown[index][0] for index in indices),
+            durations_seconds=tuple(self._shown[index][1] for index in indices),
             num_frames=self.num_frames,
             num_promised=self.num_promised,
             duration_seconds=self.duration_seconds,
@@ -136,7 +151,7 @@ class FrameFolder(Video):
                 code="decode_error",
                 path=self.path,
             )
-            return Examination(promised, decoded, first / self.frames_per_second, wrong)
+            return Examination(promised, decoded, self.begin_seconds(first), wrong)
         if gaps:
             named = ", ".join(map(_named, gaps[:3])) + (", ..." if len(gaps) > 3 else "")
             wrong = VideoError(
@@ -145,7 +160,7 @@ class FrameFolder(Video):
                 code="truncated",
                 path=self.path,
             )
-            return Examination(promised, decoded, gaps[0].place / self.frames_per_second, wrong)
+            return Examination(promised, decoded, self.begin_seconds(gaps[0].place), wrong)
         return Examination(promised, decoded)
 
 
@@ -178,6 +193,34 @@ def numbering_gaps(names: Sequence[str]) -> list[Gap]:
 
 def _named(gap: Gap) -> str:
     return str(gap.numbers[0]) if len(gap.numbers) == 1 else f"{gap.numbers[0]} to {gap.numbers[-1]}"
+
+
+def _read_times(folder: str, names: Sequence[str]) -> list[tuple[float, float]]:
+    """When each of these frames is shown and for how long, as the folder's own file has it."""
+    path = os.path.join(folder, TIMES_FILE)
+    expected = '{"frames": {"00001.jpg": [time, duration], ...}}'
+    try:
+        content = json.loads(read_text(path, expected, most_bytes=MOST_BYTES_OF_TIMES, error=VideoError))
+        shown = [(float(time), float(duration)) for time, duration in map(content["frames"].__getitem__, names)]
+    except SsanError as error:
+        message = error.message
+        raise VideoError(message, code="decode_error", path=path) from error
+    except KeyError as error:
+        raise VideoError(
+            f"there is no time of the frame {error.args[0]!r}; expected one of every frame in the folder. Make the "
+            "frames again, or remove this file: they then have 12 frames a second",
+            code="decode_error",
+            path=path,
+        ) from None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        shown = []
+    if not all(math.isfinite(number) for pair in shown for number in pair) or not shown:
+        raise VideoError(
+            f"this is not when frames are shown; expected {expected}. Make the frames again, or remove this file",
+            code="decode_error",
+            path=path,
+        )
+    return shown
 
 
 def _natural(name: str) -> list[str | int]:

@@ -49,7 +49,8 @@ def open_video(
     limit_seconds: float = LIMIT_SECONDS,
     apart: bool = True,
 ) -> Video:
-    """Open a video file, or a folder that directly holds JPEG or PNG files, one per frame.
+    """Open a video file, a folder that directly holds JPEG or PNG files, one per frame, or ``x.clips/a``: video ``a``
+    of the clip file ``x.clips`` (``ssan.video.clip_file``).
 
     ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
     helps when a single video is read, and hurts when several processes read one each. ``apart=False`` decodes in this
@@ -58,6 +59,12 @@ def open_video(
     :raises VideoError: it cannot be read; the code says why.
     """
     path = os.fspath(path)
+    if ".clips" in path:
+        from ssan.video.clip_file import open_clip_video, split_path
+
+        inside = split_path(path)
+        if inside:
+            return open_clip_video(path, *inside)
     if os.path.isdir(path):
         from ssan.video.folder import FrameFolder
 

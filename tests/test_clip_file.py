@@ -1,0 +1,302 @@
+"""A clip file gives the frames back that were put in, is a folder to whoever lists it, and is refused when damaged."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssan.datasets import read
+from ssan.datasets.audit import audit
+from ssan.datasets.tree import Finder, find_videos, is_tree, subfolders
+from ssan.errors import VideoError
+from ssan.recognition.predict import expand
+from ssan.video.clip_file import FOOTER, HEADER, MAGIC, ClipFile, ClipFileWriter, ClipVideo
+from ssan.video.reader import open_video, read_clip
+from ssan.video.transforms import resize, resize_rule
+
+NAMES = ["jump/ann_1", "jump/ann.2", "run/fast/bob", "run/ann"]
+TIMES = [0.25, 0.5, 1.75, 2.0, 3.5]
+DURATIONS = [0.25, 1.25, 0.25, 1.5, 0.5]
+
+
+def pixels_of(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (5, 7, 11, 3), np.uint8)
+
+
+def put(writer: ClipFileWriter, name: str, pixels: np.ndarray) -> None:
+    size = (pixels.shape[1], pixels.shape[2])
+    writer.append(name, io.BytesIO(pixels.tobytes()), size, TIMES[: len(pixels)], DURATIONS[: len(pixels)])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    writer = ClipFileWriter(str(tmp_path / "x.clips"))
+    for number, name in enumerate(NAMES):
+        put(writer, name, pixels_of(number))
+    assert not (tmp_path / "x.clips").exists()
+    assert writer.finish() == (tmp_path / "x.clips").stat().st_size
+    assert [file.name for file in tmp_path.iterdir()] == ["x.clips"]
+    return str(tmp_path / "x.clips")
+
+
+def test_frames_come_back_bit_for_bit_in_the_order_asked_with_their_times(path: str) -> None:
+    for number, name in enumerate(NAMES):
+        clip = read_clip(f"{path}/{name}", lambda n: [n - 1, 0, 2, 2])
+        assert np.array_equal(clip.frames.permute(0, 2, 3, 1).numpy(), pixels_of(number)[[4, 0, 2, 2]])
+        assert clip.frames.is_contiguous(memory_format=torch.channels_last)
+        assert clip.indices == (4, 0, 2, 2)
+        assert clip.times_seconds == (3.5, 0.25, 1.75, 1.75)
+        assert clip.durations_seconds == (0.5, 0.25, 0.25, 0.25)
+        assert (clip.num_frames, clip.num_promised, clip.duration_seconds) == (5, 5, 3.75)
+        assert clip.path == f"{path}/{name}"
+
+
+def test_a_clip_is_its_owners_alone(path: str) -> None:
+    read_clip(f"{path}/run/ann", lambda n: [1]).frames.zero_()
+    assert np.array_equal(read_clip(f"{path}/run/ann", lambda n: [1]).frames[0].permute(1, 2, 0), pixels_of(3)[1])
+
+
+def test_frames_are_resized_as_pictures_of_a_folder_are(path: str) -> None:
+    rule = resize_rule("short_side", 5)
+    clip = read_clip(f"{path}/jump/ann.2", lambda n: [3, 1], resize=rule)
+    assert clip.frames.shape == (2, 3, 5, 8)
+    stored = torch.from_numpy(pixels_of(1)[[3, 1]]).permute(0, 3, 1, 2)
+    assert torch.equal(clip.frames, resize(stored, 5, 8))
+
+
+def test_the_whole_video_streams(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssan.video.clip.STREAM_BYTES", 2 * 7 * 11 * 3)
+    with open_video(f"{path}/jump/ann_1") as video:
+        clips = list(video.stream())
+    assert [clip.indices for clip in clips] == [(0, 1), (2, 3), (4,)]
+    assert np.array_equal(torch.cat([clip.frames for clip in clips]).permute(0, 2, 3, 1), pixels_of(0))
+
+
+def test_a_frame_beyond_the_end_and_a_name_that_is_not_there_say_so(path: str) -> None:
+    with open_video(f"{path}/run/ann") as video, pytest.raises(VideoError, match="frames 0 to 4") as caught:
+        video.read([5])
+    assert caught.value.code == "too_few_frames"
+    for name in ("/run/zoe", "/run", "", "/run/ann/x", "/../x.clips"):
+        with pytest.raises(VideoError) as caught:
+            open_video(path + name)
+        assert caught.value.code == "missing"
+        assert caught.value.path == path + name
+
+
+def test_it_is_a_folder_to_whoever_lists_it(path: str) -> None:
+    assert is_tree(path)
+    assert is_tree(f"{path}/run/fast")
+    assert not is_tree(f"{path}/run/ann")
+    assert not is_tree(f"{path}/walk")
+    assert subfolders(path) == ["jump", "run"]
+    assert subfolders(f"{path}/run") == ["fast"]
+    assert find_videos(path) == [f"{path}/{name}" for name in sorted(NAMES, key=lambda name: name.split("/"))]
+    assert find_videos(f"{path}/run") == [f"{path}/run/ann", f"{path}/run/fast/bob"]
+    assert list(expand([path, f"{path}/run", f"{path}/jump/ann.2"])) == [
+        *find_videos(path),
+        *find_videos(f"{path}/run"),
+        f"{path}/jump/ann.2",
+    ]
+
+
+def test_annotations_find_its_videos_under_whatever_suffix_they_had(path: str, tmp_path: Path) -> None:
+    finder = Finder(path)
+    assert finder.find("run/ann.avi") == f"{path}/run/ann"
+    assert finder.find("jump/ann.2") == f"{path}/jump/ann.2"
+    assert finder.find("jump/ann.2.webm") == f"{path}/jump/ann.2"
+    assert finder.find("jump/ann") is None
+    (tmp_path / "list.csv").write_text("path,label\nrun/fast/bob.mp4,run\nrun/eve.mp4,run\n")
+    samples = read("csv", str(tmp_path / "list.csv"), "all", videos=path)
+    assert [(sample.path, sample.exists) for sample in samples] == [
+        (f"{path}/run/fast/bob", True),
+        (f"{path}/run/eve.mp4", False),
+    ]
+
+
+def test_a_folder_of_classes_has_the_ids_that_its_files_have(path: str, tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / f"{name}.avi").touch()
+    files, clips = (read("auto", root, "all") for root in (str(tmp_path / "files"), path))
+    assert {(s.id, s.label, s.label_index) for s in files} == {(s.id, s.label, s.label_index) for s in clips}
+    assert len(clips) == 4
+    assert all(open_video(sample.path).num_frames == 5 for sample in clips)
+
+
+def test_a_folder_with_such_a_name_stays_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "old.clips" / "run").mkdir(parents=True)
+    (tmp_path / "old.clips" / "run" / "a.mp4").touch()
+    assert find_videos(tmp_path / "old.clips") == [str(tmp_path / "old.clips" / "run" / "a.mp4")]
+    with pytest.raises(VideoError) as caught:
+        open_video(tmp_path / "old.clips" / "run" / "a.mp4")
+    assert caught.value.code == "empty"
+
+
+def test_a_file_that_was_replaced_meanwhile_is_opened_anew(path: str) -> None:
+    assert open_video(f"{path}/run/ann").num_frames == 5
+    writer = ClipFileWriter(f"{path}2.clips")
+    put(writer, "run/ann", pixels_of(9)[:3])
+    writer.finish()
+    shutil.move(f"{path}2.clips", path)
+    clip = read_clip(f"{path}/run/ann", range)
+    assert np.array_equal(clip.frames.permute(0, 2, 3, 1), pixels_of(9)[:3])
+
+
+# --- writing
+
+
+def test_writing_goes_on_after_the_last_whole_video(tmp_path: Path) -> None:
+    path = str(tmp_path / "x.clips")
+    first = ClipFileWriter(path)
+    put(first, "a", pixels_of(1))
+    entries = dict(first.entries)
+    first._handle.write(b"half a video")
+    first.close()
+    second = ClipFileWriter(path, entries.values())
+    put(second, "b", pixels_of(2))
+    assert second.entries["b"].offset == second.entries["a"].end, "what was half written is gone"
+    second.finish()
+    third = ClipFileWriter(path, second.entries.values())  # a finished one is gone on with too
+    put(third, "c", pixels_of(3))
+    put(third, "a", pixels_of(4)[:2])
+    third.finish()
+    expected = {"a": pixels_of(4)[:2], "b": pixels_of(2), "c": pixels_of(3)}
+    assert set(ClipFile(path).entries) == set(expected)
+    for name, pixels in expected.items():
+        assert np.array_equal(read_clip(f"{path}/{name}", range).frames.permute(0, 2, 3, 1), pixels)
+
+
+def test_what_does_not_arrive_on_the_disk_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
+    writer = ClipFileWriter(str(tmp_path / "x.clips"))
+    put(writer, "a", pixels_of(1))
+    with pytest.raises(VideoError, match="are not there"):
+        writer.append("b", io.BytesIO(bytes(100)), (7, 11), TIMES, DURATIONS)
+    writer.finish()
+    assert (tmp_path / "x.clips").stat().st_size == HEADER.size + 5 * 7 * 11 * 3 + len(_index(tmp_path)) + FOOTER.size
+    assert set(ClipFile(tmp_path / "x.clips").entries) == {"a"}
+
+
+def test_altered_pixels_show_when_they_are_looked_for(path: str) -> None:
+    data = bytearray(Path(path).read_bytes())
+    data[HEADER.size + 3] ^= 1
+    Path(path).write_bytes(data)
+    whole = {}
+    for name in NAMES:
+        with open_video(f"{path}/{name}") as video:
+            assert isinstance(video, ClipVideo)
+            whole[name] = video.is_whole()
+    assert whole == dict.fromkeys(NAMES, True) | {"jump/ann_1": False}
+
+
+# --- files that are not as they should be
+
+
+def _index(folder: Path) -> bytes:
+    data = (folder / "x.clips").read_bytes()
+    offset, length, _, _ = FOOTER.unpack(data[-FOOTER.size :])
+    return data[offset : offset + length]
+
+
+def _code(path: str) -> str | None:
+    with pytest.raises(VideoError) as caught:
+        open_video(f"{path}/run/ann")
+    assert caught.value.path == path
+    return caught.value.code
+
+
+def test_a_file_cut_short_anywhere_is_refused(path: str) -> None:
+    data = Path(path).read_bytes()
+    for length in (len(data) - 1, len(data) - FOOTER.size, len(data) - 200, len(data) // 2, HEADER.size, 3, 0):
+        Path(path).write_bytes(data[:length])
+        assert _code(path) == ("truncated" if length >= HEADER.size else "not_video")
+
+
+def test_every_byte_of_index_and_footer_counts(path: str) -> None:
+    data = Path(path).read_bytes()
+    begin = FOOTER.unpack(data[-FOOTER.size :])[0]
+    for place in range(begin, len(data), 37):
+        Path(path).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+        assert _code(path) in ("decode_error", "truncated"), place
+    Path(path).write_bytes(HEADER.pack(MAGIC, 2, 0) + data[HEADER.size :])
+    with pytest.raises(VideoError, match="version 2"):
+        ClipFile(path)
+
+
+LIES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "beyond the end": lambda videos: videos[0].update(
+        num_frames=500, times_seconds=[0] * 500, durations_seconds=[1] * 500
+    ),
+    "a frame too many": lambda videos: videos[0].update(num_frames=6),
+    "overlapping the header": lambda videos: videos[0].update(offset=8),
+    "before the beginning": lambda videos: videos[0].update(offset=-16),
+    "no number": lambda videos: videos[0].update(height_px="7"),
+    "a number that is none": lambda videos: videos[0].update(num_frames=True),
+    "no pixels": lambda videos: videos[0].update(height_px=0),
+    "a picture as large as the world": lambda videos: videos[0].update(height_px=1 << 40),
+    "upwards": lambda videos: videos[0].update(name="../ann"),
+    "absolute": lambda videos: videos[0].update(name="/etc/ann"),
+    "twice": lambda videos: videos[0].update(name=videos[1]["name"]),
+    "times that are none": lambda videos: videos[0].update(times_seconds=[None] * 5),
+    "times without end": lambda videos: videos[0].update(durations_seconds=[float("inf")] * 5),
+    "a field too many": lambda videos: videos[0].update(codec="h264"),
+    "a field too few": lambda videos: videos[0].pop("crc32"),
+    "no entry": lambda videos: videos.insert(0, 5),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_lies_is_refused_whatever_its_hash_says(path: str, lie: str) -> None:
+    data = Path(path).read_bytes()
+    begin, length, _, _ = FOOTER.unpack(data[-FOOTER.size :])
+    content = json.loads(data[begin : begin + length])
+    LIES[lie](content["videos"])
+    index = json.dumps(content).encode()
+    footer = FOOTER.pack(begin, len(index), hashlib.sha256(index).digest(), MAGIC)
+    Path(path).write_bytes(data[:begin] + index + footer)
+    assert _code(path) == "decode_error"
+
+
+def test_parts_of_its_videos_are_found_by_their_times(path: str) -> None:
+    with open_video(f"{path}/run/ann") as video:
+        assert [video.begin_seconds(number) for number in range(5)] == [0, 0.25, 1.5, 1.75, 3.25]
+        assert video.span(0.25, 1.75) == (1, 3)
+        assert video.span(1.75, None) == (3, 5)
+
+
+def test_its_videos_are_checked_and_the_check_is_remembered(path: str, tmp_path: Path) -> None:
+    samples = read("auto", path, "all")
+    first = audit(samples, depth="whole", memory=tmp_path / "memory.sqlite", quiet=True)
+    assert [(found.ok, found.frames_decoded) for found in first.findings] == [(True, 5)] * len(NAMES)
+    again = audit(samples, depth="whole", memory=tmp_path / "memory.sqlite", quiet=True)
+    assert again.num_remembered == len(NAMES)
+    with open(path, "rb+") as handle:  # one byte of the first video's pixels
+        handle.seek(HEADER.size + 100)
+        before = handle.read(1)
+        handle.seek(HEADER.size + 100)
+        handle.write(bytes([before[0] ^ 1]))
+    damaged = audit(samples, depth="whole", memory=tmp_path / "memory.sqlite", quiet=True)
+    wrong = [found for found in damaged.findings if not found.ok]
+    assert [(Path(found.path).name, found.code) for found in wrong] == [("ann_1", "decode_error")]
+    assert "CRC-32" in wrong[0].message
+
+
+def test_the_folder_of_a_set_can_be_in_it(tmp_path: Path) -> None:
+    """As ``--videos x.clips`` with the lists apart: the reader looks below the names that it knows."""
+    writer = ClipFileWriter(str(tmp_path / "x.clips"))
+    put(writer, "20bn-something-something-v2/7", pixels_of(0))
+    writer.finish()
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "something-something-v2-labels.json").write_text('{"Holding something": "0"}')
+    (lists / "something-something-v2-train.json").write_text(
+        '[{"id": "7", "label": "holding a cup", "template": "Holding [something]", "placeholders": ["a cup"]}]'
+    )
+    (sample,) = read("sthv2", tmp_path / "x.clips", "train", annotations=str(lists))
+    assert (sample.path, sample.exists) == (f"{tmp_path}/x.clips/20bn-something-something-v2/7", True)

@@ -282,7 +282,8 @@ def test_a_part_beyond_the_end_and_frames_that_are_not_there_are_faults_of_these
     assert "'out' begins at 3.2 s, the video ends at 3.10 s" in checked.findings[0].message
     assert "the list says 5 frames, the folder holds 3" in checked.findings[1].message
     assert [sample.id for sample in checked.clean] == ["in", "three"]
-    assert checked.unusable == []
+    # A folder with fewer frames can be trained on; of a part that is not there nothing can.
+    assert [(fault.sample.id, fault.error.code) for fault in checked.unusable] == [("out", "too_few_frames")]
 
 
 def test_files_with_the_same_bytes_are_a_fault_across_splits_and_labels_and_a_remark_within(

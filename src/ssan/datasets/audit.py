@@ -104,13 +104,15 @@ class Audit:
 
     @property
     def unusable(self) -> list[Fault]:
-        """The samples whose video does not open, or of which no frame decodes, in their order."""
-        bad = {s.id: found for found in self.findings if not found.look.usable for s in found.samples}
-        return [
-            Fault(sample, found.look.error(sample.path))
-            for sample in self.samples
-            if (found := bad.get(sample.id)) is not None
-        ]
+        """The samples whose video does not open, has no frame that decodes, or ends before their part, in order."""
+        bad: dict[str, SsanError] = {}
+        for found in self.findings:
+            for sample in found.samples:
+                if not found.look.usable:
+                    bad[sample.id] = found.look.error(sample.path)
+                elif (message := _begins_too_late(sample, found.look)) is not None:
+                    bad[sample.id] = VideoError(message, code="too_few_frames", path=sample.path)
+        return [Fault(sample, bad[sample.id]) for sample in self.samples if sample.id in bad]
 
     @property
     def damaged(self) -> list[Finding]:
@@ -387,6 +389,10 @@ def _misfit(sample: Sample, look: Look) -> str | None:
             f"the list says {sample.num_frames} frames, the folder holds {there}; expected as many. Extract the frames "
             "again, or correct the list"
         )
+    return _begins_too_late(sample, look)
+
+
+def _begins_too_late(sample: Sample, look: Look) -> str | None:
     start, seconds = sample.start_seconds, look.duration_seconds
     if start is not None and seconds is not None and start >= seconds:
         return (

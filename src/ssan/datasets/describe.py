@@ -111,7 +111,8 @@ def _looked_at(paths: Sequence[str]) -> dict[str, Any]:
                 sizes[video.size_px] += 1
                 frames.append(video.num_frames)
                 seconds.append(video.duration_seconds)
-                rates.append(video.num_frames / video.duration_seconds)
+                if video.duration_seconds > 0:
+                    rates.append(video.num_frames / video.duration_seconds)
         except VideoError as error:
             failed.append(error.as_dict())
     return {

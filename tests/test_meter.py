@@ -1,6 +1,5 @@
 """The meter of starvation: how much of its time training waits for data, and what is said about it."""
 
-import os
 import time
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ssan.cores import num_cores
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.callbacks import STARVED, advice
 from ssan.training.fit import Task, fit
@@ -103,7 +103,7 @@ def test_waiting_for_the_very_first_batch_is_not_counted_and_later_ones_are() ->
 
 
 def test_more_workers_are_advised_only_up_to_the_number_of_cores() -> None:
-    cores = os.cpu_count() or 1
+    cores = num_cores()
     assert f"--workers (now {cores - 1})" in advice(0.5, cores - 1)
     assert "--workers" not in advice(0.5, cores)
     assert "50% of its time" in advice(0.5, cores)

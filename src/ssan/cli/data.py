@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ssan.cli import data_check, data_describe, data_resize, options
+from ssan.cores import num_cores
 from ssan.errors import UsageError
 
 app = typer.Typer(help="Labelled videos: make some, or list, describe, check and convert those there are.")
@@ -48,7 +49,7 @@ def synth(
             seed,
             num_classes=classes,
             size_px=size_px,
-            workers=options.num_cores() if workers is None else max(1, workers),
+            workers=num_cores() if workers is None else max(1, workers),
             on_progress=advance,
             **extra,
         )

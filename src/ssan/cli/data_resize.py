@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ssan.cli import options
+from ssan.cores import num_cores
 
 if TYPE_CHECKING:
     from ssan.datasets.convert_forms import Settings
@@ -98,7 +99,7 @@ def flow(
 def _run(source: str, dest: str, settings: "Settings", workers: int | None, json: bool, quiet: bool) -> int:
     from ssan.datasets.convert import convert
 
-    workers = options.num_cores() if workers is None else workers
+    workers = num_cores() if workers is None else workers
     summary = convert(source, dest, settings, workers=workers, quiet=quiet)
     if json:
         options.show_json({"schema": 1, **summary.as_dict()})

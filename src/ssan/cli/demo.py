@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ssan.cli import options
+from ssan.cores import num_cores
 
 
 def demo(
@@ -26,7 +27,7 @@ def demo(
         raise UsageError(
             "the demo runs on the CPU; train on a GPU with `ssan train --recipe demo/ssan_tiny --device cuda`"
         )
-    cores = options.num_cores() if workers is None else workers + 1
+    cores = num_cores() if workers is None else workers + 1
     results = run_demo(out, num_videos=videos, epochs=epochs, seed=seed, quiet=quiet, cores=cores)
     if json:
         options.show_json(results)

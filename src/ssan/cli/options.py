@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssan.cores import num_cores
 from ssan.errors import UsageError
 from ssan.files import is_text
 
@@ -63,11 +64,6 @@ def choose_device(device: str) -> Literal["cpu", "cuda"]:
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: no CUDA device can be used here; use --device cpu")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_workers(workers: int | None) -> int:

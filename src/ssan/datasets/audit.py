@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
+from ssan.cores import num_cores
 from ssan.datasets.memory import Memory, stamp
 from ssan.datasets.samples import Sample, printable, quoted
 from ssan.errors import SsanError, VideoError
@@ -182,11 +183,6 @@ def audit(
         assert seen is not None
         findings.append(_judged(seen, group, by_place[twins[place]] if place in twins else None))
     return Audit(samples, findings, num_remembered, place_of_memory)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def look_at(path: str, depth: Depth) -> Look:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import ssan
+from ssan.cores import num_cores
 from ssan.datasets import Samples
-from ssan.datasets.audit import Fault, Finding, audit, num_cores, write_skipped
+from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
 from ssan.datasets.samples import printable
 from ssan.datasets.source import DataSource

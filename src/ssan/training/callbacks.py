@@ -1,6 +1,5 @@
 """What happens beside the training step: keeping checkpoints, recording, showing progress, stopping when told."""
 
-import os
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ssan.cores import num_cores
 from ssan.errors import TrainingError
 from ssan.files import naming_a_full_disk, remove_partials
 from ssan.training.journal import Journal
@@ -140,7 +140,7 @@ class Meter(pl.Callback):
 
 def advice(share: float, workers: int) -> str:
     """What to do where training waits for data for that share of its time."""
-    more = f"--workers (now {workers}) up to the number of cores, " if workers < (os.cpu_count() or 1) else ""
+    more = f"--workers (now {workers}) up to the number of cores, " if workers < num_cores() else ""
     return (
         f"training waits for data for {share:.0%} of its time. What helps: {more}smaller videos (`ssan data resize "
         "SOURCE DEST --short-side 256`, once), or clips that need no decoding (the same with --to clips)"

@@ -1,8 +1,8 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,15 +90,15 @@ class Batches(DataLoader[Any]):
         if self.plan.position >= len(self.plan):
             self.plan.epoch, self.plan.position = self.plan.epoch + 1, 0
         handed_out = self.plan.position
-        asked = time.perf_counter()
+        asked = perf_counter()
         for batch in super().__iter__():
             if self._started:
-                self.waited_seconds += time.perf_counter() - asked
+                self.waited_seconds += perf_counter() - asked
             self._started = True
             handed_out += 1
             self.plan.position = handed_out
             yield batch
-            asked = time.perf_counter()
+            asked = perf_counter()
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.plan.epoch, "position": self.plan.position}

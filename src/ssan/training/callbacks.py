@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -121,10 +122,10 @@ class Meter(pl.Callback):
         self._begin(trainer)
 
     def _begin(self, trainer: pl.Trainer) -> None:
-        self._began, self._waited_before = time.perf_counter(), _waited_seconds(trainer)
+        self._began, self._waited_before = perf_counter(), _waited_seconds(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        passed = time.perf_counter() - self._began
+        passed = perf_counter() - self._began
         self.share = min((_waited_seconds(trainer) - self._waited_before) / passed, 1.0)
 
     def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:

@@ -11,6 +11,7 @@ Runs that are finished are not repeated.
 """
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -127,11 +128,15 @@ def phase(out: Path, since: float, epochs: int, steps_per_epoch: int, every: int
 # ------------------------------------------------------------------------------------------------------- comparing
 
 
+TIMED = ("time", "seconds", "data_wait")
+"""What of an epoch depends on the clock."""
+
+
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Tensors and plain values of a state, by name; not the trainer's counters of loops, nor times."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key not in ("loops", "seconds", "data_wait"):
+            if key != "loops" and key not in TIMED:
                 yield from leaves(inner, f"{name}/{key}")
     elif isinstance(value, (list, tuple)):
         for place, inner in enumerate(value):
@@ -147,9 +152,10 @@ def content(out: Path) -> dict[str, Any]:
         found |= {f"model/{name}": file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         found |= {f"model/{name}": value for name, value in file.metadata().items()}
     rows = read_journal(out / "journal.jsonl", "epoch")
-    found["journal"] = [{key: row[key] for key in row if key not in ("time", "seconds", "data_wait")} for row in rows]
-    found["table"] = [line.rpartition(",")[0] for line in (out / "metrics.csv").read_text().splitlines()]
-    found |= {f"curve/{tag}": values for tag, values in curves(out).items()}
+    found["journal"] = [{key: row[key] for key in row if key not in TIMED} for row in rows]
+    with open(out / "metrics.csv", encoding="utf-8", newline="") as table:
+        found["table"] = [{key: row[key] for key in row if key not in TIMED} for row in csv.DictReader(table)]
+    found |= {f"curve/{tag}": values for tag, values in curves(out).items() if tag not in TIMED}
     answer = read_json(f"{out}.json")
     found |= {f"answer/{key}": answer[key] for key in ("steps", "best_epoch", "val_top1")}
     found["left over"] = sorted(str(path.relative_to(out)) for path in out.glob("**/.*"))

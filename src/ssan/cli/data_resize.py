@@ -100,7 +100,11 @@ def _run(source: str, dest: str, settings: "Settings", workers: int | None, json
     from ssan.datasets.convert import convert
 
     workers = num_cores() if workers is None else workers
-    summary = convert(source, dest, settings, workers=workers, quiet=quiet)
+    try:
+        summary = convert(source, dest, settings, workers=workers, quiet=quiet)
+    except KeyboardInterrupt:
+        print("ssan: interrupted; what is converted is kept, the same command goes on from there", file=sys.stderr)
+        return options.INTERRUPTED
     if json:
         options.show_json({"schema": 1, **summary.as_dict()})
     else:

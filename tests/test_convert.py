@@ -222,7 +222,11 @@ def test_a_clip_file_that_is_not_the_manifests_is_left_alone(source: Path, tmp_p
     assert set(ClipFile(tmp_path / "copy.clips").entries) == {"one", "two"}
 
 
-PROGRAM = "import sys; from ssan.cli.main import status; sys.exit(status(sys.argv[1:]))"
+# Whoever runs the tests may ignore Ctrl-C, as a job in the background does; what it starts then ignores it too.
+PROGRAM = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from ssan.cli.main import status; sys.exit(status(sys.argv[1:]))"
+)
 
 
 def begin(source: Path, dest: str) -> subprocess.Popen[str]:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ssan.cores import num_cores
 from ssan.errors import TrainingError
 from ssan.files import naming_a_full_disk, remove_partials
+from ssan.training.batches import Batches
 from ssan.training.journal import Journal
 
 
@@ -122,11 +123,11 @@ class Meter(pl.Callback):
         self._begin(trainer)
 
     def _begin(self, trainer: pl.Trainer) -> None:
-        self._began, self._waited_before = perf_counter(), _waited_seconds(trainer)
+        self._began, self._waited_before = perf_counter(), _batches(trainer).waited_seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         passed = perf_counter() - self._began
-        self.share = min((_waited_seconds(trainer) - self._waited_before) / passed, 1.0)
+        self.share = min((_batches(trainer).waited_seconds - self._waited_before) / passed, 1.0)
 
     def on_validation_start(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.world_size > 1:
@@ -136,7 +137,7 @@ class Meter(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.share > STARVED and not self._advised and not self.quiet and trainer.is_global_zero:
             self._advised = True
-            print(advice(self.share, _workers(trainer)), file=sys.stderr, flush=True)
+            print(advice(self.share, _batches(trainer).num_workers), file=sys.stderr, flush=True)
 
 
 def advice(share: float, workers: int) -> str:
@@ -148,12 +149,9 @@ def advice(share: float, workers: int) -> str:
     )
 
 
-def _waited_seconds(trainer: pl.Trainer) -> float:
-    return float(getattr(trainer.train_dataloader, "waited_seconds", 0.0))
-
-
-def _workers(trainer: pl.Trainer) -> int:
-    return int(getattr(trainer.train_dataloader, "num_workers", 0))
+def _batches(trainer: pl.Trainer) -> Batches:
+    assert isinstance(trainer.train_dataloader, Batches)
+    return trainer.train_dataloader
 
 
 class Recorder(pl.Callback):

@@ -255,6 +255,8 @@ def test_killed_or_interrupted_it_goes_on_where_it_was(source: Path, tmp_path: P
     killed.communicate()
     with open(manifest, "ab") as handle:
         handle.write(b'{"name": "run/half a li')
+    (tmp_path / ".copy.clips.pixels.7").touch()
+    (tmp_path / "..copy.clips.pixels.5.123.part").touch()
     before = Path(manifest).read_bytes().count(b"\n")
     interrupted = begin(source, dest)
     wait_for_lines(manifest, before + 3)

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and hashes of what is in them."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -93,9 +94,12 @@ def naming_a_full_disk(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def remove_partials(folder: str | Path) -> None:
-    """Remove the temporary files and folders that writers killed in the middle have left in ``folder``."""
-    for partial in Path(folder).glob(".*.part"):
+def remove_partials(folder: str | Path, name: str = "") -> None:
+    """Remove the temporary files and folders that writers killed in the middle have left in ``folder``.
+
+    :param name: how the names of the files begin that were to be written.
+    """
+    for partial in Path(folder).glob(f".{glob.escape(name)}*.part"):
         if partial.is_dir() and not partial.is_symlink():
             shutil.rmtree(partial)
         else:

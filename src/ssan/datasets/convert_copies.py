@@ -164,8 +164,10 @@ class OneFile(Tree):
             )
 
     def _remove_leftovers(self) -> None:
-        for path in glob.glob(glob.escape(pixels_path(self.dest, "")) + "*"):
-            os.unlink(path)
+        folder, name = os.path.split(pixels_path(self.dest, ""))
+        remove_partials(folder or ".", name)
+        for path in Path(folder).glob(glob.escape(name) + "*"):
+            path.unlink()
 
     def _is_there(self, job: Job, entry: dict[str, Any]) -> bool:
         return job.name in self._entries

@@ -5,9 +5,8 @@ Where time stamps can be trusted, frame i of the video is the one with the i-th 
 """
 
 import math
-import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -15,6 +14,7 @@ from itertools import accumulate
 import av
 import av.container
 import av.error
+import numpy as np
 from av.video.stream import VideoStream
 
 
@@ -168,11 +168,11 @@ def _put_in_order(packets: list[av.Packet], stream: VideoStream) -> list[av.Pack
     single, emptying = packets[:-1], packets[-1:]
     if not single or not all(packet.size for packet in single):
         return None
-    pictures = [_pictures(packet) for packet in single]
+    pictures = _pictures(single)
     if any(count > 1 for _, count in pictures):
         unpack = av.BitStreamFilterContext("mpeg4_unpack_bframes", stream)
         single = [part for packet in single for part in unpack.filter(packet)]
-        pictures = [_pictures(packet) for packet in single]
+        pictures = _pictures(single)
     shown, waiting, references = 0, None, 0
     for packet, (kind, count) in zip(single, pictures, strict=True):
         if kind is None or count > 1:
@@ -194,16 +194,28 @@ def _put_in_order(packets: list[av.Packet], stream: VideoStream) -> list[av.Pack
     return [*single, *emptying]
 
 
-def _pictures(packet: av.Packet) -> tuple[int | None, int]:
-    """The type of the first coded picture in a packet (0 intra, 1 predicted, 2 B), and how many pictures there are.
+def _pictures(packets: Sequence[av.Packet]) -> list[tuple[int | None, int]]:
+    """Of each packet the type of its first coded picture (0 intra, 1 predicted, 2 B), and how many pictures it has.
 
-    None where there is no start code of a picture, or next to nothing after it: a picture that is not coded is over
-    after its type and time, and gives no frame.
+    The type is None where there is no start code of a picture, or next to nothing after it: a picture that is not coded
+    is over after its type and time, and gives no frame.
     """
-    data = bytes(packet)
-    starts = [match.start() for match in VOP.finditer(data)]
-    return (data[starts[0] + 4] >> 6 if starts and starts[0] + 16 <= len(data) else None), len(starts)
+    data = np.frombuffer(APART.join([*packets, b""]), np.uint8)  # ``Packet`` has the buffer protocol
+    ends = np.cumsum([packet.size + len(APART) for packet in packets]) - len(APART)
+    # All at once, from the rarest byte on: packet by packet this was a tenth of the time of reading a clip.
+    starts = np.flatnonzero(data[3:] == VOP[3])
+    for place in (2, 1, 0):
+        starts = starts[data[starts + place] == VOP[place]]
+    firsts = np.searchsorted(starts, np.append(0, ends))
+    counts = np.diff(firsts)
+    first = np.append(starts, len(data))[firsts[:-1]]  # where a packet has none, one beyond its end
+    types = data[np.minimum(first + 4, len(data) - 1)].astype(int) >> 6
+    kinds = np.where(first + 16 <= ends, types, -1)
+    return [(kind if kind >= 0 else None, count) for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)]
 
 
-VOP = re.compile(rb"\x00\x00\x01\xb6")
-"""The start code of a picture in MPEG-4 part 2 (a video object plane); searched for so in half the time of ``find``."""
+VOP = b"\x00\x00\x01\xb6"
+"""The start code of a picture in MPEG-4 part 2 (a video object plane)."""
+
+APART = b"\xff"
+"""Between packets, so that the end of one and the beginning of the next make no start code."""

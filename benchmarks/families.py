@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import relation
-from ssan.cli.recipes import shipped
 from ssan.files import writing
 from ssan.models.catalogue import FAMILIES
 from ssan.recipe import read_recipe
 from ssan.recognition.metrics import wilson_interval
+from ssan.shipped import shipped
 from tables import heading, line
 from trainings import ROOT, render, rows_of, run_all, train_and_evaluate
 

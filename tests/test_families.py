@@ -14,9 +14,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import families
 import relation
 import trainings
-from ssan.cli.recipes import shipped
 from ssan.models.catalogue import FAMILIES
 from ssan.recipe import Recipe, read_recipe
+from ssan.shipped import shipped
 
 
 def row(**changes: Any) -> dict[str, Any]:

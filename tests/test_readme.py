@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from ssan.cli.main import app, status
-from ssan.cli.recipes import shipped
 from ssan.recipe import recipe_keys
+from ssan.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,6 @@ import torch
 import yaml
 from pydantic import ValidationError
 
-from ssan.cli.recipes import FOLDER, shipped
 from ssan.errors import UsageError
 from ssan.models.catalogue import specification
 from ssan.recipe import (
@@ -23,6 +22,7 @@ from ssan.recipe import (
 )
 from ssan.recognition.model_file import build_from, preprocess_of
 from ssan.recognition.train import complete, is_new
+from ssan.shipped import FOLDER, shipped
 
 NUM_CLASSES = 5
 PROMISED_KEYS = {

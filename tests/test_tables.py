@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssan.cli.recipes import shipped
 from ssan.layers import DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, read_recipe
 from ssan.recognition.model_file import build_from
 from ssan.recognition.train import complete
+from ssan.shipped import shipped
 
 # Top-1 on the validation videos of Something-Something V2, as printed in the paper.
 FIGURES = {

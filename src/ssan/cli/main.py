@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import ssan
-from ssan.cli import compare, data, demo, evaluate, import_, models, predict, recipes, train
+from ssan.cli import compare, data, demo, evaluate, import_, models, predict, recipes, reproduce, train
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
 
@@ -27,6 +27,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("predict")(predict.predict)
+app.command("reproduce")(reproduce.reproduce)
 app.command("import")(import_.import_)
 app.command("models")(models.models)
 app.add_typer(recipes.app, name="recipes")

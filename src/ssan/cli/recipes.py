@@ -9,19 +9,9 @@ import typer
 
 from ssan.cli import options
 from ssan.errors import UsageError, unknown
+from ssan.shipped import shipped
 
 app = typer.Typer(help="The recipes that come with ssan.")
-FOLDER = Path(__file__).parents[1] / "recipes"
-
-
-def shipped() -> dict[str, Path]:
-    """Recipes by name, such as ``demo/ssan_tiny``."""
-    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.yaml"))}
-
-
-def find_recipe(name: str) -> Path:
-    """A recipe by the name it is shipped under, or by its file."""
-    return shipped().get(name) or Path(name)
 
 
 def _known(name: str) -> Path:

@@ -35,9 +35,9 @@ def train(
 
     KEY=VALUE after the options changes the recipe, such as epochs=20 or layer.channel_branch=false.
     """
-    from ssan.cli.recipes import find_recipe
     from ssan.recipe import make_recipe, read_recipe
     from ssan.recognition.train import train as run
+    from ssan.shipped import find_recipe
     from ssan.training.callbacks import InterruptedRun
 
     if (model is None) == (recipe is None):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ssan.files import replacing
 from ssan.insight.page import as_image
@@ -206,3 +207,25 @@ def frame_strip(frames: "Tensor") -> Markup:
     return Markup('<img class="strip" alt="{} frames in time" src="data:image/jpeg;base64,{}">').format(
         len(frames), data
     )
+
+
+def seeds_plot(curves: Mapping[str, Sequence[Mapping[int, float]]], title: str) -> Markup:
+    """Curves over epochs, one colour a name: the mean over its runs, and from the lowest to the highest as a band."""
+    figure = Figure(figsize=(9.6, 3.6))
+    axes = figure.add_subplot()
+    colours = colormaps["tab20"].colors if len(curves) > 10 else colormaps["tab10"].colors  # type: ignore[attr-defined]
+    for number, (name, runs) in enumerate(curves.items()):
+        colour = colours[number % len(colours)]
+        epochs = sorted(set.intersection(*(set(run) for run in runs)))
+        values = np.array([[run[epoch] for epoch in epochs] for run in runs])
+        axes.plot(epochs, values.mean(axis=0), marker="o", markersize=3, color=colour, label=name)
+        if len(runs) > 1:
+            axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return as_image(figure, f"{title}: {', '.join(curves)}")

@@ -29,7 +29,7 @@ class SeparableSelfAttention(nn.Module):
 
     Unsaid by the paper, our choice (each pinned in tests/test_ssa.py against a twin written in loops):
 
-    - ``embedding``: the width e; None means e = c.
+    - ``embedding``: the width e; None means e = c, ``half`` e = c // 2, the habit of non-local blocks.
     - ``similarity_scale``: ``sqrt`` divides each similarity by the square root of the length of the axis it sums over
       (e, p, and p e); ``none`` takes the products as they are.
     - ``position_branch``, ``channel_branch``: which terms of eq. 6 there are; with neither, A = g, which is the block
@@ -54,7 +54,7 @@ class SeparableSelfAttention(nn.Module):
         self,
         channels: int,
         *,
-        embedding: int | None = None,
+        embedding: int | Literal["half"] | None = None,
         similarity_scale: Literal["sqrt", "none"] = "sqrt",
         position_branch: bool = True,
         channel_branch: bool = True,
@@ -76,7 +76,9 @@ class SeparableSelfAttention(nn.Module):
         ]:
             if value not in allowed:
                 raise UsageError(f"ssa: {name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
-        e = channels if embedding is None else embedding
+        if isinstance(embedding, str) and embedding != "half":
+            raise UsageError(f"ssa: embedding is {embedding!r}; it must be a number or 'half'")
+        e = channels if embedding is None else channels // 2 if isinstance(embedding, str) else embedding
         if e < 1:
             raise UsageError(f"ssa: embedding is {e}; it must be at least 1")
         if output == "plain" and e != channels:

@@ -1,0 +1,110 @@
+"""``ssan reproduce``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssan.cli import options
+from ssan.cores import num_cores
+from ssan.errors import UsageError
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(help="table1 to table6, or choices: what the paper leaves open.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every recipe.")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder or file of labelled videos.")] = None,
+    rows: Annotated[str | None, typer.Option(help="Names of rows, with commas; all by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each row.")] = 1,
+    mini: Annotated[
+        bool, typer.Option("--mini", help="Small networks, on rendered videos unless --data names others.")
+    ] = False,
+    backbone: Annotated[str, typer.Option(help="Of the small networks.")] = "tiny",
+    tasks: Annotated[str, typer.Option(help="Of --mini without --data: order, relation or both.")] = "order,relation",
+    videos_per_task: Annotated[int | None, typer.Option(min=60, help="Videos rendered for each task.")] = None,
+    out: Annotated[str, typer.Option(help="Folder for runs, figures and pages.")] = "runs/reproduce",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; by default 1, small ones by the cores.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of each training, one for each GPU.")] = 1,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
+    split: Annotated[str, typer.Option(help="What is evaluated, of --data.")] = "val",
+    format: Annotated[str, typer.Option(help="Of --data; the table's own by default.")] = "",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    splits: options.Splits = None,
+    val_groups: options.ValGroups = None,
+    reader: options.Reader = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> int:
+    """Train and evaluate the rows of a table of the paper, and show ours beside the paper's on one page.
+
+    It goes on where it stopped: what is done is not done again.
+    """
+    from ssan.reproduce.plan import TASKS, Data
+    from ssan.reproduce.runs import Means
+    from ssan.reproduce.table import Order, rendered
+    from ssan.reproduce.table import reproduce as run
+    from ssan.reproduce.tables import find_table
+
+    found = find_table(table)
+    chosen = found.chosen(_words(rows) if rows else None)
+    if data is None and not mini:
+        raise UsageError(
+            f"{table} wants its data: name them with --data (format {found.format}), or add --mini for small networks "
+            "on rendered videos"
+        )
+    if data is None:
+        named = _words(tasks)
+        for name in named:
+            if name not in TASKS:
+                raise UsageError(f"--tasks: there is no task {name!r}; expected {' or '.join(TASKS)}")
+        sets = rendered(Path(out), named, num_videos=videos_per_task, workers=num_cores())
+    else:
+        words = ["--data", data, "--format", format or ("auto" if mini else found.format)]
+        for option, value in [
+            ("--annotations", annotations), ("--videos", videos), ("--splits", splits), ("--val-groups", val_groups),
+            *(("--reader", word) for word in reader or []),
+        ]:  # fmt: skip
+            words += [option, value] if value is not None else []
+        options.data_source(data, words[3], annotations, videos, splits, val_groups, reader).read("train")
+        sets = [Data(words[3], tuple(words), split)]
+    small = mini and options.choose_device(device) == "cpu"
+    if small and workers is None:
+        workers = 0  # several runs side by side leave no core idle
+    means = Means(
+        jobs=jobs or (num_cores() if small else 1),
+        processes=processes,
+        words=("--device", device, *(["--workers", str(workers)] if workers is not None else [])),
+        threads=1 if small else None,
+        skip_bad=skip_bad,
+    )
+    order = Order(found, chosen, sets, Path(out), seeds, backbone if mini else None, overrides or [], means)
+    answer = run(order, quiet=quiet)
+    if json:
+        options.show_json({"schema": 1, **answer})
+    else:
+        for one in answer["data"]:
+            print(f"{one['name']}: {one['split']}, {one['num_scored'] or ''} videos scored")
+            print(f"  {'':32} {'frames':>7} {'paper':>7} {'ours':>7} {'spread':>7} {'seeds':>6}")
+            for row in one["rows"]:
+                cells = [_percent(row["paper"]["top1"]), _percent(row["top1"]), _percent(row["top1_std"])]
+                print(
+                    f"  {row['title']:32} {row['frames']:>7} {cells[0]:>7} {cells[1]:>7} {cells[2]:>7} "
+                    f"{row['num_seeds'] or '':>6}"
+                )
+        for error in answer["failed"]:
+            print(f"failed: {error['path']}: {error['message']}")
+        print(f"Open {answer['page']}")
+    return options.SOME_FAILED if answer["failed"] else options.DONE
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip() for part in text.split(",")) if word]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,1 @@
+"""The tables of the SSAN paper, trained and evaluated with one command, and the pages about them."""

@@ -1,0 +1,153 @@
+"""From the rows of a table to runs: which recipe, on which data, with which seed, in which folder.
+
+A row that is the same network in two tables is one run: a run's folder is named by what it trains, not by its table.
+
+    OUT/videos/order, OUT/videos/relation      the rendered videos of a small table
+    OUT/runs/DATA/NETWORK/seed_0/              a run's folder, with journal, model and scores of the evaluation
+    OUT/runs/DATA/NETWORK/recipe.yaml          the recipe of all its seeds
+    OUT/TABLE.json, OUT/TABLE.html             what is known of a table
+"""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssan.errors import UsageError, unknown
+from ssan.layers import LAYERS
+from ssan.models.catalogue import BACKBONES, MODELS, specification
+from ssan.recipe import Recipe, make_recipe, read_recipe
+from ssan.reproduce.tables import Row
+from ssan.shipped import shipped
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set of rendered videos whose classes come in pairs that differ by direction alone."""
+
+    level: str
+    num_videos: int
+    num_classes: int
+    size_px: int = 48
+
+
+# The sizes and levels at which the small networks were found to learn and not to learn everything.
+TASKS = {"order": Task("clear", 2000, 6), "relation": Task("cue_far_colours", 2900, 4)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled videos, and what is asked of them.
+
+    :param name: of the folder that the runs on them are in.
+    :param words: the options of the command line that name them.
+    :param split: what is evaluated.
+    :param task: the rendered task that they are, if they are one.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    split: str
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one row, with one seed."""
+
+    recipe: Recipe
+    data: Data
+    seed: int
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        return "/".join(self.folder.parts[-3:])
+
+
+def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | None) -> Recipe | None:
+    """The recipe that trains a row; None where there is none: ensembles, and networks that are not ours.
+
+    A small network has the row's layer, options and places, and its number of frames, in the backbone ``mini``; all
+    that is learned with is as in the recipes of the task. None also where the small network has no such place, or is
+    another row's.
+    """
+    if row.recipe is None:
+        return None
+    full = read_recipe(shipped()[row.recipe])
+    values = full.model_dump()
+    if mini is not None:
+        values = read_recipe(shipped()[f"{data.task or 'order'}/tsn_tiny"]).model_dump()
+        values |= {"model": _small(full.model, mini), "num_frames": full.num_frames, "layer": {}, "places": {}}
+        # Weights are random here, so a layer's start is left to that.
+        values["layer"] = {key: value for key, value in full.layer.items() if key != "identity_start"}
+        if full.model.startswith("trn_"):
+            values["layer"] = {}  # as many features as the small network has
+        places = {**full.places, **row.places}
+        stages = places.get("stages", [])
+        if mini == "tiny" and ("res5" in stages or places.get("every", 1) != 1):  # it has three stages of one block
+            return None
+        values["places"] = places
+    layer = {**values["layer"], **row.layer}
+    if layer.get("identity_start") == "other":
+        layer["identity_start"] = mini is not None
+    if layer.get("output") == "plain":
+        layer.pop("identity_start", None)
+    places = {**values["places"], **row.places}
+    # One network has one recipe, whatever was said that goes without saying.
+    values |= {"layer": _unusual_options(values["model"], layer), "places": _unusual_places(values["model"], places)}
+    return make_recipe(values, overrides)
+
+
+def _unusual_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a model's layer that are not its defaults; how it starts is always told."""
+    layer = specification(model).layer
+    usual = inspect.signature(LAYERS[layer]).parameters if layer else {}
+    return {
+        key: value
+        for key, value in options.items()
+        if key == "identity_start" or key not in usual or usual[key].default != value
+    }
+
+
+def _unusual_places(model: str, places: Mapping[str, Any]) -> dict[str, Any]:
+    usual = specification(model).places
+    return {
+        key: value for key, value in places.items() if usual is None or value != _as_list(getattr(usual, key, None))
+    }
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _small(model: str, backbone: str) -> str:
+    name = f"{model.rpartition('_')[0]}_{backbone}"
+    if name not in MODELS:
+        raise UsageError(f"there is no {name}: " + unknown("backbone", backbone, BACKBONES))
+    return name
+
+
+def network_name(recipe: Recipe) -> str:
+    """A name for the folder of a network's runs: the model, its frames, and what of layer and places is set."""
+    words = [recipe.model, f"{recipe.num_frames}f"]
+    words += [f"{key}-{_word(value)}" for key, value in sorted(recipe.layer.items())]
+    words += [f"{key}-{_word(value)}" for key, value in sorted(recipe.places.items())]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", "_".join(words))
+
+
+def _word(value: Any) -> str:
+    return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower()
+
+
+def runs_of(
+    row: Row, data: Data, seeds: int, out: Path, overrides: Sequence[str] = (), *, mini: str | None = None
+) -> list[Run]:
+    """The runs of a row, one for each seed from 0 on; none of a row without recipe."""
+    recipe = recipe_of(row, data, overrides, mini=mini)
+    if recipe is None:
+        return []
+    folder = out / "runs" / data.name / network_name(recipe)
+    return [Run(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in range(seeds)]

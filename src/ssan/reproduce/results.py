@@ -1,0 +1,129 @@
+"""What the journals of a table's runs say: figures of each run, means and spreads over seeds, and differences."""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssan.recognition.metrics import pair_accuracies
+from ssan.recognition.score_file import ScoreFile, read_scores
+from ssan.reproduce.plan import Run
+from ssan.reproduce.runs import SCORES, evaluation
+from ssan.training.journal import read_journal
+
+MEASURES = ("top1", "top5", "pair_top1", "within_pair_top1", "reversed_top1", "shuffled_top1")
+"""What is averaged over seeds, where it was measured."""
+
+
+def figures_of(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The figures of a finished run; None where it is not finished."""
+    event = evaluation(run, protocol)
+    if event is None:
+        return None
+    start = read_journal(run.folder / "journal.jsonl", "start")[-1]
+    epochs = {row["epoch"]: row for row in read_journal(run.folder / "journal.jsonl", "epoch")}
+    probe = event.get("probe") or {}
+    return {
+        "seed": run.seed,
+        "run": str(run.folder),
+        "top1": event["top1"],
+        "top5": event["top5"],
+        **_pairs(run),
+        "reversed_top1": probe.get("reversed_top1"),
+        "shuffled_top1": probe.get("shuffled_top1"),
+        "num_scored": event["num_scored"],
+        "num_missing": event["num_missing"],
+        "num_failed": event["num_failed"],
+        "protocol": event["protocol"],
+        "num_train": start["num_train"],
+        "num_skipped": start["num_skipped"],
+        "epochs": len(epochs),
+        "train_seconds": round(sum(row["seconds"] for row in epochs.values()), 1),
+        "processes": start.get("processes", 1),
+        "last_train_loss": epochs[max(epochs)]["train_loss"],
+        "params": (start.get("cost") or {}).get("params"),
+        "macs": (start.get("cost") or {}).get("macs"),
+    }
+
+
+def _pairs(run: Run) -> dict[str, float | None]:
+    """Of a rendered task, the share of answers in the right pair, and the right ones among these."""
+    if run.data.task is None:
+        return {"pair_top1": None, "within_pair_top1": None}
+    return pairs_in(read_scores(run.folder / SCORES))
+
+
+def pairs_in(scores: ScoreFile) -> dict[str, float | None]:
+    """The same of a score file; classes 2n and 2n + 1 are a pair."""
+    pairs = [(2 * n, 2 * n + 1) for n in range(len(scores.classes) // 2)]
+    pair, within = pair_accuracies(scores.scores.argmax(axis=1), scores.labels, pairs)
+    return {"pair_top1": pair, "within_pair_top1": within}
+
+
+def over_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (n - 1) over seeds of each measure; None where it was not measured, or once only."""
+    summary: dict[str, Any] = {"num_seeds": len(figures)}
+    for key in MEASURES:
+        values = [row[key] for row in figures if row.get(key) is not None]
+        summary[key] = statistics.fmean(values) if values else None
+        summary[f"{key}_std"] = statistics.stdev(values) if len(values) > 1 else None
+    return summary
+
+
+# Student's t, 97.5 %, by degrees of freedom.
+STUDENT = {
+    1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201,
+    12: 2.179, 13: 2.160, 14: 2.145, 15: 2.131, 16: 2.120, 17: 2.110, 18: 2.101, 19: 2.093,
+}  # fmt: skip
+
+
+def difference(
+    figures: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], key: str = "top1"
+) -> dict[str, float | int | None]:
+    """The mean difference to a reference over the seeds that both have, with its 95 % interval (paired, Student's t).
+
+    The interval speaks of other seeds. Two seeds give one of hardly any use, one seed gives none.
+    """
+    by_seed = {row["seed"]: row[key] for row in reference if row.get(key) is not None}
+    pairs = [row[key] - by_seed[row["seed"]] for row in figures if row.get(key) is not None and row["seed"] in by_seed]
+    if not pairs:
+        return {"num_seeds": 0, "mean": None, "low": None, "high": None}
+    mean = statistics.fmean(pairs)
+    if len(pairs) < 2:
+        return {"num_seeds": 1, "mean": mean, "low": None, "high": None}
+    half = STUDENT.get(len(pairs) - 1, 1.96) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+    return {"num_seeds": len(pairs), "mean": mean, "low": mean - half, "high": mean + half}
+
+
+def curves_of(runs: Sequence[Run]) -> list[dict[int, float]]:
+    """Validation top-1 by epoch, of each run that has begun."""
+    curves = []
+    for run in runs:
+        path = run.folder / "journal.jsonl"
+        rows = read_journal(path, "epoch") if path.exists() else []
+        if rows:
+            curves.append({row["epoch"]: row["val_top1"] for row in rows})
+    return curves
+
+
+def agreed(values: Sequence[Any]) -> Any:
+    """What all values are; None where there are none, or several."""
+    kinds = {json.dumps(value, sort_keys=True) for value in values}
+    return values[0] if len(kinds) == 1 else None
+
+
+def read_results(path: Path) -> dict[str, Any] | None:
+    """The file that an earlier call has written, if there is one."""
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def as_percent(value: float | None, digits: int = 1) -> str:
+    """A share as the paper prints it; nothing where there is none."""
+    return "" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}"

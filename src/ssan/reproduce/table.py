@@ -1,0 +1,220 @@
+"""One table: its runs made as far as asked, its figures collected, its page written."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ssan.datasets.convert import convert
+from ssan.datasets.convert_forms import Settings
+from ssan.datasets.synthetic import VIDEO_FOLDER, render
+from ssan.errors import SsanError, UsageError
+from ssan.files import write_json, writing
+from ssan.recognition.score_file import read_scores
+from ssan.reproduce.page import page
+from ssan.reproduce.plan import TASKS, Data, Run, runs_of
+from ssan.reproduce.results import agreed, curves_of, figures_of, over_seeds, pairs_in
+from ssan.reproduce.runs import Crew, Means, ensemble, evaluation, make_all
+from ssan.reproduce.tables import Row, Table
+
+PROTOCOL = {"views": 1, "crops": 1, "average": "logits"}
+"""The paper's: "single clip and the 224 central crop for evaluation" (section 4.2)."""
+
+
+@dataclass
+class Order:
+    """What is asked for.
+
+    :param data: labelled videos, or several sets of them; the rows are trained on each.
+    :param mini: the backbone of small networks in place of the recipes' own; None for the recipes' own.
+    :param overrides: ``key=value`` for every recipe.
+    """
+
+    table: Table
+    rows: list[Row]
+    data: list[Data]
+    out: Path
+    seeds: int = 1
+    mini: str | None = None
+    overrides: Sequence[str] = ()
+    means: Means = field(default_factory=Means)
+
+    def runs(self, row: Row, data: Data, *, seeds: int | None = None) -> list[Run]:
+        return runs_of(row, data, seeds or self.seeds, self.out, self.overrides, mini=self.mini)
+
+
+def rendered(
+    out: Path, names: Sequence[str], *, num_videos: int | None = None, workers: int = 1, cache: bool = False
+) -> list[Data]:
+    """Render the tasks of these names below ``out``, or what is lacking of them.
+
+    :param cache: make one memory-mapped clip file of the videos, to be read in their place.
+    """
+    found = []
+    for name in names:
+        task = TASKS[name]
+        root = out / "videos" / name
+        render(
+            root, name, num_videos or task.num_videos, 0, level=task.level, num_classes=task.num_classes,
+            size_px=task.size_px, workers=workers,
+        )  # fmt: skip
+        words = ["--data", str(root), "--format", "sthv2"]
+        if cache:
+            clips = f"{root}.clips"
+            convert(str(root / VIDEO_FOLDER), clips, Settings("clips"), workers=workers, quiet=True)
+            words += ["--videos", clips]
+        found.append(Data(name, tuple(words), "test", name))
+    return found
+
+
+def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
+    """Train and evaluate what is not done of the rows, and write the table's page and figures; the answer has both.
+
+    A run that fails is listed, and the others go on. The page is written anew after each run.
+
+    :raises UsageError: none of the rows is a network of ours.
+    """
+    began = time.monotonic()
+    wanted = [run for data in order.data for row in order.rows for run in order.runs(row, data)]
+    wanted = list({run.folder: run for run in wanted}.values())
+    if not wanted and not any(row.members for row in order.rows):
+        raise UsageError(
+            f"none of the rows can be trained here: {', '.join(row.name for row in order.rows)}; choose others with "
+            "--rows"
+        )
+    pending = [run for run in wanted if evaluation(run, PROTOCOL) is None]
+    failed: list[SsanError] = []
+    say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
+    say(f"{order.table.name}: {len(wanted)} runs, {len(wanted) - len(pending)} done; logs in {order.out / 'logs'}")
+    silent = quiet or not sys.stderr.isatty()
+    done = 0
+    write(order, failed)
+    with tqdm(total=len(pending), desc=order.table.name, unit="run", disable=silent, file=sys.stderr) as bar:
+
+        def note(run: Run, error: SsanError | None) -> None:
+            nonlocal done
+            done += 1
+            bar.update()
+            if error is not None:
+                failed.append(error)
+                say(f"{done}/{len(pending)} {run.title}: {error}")
+            else:
+                event = evaluation(run, PROTOCOL)
+                top1 = f"top-1 {event['top1']:.3f}" if event else "not evaluated"
+                say(f"{done}/{len(pending)} {run.title}: {top1}")
+            write(order, failed)
+
+        make_all(pending, order.means, PROTOCOL, order.out / "logs", note)
+    answer = write(order, failed, ensembles=True)
+    return {**answer, "seconds": round(time.monotonic() - began, 1)}
+
+
+def write(order: Order, failed: Sequence[SsanError], *, ensembles: bool = False) -> dict[str, Any]:
+    """Collect what there is, and write it as ``TABLE.json`` and ``TABLE.html``."""
+    name = f"{order.table.name}-mini" if order.mini else order.table.name
+    sets = [collect(order, data, ensembles=ensembles) for data in order.data]
+    answer = {
+        "table": order.table.name,
+        "title": order.table.title,
+        "mini": order.mini is not None,
+        "backbone": order.mini,
+        "overrides": list(order.overrides),
+        "data": sets,
+        "failed": [error.as_dict() for error in failed],
+        "page": str(order.out / f"{name}.html"),
+    }
+    order.out.mkdir(parents=True, exist_ok=True)
+    write_json(order.out / f"{name}.json", {"schema": 1, **answer})
+    curves = {
+        data.name: {row.title + frames(row, order): curves_of(_known(order, row, data)) for row in order.rows}
+        for data in order.data
+    }
+    with writing(order.out / f"{name}.html") as handle:
+        handle.write(page(answer, curves, order.out))
+    return answer
+
+
+def frames(row: Row, order: Order) -> str:
+    """The number of frames, where the table has several."""
+    return f" {row.frames}f" if len({other.frames for other in order.table.rows}) > 1 else ""
+
+
+def _known(order: Order, row: Row, data: Data) -> list[Run]:
+    """The runs of a row with the seeds asked for, and those that earlier calls have finished beyond them."""
+    runs = order.runs(row, data)
+    if runs:
+        there = [int(path.name.removeprefix("seed_")) for path in runs[0].folder.parent.glob("seed_*")]
+        runs = order.runs(row, data, seeds=max([order.seeds, *(seed + 1 for seed in there)]))
+    return runs
+
+
+def collect(order: Order, data: Data, *, ensembles: bool = False) -> dict[str, Any]:
+    """The figures of every row of the table on one set of videos; rows that were not run are blank."""
+    rows = []
+    for row in order.table.rows:
+        if row.members:
+            seeds = _ensembles(order, row, data, make=ensembles and row in order.rows)
+        else:
+            seeds = [found for run in _known(order, row, data) if (found := figures_of(run, PROTOCOL)) is not None]
+        rows.append(
+            {
+                "row": row.name,
+                "title": row.title,
+                "frames": row.frames,
+                "recipe": row.recipe,
+                "members": list(row.members),
+                "paper": {"top1": row.top1, "top5": row.top5, "test_top1": row.test_top1},
+                "note": row.note,
+                "seeds": seeds,
+                **over_seeds(seeds),
+            }
+        )
+    every = [figures for row in rows for figures in row["seeds"]]
+    return {
+        "name": data.name,
+        "words": list(data.words),
+        "split": data.split,
+        "task": data.task,
+        "num_scored": agreed([figures["num_scored"] for figures in every]),
+        "num_train": agreed([figures["num_train"] for figures in every if "num_train" in figures]),
+        "rows": rows,
+    }
+
+
+def _ensembles(order: Order, row: Row, data: Data, *, make: bool) -> list[dict[str, Any]]:
+    """The figures of an ensemble, for each seed of which all members are done; made anew only where ``make``."""
+    found = []
+    members = [_known(order, order.table.row(name), data) for name in row.members]
+    if not all(members):
+        return []
+    crew = Crew(order.means)
+    for runs in zip(*members, strict=False):
+        if any(evaluation(run, PROTOCOL) is None for run in runs):
+            continue
+        name = f"{order.table.name}_{row.name}_seed_{runs[0].seed}"
+        scores = order.out / "ensembles" / data.name / f"{name}.npz"
+        answer_path = scores.with_suffix(".json")
+        stale = not scores.exists() or any(
+            os.stat(run.folder / "scores.npz").st_mtime_ns > os.stat(scores).st_mtime_ns for run in runs
+        )
+        if stale and not make:
+            continue
+        if stale:
+            write_json(answer_path, ensemble(runs, crew, order.out / "logs" / f"{name}.log", scores))
+        answer = json.loads(answer_path.read_text(encoding="utf-8"))
+        figures = {
+            "seed": runs[0].seed,
+            "scores": str(scores),
+            "top1": answer["top1"],
+            "top5": answer["top5"],
+            "num_scored": answer["num_videos"],
+            "protocol": answer["protocol"],
+        }
+        found.append({**figures, **(pairs_in(read_scores(scores)) if data.task else {})})
+    return found

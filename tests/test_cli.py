@@ -74,7 +74,19 @@ def all_numbers_are_finite(value: Any) -> bool:
 def test_help_names_every_command(ssan: Any) -> None:
     answer = ssan("--help")
     assert answer.code == 0
-    for verb in ("demo", "train", "eval", "compare", "predict", "import", "models", "recipes", "data"):
+    for verb in (
+        "demo",
+        "train",
+        "eval",
+        "compare",
+        "ensemble",
+        "submission",
+        "predict",
+        "import",
+        "models",
+        "recipes",
+        "data",
+    ):
         assert verb in answer.out
     assert ssan().out == answer.out
 
@@ -85,6 +97,8 @@ def test_help_of_every_command_works(ssan: Any) -> None:
         ["train"],
         ["eval"],
         ["compare"],
+        ["ensemble"],
+        ["submission"],
         ["predict"],
         ["import"],
         ["models"],

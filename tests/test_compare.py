@@ -229,7 +229,7 @@ def test_what_was_written_is_read(path: Path) -> None:
         ({"ids": np.arange(7)}, "not text", "bad_annotation"),
         ({"ids": np.array(IDS, dtype=object)}, "pickled", "bad_annotation"),
         ({"labels": np.array([0, 0, 1, 1, 1, 2, 3])}, "between 0 and 3", "unknown_label"),
-        ({"labels": np.array([0, 0, 1, 1, 1, 2, -1])}, "between -1 and 2", "unknown_label"),
+        ({"labels": np.array([0, 0, 1, 1, 1, 2, -2])}, "between -2 and 2", "unknown_label"),
         ({"labels": np.array(LABELS, dtype=float)}, "not whole numbers", "bad_annotation"),
         ({"class_names": np.array(["run", "run", "fall"])}, "'run'", "duplicate"),
         ({"protocol": np.array("views")}, "not JSON", "bad_annotation"),

@@ -1,24 +1,33 @@
 """``ssan eval``."""
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from ssan.cli import options
 from ssan.errors import UsageError
 
+MAX_PX = 8192  # that of a recipe, whose file takes long to import
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
     data: options.Data,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
-    views: Annotated[int, typer.Option(min=1, help="Clips of each video.")] = 1,
+    views: Annotated[int, typer.Option(min=1, max=1000, help="Clips of each video, spread over it.")] = 1,
     crops: Annotated[int, typer.Option(help="1 (centre), 3 (along the longer side) or 10.")] = 1,
     average: Annotated[
         Literal["logits", "probabilities"], typer.Option(help="What views and crops average.")
     ] = "logits",
+    resize: Annotated[
+        Literal["square", "short_side"] | None, typer.Option(help="Frames to a square, or by their short side.")
+    ] = None,
+    size_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side after resizing.")] = None,
+    crop_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side of each crop.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Also score the frames reversed and shuffled.")] = False,
-    scores: Annotated[str | None, typer.Option(help="Write a score file (.npz).")] = None,
+    scores: Annotated[
+        str | None, typer.Option(help="Write a score file (.npz), needed for videos without labels.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 16,
     format: options.Format = "auto",
     annotations: options.Annotations = None,
@@ -32,7 +41,10 @@ def evaluate(
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> int:
-    """Measure a model on labelled videos."""
+    """Measure a model on labelled videos, or score videos without labels (with --scores).
+
+    What of --resize, --size-px and --crop-px is not given is the model's own.
+    """
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
     from ssan.recognition.model_file import load_labeller
@@ -44,7 +56,7 @@ def evaluate(
     answer = run(
         labeller,
         source.read(split),
-        Protocol(views, cast(Literal[1, 3, 10], crops), average),
+        Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
         split=split,
         probe=probe,
         scores_file=scores,
@@ -56,23 +68,29 @@ def evaluate(
     if json:
         options.show_json({"schema": 1, **answer})
     else:
+        _show(answer)
+        for error in answer["failed"]:
+            print(f"failed: {error['path']}: {error['code']}: {error['message']}")
+    return options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
+
+
+def _show(answer: dict[str, Any]) -> None:
+    used, labelled = answer["protocol"], answer["top1"] is not None
+    if labelled:
         low, high = answer["interval95"]
-        used = answer["protocol"]
         print(
             f"top-1 {answer['top1']:.4f} [{low:.4f}, {high:.4f}]  top-5 {answer['top5']:.4f}  mean class "
             f"{answer['mean_class_accuracy']:.4f}"
         )
-        print(
-            f"{answer['num_scored']} videos of {split} scored, {answer['num_missing']} missing, {answer['num_failed']} "
-            f"failed; {used['num_frames']} frames, {used['views']} views x {used['crops']} crops of {used['crop_px']} "
-            f"px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
-        )
-        if probe:
-            order = answer["probe"]
-            print(
-                f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; "
-                f"{order['reversed_same_prediction']:.4f} of the answers stay the same reversed"
-            )
-        for error in answer["failed"]:
-            print(f"failed: {error['path']}: {error['code']}: {error['message']}")
-    return options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
+    else:
+        print("no labels, so no accuracy")
+    print(
+        f"{answer['num_scored']} videos of {used['split']} scored, {answer['num_missing']} missing, "
+        f"{answer['num_failed']} failed; {used['num_frames']} frames, {used['views']} views x {used['crops']} crops of "
+        f"{used['crop_px']} px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
+    )
+    if "probe" in answer:
+        order = answer["probe"]
+        if labelled:
+            print(f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; ", end="")
+        print(f"{order['reversed_same_prediction']:.4f} of the answers stay the same reversed")

@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 
 import ssan
-from ssan.cli import compare, data, demo, evaluate, import_, models, predict, recipes, reproduce, train
+from ssan.cli import (
+    compare,
+    data,
+    demo,
+    ensemble,
+    evaluate,
+    import_,
+    models,
+    predict,
+    recipes,
+    reproduce,
+    submission,
+    train,
+)
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
 
@@ -26,6 +39,8 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("ensemble")(ensemble.ensemble)
+app.command("submission")(submission.submission)
 app.command("predict")(predict.predict)
 app.command("reproduce")(reproduce.reproduce)
 app.command("import")(import_.import_)

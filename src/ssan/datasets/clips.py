@@ -180,4 +180,5 @@ def collate_with_errors(items: Sequence[Item]) -> tuple[Tensor | None, list[Vide
     """Stack the views of the videos that could be read; for each item of the batch, what went wrong or None."""
     good = [item[0] for item in items if not isinstance(item, VideoError)]
     errors = [item if isinstance(item, VideoError) else None for item in items]
-    return torch.stack(good) if good else None, errors
+    # A single video may have many views: it is not copied.
+    return (torch.stack(good) if len(good) > 1 else good[0][None]) if good else None, errors

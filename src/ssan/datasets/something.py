@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ssan.datasets.samples import Sample, Samples, inside, quoted
 from ssan.datasets.tables import (
@@ -84,16 +84,9 @@ def _read_rows(
 ) -> Samples:
     if class_order not in ("file", "sorted"):
         raise UsageError(f"class_order is {class_order!r}; it must be 'file' or 'sorted'")
-    start = find_rows(annotations or root, prefix)
-    if start is None:
-        raise UsageError(
-            f"no {prefix}labels.csv here; expected it and {prefix}train.csv, {prefix}validation.csv, {prefix}test.csv "
-            "in the folder itself or in labels/; --annotations names another folder",
-            code="missing",
-            path=annotations or root,
-        )
+    start = _start_of_rows(annotations or root, prefix)
     named_in = f"{start}labels.csv"
-    classes = unlike_names([(line, name) for line, (name,) in table(named_in, ";", ["label"])], named_in)
+    classes = _read_lines(named_in)
     if class_order == "sorted":
         classes.sort()
     index = {label: number for number, label in enumerate(classes)}
@@ -128,6 +121,23 @@ def _read_rows(
     return Samples(samples, classes, start)
 
 
+def _start_of_rows(folder: str, prefix: str) -> str:
+    start = find_rows(folder, prefix)
+    if start is None:
+        raise UsageError(
+            f"no {prefix}labels.csv here; expected it and {prefix}train.csv, {prefix}validation.csv, {prefix}test.csv "
+            "in the folder itself or in labels/; --annotations names another folder",
+            code="missing",
+            path=folder,
+        )
+    return start
+
+
+def _read_lines(path: str) -> list[str]:
+    """The classes, one a line."""
+    return unlike_names([(line, name) for line, (name,) in table(path, ";", ["label"])], path)
+
+
 # --------------------------------------------------------------------------------------------------------------- V2
 
 
@@ -154,14 +164,7 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
     :raises UsageError: a file is not there, or is no JSON.
     :raises AnnotationError: a file is malformed, a template is no class, or an id is no file name or stands twice.
     """
-    start = find_annotations(annotations or root)
-    if start is None:
-        raise UsageError(
-            f"no Something-Something V2 annotations here; expected {PREFIX}labels.json and {PREFIX}train.json, or a "
-            "folder labels/ with labels.json and train.json",
-            code="missing",
-            path=annotations or root,
-        )
+    start = _start_of_json(annotations or root)
     named_in = f"{start}labels.json"
     classes = _read_classes(named_in)
     index = {label: number for number, label in enumerate(classes)}
@@ -194,6 +197,18 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
                 )
             )
     return Samples(samples, classes, start)
+
+
+def _start_of_json(folder: str) -> str:
+    start = find_annotations(folder)
+    if start is None:
+        raise UsageError(
+            f"no Something-Something V2 annotations here; expected {PREFIX}labels.json and {PREFIX}train.json, or a "
+            "folder labels/ with labels.json and train.json",
+            code="missing",
+            path=folder,
+        )
+    return start
 
 
 def _read_classes(path: str) -> list[str]:
@@ -252,3 +267,40 @@ def _read_answers(start: str, classes: Sequence[str], named_in: str) -> dict[str
                 answers[identity] = label
             return answers
     return {}
+
+
+def read_test_list(format: Literal["sthv1", "sthv2"], annotations: str) -> tuple[list[str], list[str]]:
+    """The ids of the test split in the order of the official list, and the classes in that of the labels file.
+
+    No videos are looked for, and no answers.
+
+    :param annotations: the folder that has both files, in a layout of the format; or the list itself, which has the
+        labels file beside it.
+    :raises UsageError: a file is not there.
+    :raises AnnotationError: one is malformed, or an id is no file name or stands twice.
+    """
+    ending, unit = (".csv", "line") if format == "sthv1" else (".json", "entry")
+    if os.path.isdir(annotations):
+        start = _start_of_rows(annotations, V1_PREFIX) if format == "sthv1" else _start_of_json(annotations)
+    elif annotations.endswith(f"test{ending}"):
+        start = annotations.removesuffix(f"test{ending}")
+    else:
+        raise UsageError(
+            f"expected the list of the test split, whose name ends in test{ending}, or the folder with it and the "
+            f"labels of {format}",
+            path=annotations,
+        )
+    path, named_in = f"{start}test{ending}", f"{start}labels{ending}"
+    if format == "sthv1":
+        classes = _read_lines(named_in)
+        ids = [(line, identity) for line, (identity,) in table(path, ";", ["id"])]
+    else:
+        classes = _read_classes(named_in)
+        ids = [(number, identity) for number, (identity, _, _) in enumerate(_entries(path), start=1)]
+    if not ids:
+        raise fault("there is nothing in it; expected the id of a video in every line", path, code="empty")
+    seen: dict[str, Where] = {}
+    for number, identity in ids:
+        check_id(identity, path, number if unit == "line" else None)
+        check_once(seen, identity, path, number, unit=unit)
+    return [identity for _, identity in ids], classes

@@ -11,7 +11,7 @@ import numpy as np
 from ssan.errors import UsageError, few
 from ssan.files import writing
 from ssan.recognition.metrics import ranks, wilson_interval
-from ssan.recognition.score_file import ScoreFile
+from ssan.recognition.score_file import UNKNOWN, ScoreFile
 
 COLUMNS = ("label", "num", "top1_a", "top1_b", "difference", "only_a", "only_b")
 
@@ -58,7 +58,7 @@ def match(a: ScoreFile, b: ScoreFile, *, common: bool = False) -> tuple[ScoreFil
 
     :param common: leave out the videos that only one of them has.
     :raises UsageError: they have other classes, other videos (without ``common``), none in common, or a video with
-        two labels.
+        two labels or without one.
     """
     only_a, only_b = sorted(set(a.classes) - set(b.classes)), sorted(set(b.classes) - set(a.classes))
     if only_a or only_b:
@@ -81,6 +81,14 @@ def match(a: ScoreFile, b: ScoreFile, *, common: bool = False) -> tuple[ScoreFil
         )
     rows_a = np.array(kept)
     rows_b = np.array([row_of_b[a.ids[row]] for row in kept])
+    for file, rows in ((a, rows_a), (b, rows_b)):
+        num_unknown = int((file.labels[rows] == UNKNOWN).sum())
+        if num_unknown:
+            raise UsageError(
+                f"{num_unknown} of {len(kept)} videos have no label, so no answer to them is right or wrong; compare "
+                "scores of a split that has labels",
+                path=file.path,
+            )
     index_in_a = {name: index for index, name in enumerate(a.classes)}
     column_of_b = np.array([index_in_a[name] for name in b.classes])
     labels_a, labels_b = a.labels[rows_a], column_of_b[b.labels[rows_b]]

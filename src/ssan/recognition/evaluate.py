@@ -1,8 +1,9 @@
 """Scoring a set of labelled videos under a named protocol."""
 
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssan.datasets.clips import TestClips, collate_with_errors
+from ssan.datasets.clips import Preprocess, TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import Classifier
-from ssan.recognition.metrics import accuracy, mean_class_accuracy, per_class, wilson_interval
+from ssan.recognition.metrics import accuracies, accuracy, per_class
 from ssan.recognition.model_file import Labeller
-from ssan.recognition.score_file import write_scores
+from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
 from ssan.training.batches import Batches, BatchPlan
 
 Average = Literal["logits", "probabilities"]
@@ -28,16 +29,71 @@ ORDERS = ("as_sampled", "reversed", "shuffled")
 class Protocol:
     """How a video's score comes about; printed with every accuracy.
 
-    :param views: clips of a video, spread over its length.
-    :param crops: 1 (centre), 3 (along the longer side) or 10 (corners, centre, mirrored).
+    What of the model's own preprocessing is not said here stays as it is: frames of a clip, sampling, and the sizes
+    where they are None.
+
+    :param views: clips of a video: shifted within its segments, or windows spread over its length
+        (``video/sampling``).
+    :param crops: of each view: 1 (centre), 3 (along the longer side) or 10 (corners, centre, mirrored).
     :param average: what is averaged over views and crops: ``logits``, as TSM's code does, or ``probabilities``, as
         mmaction2's; frames within a view are always averaged as logits.
-    :param resize: of the frames; the model's own where None.
+    :param resize: of the frames, to a ``square`` or by their ``short_side``.
+    :param size_px: side after resizing.
+    :param crop_px: side of each crop; full resolution is that of the shorter side, ``size_px``.
     """
 
     views: int = 1
     crops: Literal[1, 3, 10] = 1
     average: Average = "logits"
+    resize: Literal["square", "short_side"] | None = None
+    size_px: int | None = None
+    crop_px: int | None = None
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of one video that the network sees."""
+        return self.views * self.crops
+
+    def preprocess(self, own: Preprocess) -> Preprocess:
+        """The model's ``own`` preprocessing with what this protocol changes of it.
+
+        :raises UsageError: a crop does not fit into the picture, or all crops are cut from the same place. Of a video
+            that is itself square and resized by its short side, three crops at full resolution are the same as well:
+            its score is then that of one.
+        """
+        used = replace(
+            own,
+            resize=own.resize if self.resize is None else self.resize,
+            size_px=own.size_px if self.size_px is None else self.size_px,
+            crop_px=own.crop_px if self.crop_px is None else self.crop_px,
+        )
+        if used.crop_px > used.size_px:
+            raise UsageError(
+                f"crops of {used.crop_px} px do not fit into pictures resized to {used.size_px} px; lower --crop-px, "
+                f"or give --size-px {used.crop_px} or more"
+            )
+        if self.crops > 1 and used.resize == "square" and used.crop_px == used.size_px:
+            raise UsageError(
+                f"the {self.crops} crops of {used.crop_px} px would all be cut from one place, as --resize square "
+                f"makes every picture {used.size_px} px high and wide; use --resize short_side, or lower --crop-px"
+            )
+        return used
+
+    def as_dict(self, own: Preprocess, split: str) -> dict[str, Any]:
+        """Everything that decides the score of a video, and of which split the videos are."""
+        used = self.preprocess(own)
+        return {
+            "split": split,
+            "num_frames": used.num_frames,
+            "sampling": used.sampling,
+            **({"stride": used.stride} if used.sampling == "dense" else {}),
+            "views": self.views,
+            "crops": self.crops,
+            "resize": used.resize,
+            "size_px": used.size_px,
+            "crop_px": used.crop_px,
+            "average": self.average,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,7 +124,12 @@ def score(
     seed: int = 0,
     quiet: bool = False,
 ) -> Scores:
-    """Score each video; one that cannot be read is passed over and listed."""
+    """Score each video; one that cannot be read is passed over and listed.
+
+    :param batch: clips at a time: those that go through the network together, and those that a loader process puts
+        together, unless a single video has more. A video is opened once for all its views, so its clips stay together.
+    :raises UsageError: the protocol does not fit the model's preprocessing.
+    """
     model, device = labeller.model, next(labeller.model.parameters()).device
     missing = [sample for sample in samples if not sample.exists]
     present = [sample for sample in samples if sample.exists]
@@ -76,8 +137,10 @@ def score(
     rows: dict[str, list[np.ndarray]] = {order: [] for order in orders}
     scored: list[Sample] = []
     errors: list[VideoError] = []
-    clips = TestClips(present, labeller.preprocess, num_views=protocol.views, num_crops=protocol.crops)
-    loader = Batches(clips, BatchPlan(len(present), batch), workers=workers, collate=collate_with_errors)
+    preprocess = protocol.preprocess(labeller.preprocess)
+    clips = TestClips(present, preprocess, num_views=protocol.views, num_crops=protocol.crops)
+    plan = BatchPlan(len(present), max(1, batch // protocol.num_clips))
+    loader = Batches(clips, plan, workers=workers, collate=collate_with_errors)
     position = 0
     silent = quiet or not sys.stderr.isatty()
     with tqdm(total=len(present), desc="scoring", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
@@ -117,7 +180,9 @@ def _video_scores(model: Classifier, views: Tensor, average: Average, batch: int
     logits = logits.unflatten(0, views.shape[:2])
     if average == "logits":
         return logits.mean(dim=1).cpu().numpy()
-    return logits.softmax(dim=-1).mean(dim=1).log().cpu().numpy()
+    # The logarithm of the mean, taken so that no probability is too small to have one.
+    mean = logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
+    return mean.cpu().numpy()
 
 
 def evaluate(
@@ -135,17 +200,28 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracies over the videos that could be scored; the answer has the fields of ``ssan eval --json``.
 
-    :raises UsageError: the model's classes are not the data's, the videos have no labels, or none could be scored.
+    Of a split whose labels are not public, such as the test splits of Something-Something, only scores can be had: the
+    accuracies are then None, and the labels in the score file -1.
+
+    :raises UsageError: the model's classes are not the data's, some videos have no label (or all, and there is no
+        ``scores_file``), or none could be scored.
     """
     if samples.classes != labeller.classes:
         raise UsageError(_class_difference(labeller.classes, samples.classes), code="wrong_model", path=samples.source)
     if not samples:
         raise UsageError(f"there are no videos in the split {split!r}; name another with --split", path=samples.source)
-    unlabelled = [sample for sample in samples if sample.label_index is None]
-    if unlabelled:
+    if scores_file is not None:
+        check_name(scores_file)
+    full = protocol.as_dict(labeller.preprocess, split)
+    num_unlabelled = sum(sample.label_index is None for sample in samples)
+    if num_unlabelled and (num_unlabelled < len(samples) or scores_file is None):
         raise UsageError(
-            f"{len(unlabelled)} of {len(samples)} videos have no label, so nothing can be measured; `ssan predict` "
-            "labels them",
+            f"{num_unlabelled} of {len(samples)} videos have no label, so nothing can be measured; "
+            + (
+                "expected labels for all or for none: evaluate a split at a time"
+                if num_unlabelled < len(samples)
+                else "--scores FILE.npz keeps their scores, `ssan predict` labels them"
+            ),
             path=samples.source,
         )
     result = score(labeller, samples, protocol, probe=probe, batch=batch, workers=workers, seed=seed, quiet=quiet)
@@ -156,40 +232,26 @@ def evaluate(
             f"failed{first}. Look at --data and --videos",
             path=samples.source,
         )
-    labels = np.array([sample.label_index for sample in result.samples])
+    labels = np.array([UNKNOWN if sample.label_index is None else sample.label_index for sample in result.samples])
     scores = result.scores["as_sampled"]
-    if np.isnan(scores).any():
-        raise UsageError("the model's scores are NaN; its weights are unusable", code="nan")
-    num_right = round(accuracy(scores, labels) * len(labels))
-    full = {
-        "split": split,
-        "num_frames": labeller.preprocess.num_frames,
-        "sampling": labeller.preprocess.sampling,
-        "views": protocol.views,
-        "crops": protocol.crops,
-        "resize": labeller.preprocess.resize,
-        "size_px": labeller.preprocess.size_px,
-        "crop_px": labeller.preprocess.crop_px,
-        "average": protocol.average,
-    }
+    if not all(np.isfinite(rows).all() for rows in result.scores.values()):
+        raise UsageError("the model's scores are NaN or infinite; its weights are unusable", code="nan")
+    known = labels != UNKNOWN
     answer: dict[str, Any] = {
         "num_scored": len(labels),
         "num_missing": len(result.missing),
         "num_failed": len(result.errors),
-        "top1": accuracy(scores, labels),
-        "top5": accuracy(scores, labels, top=5),
-        "mean_class_accuracy": mean_class_accuracy(scores, labels),
-        "interval95": list(wilson_interval(num_right, len(labels))),
+        **accuracies(scores, labels),
         "protocol": full,
-        "per_class": per_class(scores, labels, labeller.classes),
+        "per_class": per_class(scores[known], labels[known], labeller.classes),
         "failed": [error.as_dict() for error in result.errors],
         "missing": [sample.path for sample in result.missing],
     }
     if probe:
         backwards = result.scores["reversed"]
         answer["probe"] = {
-            "reversed_top1": accuracy(backwards, labels),
-            "shuffled_top1": accuracy(result.scores["shuffled"], labels),
+            "reversed_top1": accuracy(backwards, labels) if known.all() else None,
+            "shuffled_top1": accuracy(result.scores["shuffled"], labels) if known.all() else None,
             "reversed_same_prediction": float((backwards.argmax(axis=1) == scores.argmax(axis=1)).mean()),
         }
     if scores_file is not None:

@@ -12,6 +12,7 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     :raises ValueError: a score is NaN: it would compare as smaller than everything and hide in the mean.
     """
+    assert labels.min(initial=0) >= 0, "a video without a label has no rank"
     if np.isnan(scores).any():
         raise ValueError(f"{int(np.isnan(scores).any(axis=1).sum())} of {len(scores)} videos have scores that are NaN")
     own = np.take_along_axis(scores, labels[:, None], axis=1)
@@ -21,6 +22,19 @@ def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
     """Share of videos whose class is among the ``top`` highest scores."""
     return float((ranks(scores, labels) < top).mean())
+
+
+def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Top-1, top-5, mean class accuracy and the interval of top-1; None each where a label is not known (-1)."""
+    if labels.min() < 0:
+        return dict.fromkeys(("top1", "top5", "mean_class_accuracy", "interval95"))
+    num_right = int((ranks(scores, labels) == 0).sum())
+    return {
+        "top1": num_right / len(labels),
+        "top5": accuracy(scores, labels, top=5),
+        "mean_class_accuracy": mean_class_accuracy(scores, labels),
+        "interval95": list(wilson_interval(num_right, len(labels))),
+    }
 
 
 def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:

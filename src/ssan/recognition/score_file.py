@@ -1,7 +1,7 @@
-"""Score files: the scores of labelled videos under one protocol, comparable across models and toolkits.
+"""Score files: the scores of videos under one protocol, comparable across models and toolkits.
 
-A compressed ``.npz`` with the arrays ``ids`` (n), ``scores`` (n, k), ``labels`` (n), ``class_names`` (k), and
-``protocol``, JSON as one string. Nothing in it is executed when it is read.
+A compressed ``.npz`` with the arrays ``ids`` (n), ``scores`` (n, k), ``labels`` (n; -1 where the class is not known),
+``class_names`` (k), and ``protocol``, JSON as one string. Nothing in it is executed when it is read.
 """
 
 import io
@@ -21,6 +21,8 @@ from ssan.errors import UsageError, few
 from ssan.files import writing
 
 ARRAYS = ("ids", "scores", "labels", "class_names", "protocol")
+UNKNOWN = -1
+"""The label of a video whose class is not known."""
 # Scores of a million videos in 500 classes; no benchmark is larger, and the memory of a machine is at stake.
 MOST_BYTES = 4_000_000_000
 FORM = "a score file, as `ssan eval --scores FILE.npz` writes it"
@@ -33,7 +35,7 @@ class ScoreFile:
     :param path: as the user gave it.
     :param ids: of the videos, each once.
     :param scores: (n, k), finite, as float64; the highest of a row is the answer.
-    :param labels: (n), indices into ``classes``.
+    :param labels: (n), indices into ``classes``, or ``UNKNOWN``.
     :param classes: names in the order of the scores' columns, each once.
     :param protocol: how the scores came about.
     """
@@ -46,6 +48,21 @@ class ScoreFile:
     protocol: dict[str, Any]
 
 
+def check_name(path: str | Path) -> None:
+    """Refuse a name that no score file has, before there are scores to lose."""
+    if Path(path).suffix != ".npz":
+        raise UsageError("a score file's name ends in .npz; name it so", path=str(path))
+
+
+def as_kept(scores: np.ndarray) -> np.ndarray:
+    """Scores as a score file keeps them, float32; those that are none, or too large for it, are refused."""
+    with np.errstate(over="ignore"):
+        kept = scores.astype(np.float32)
+    if not np.isfinite(kept).all():
+        raise UsageError("some scores are NaN, infinite or beyond 3e38; expected finite numbers", code="nan")
+    return kept
+
+
 def write_scores(
     path: str | Path,
     ids: Sequence[str],
@@ -54,14 +71,14 @@ def write_scores(
     classes: Sequence[str],
     protocol: dict[str, Any],
 ) -> None:
-    """Write a score file, whole or not at all; scores (n, k) are kept as float32."""
-    if Path(path).suffix != ".npz":
-        raise UsageError("a score file's name ends in .npz; name it so", path=str(path))
+    """Write a score file, whole or not at all; scores (n, k) are kept as float32, labels not known are ``UNKNOWN``."""
+    check_name(path)
+    kept = as_kept(scores)
     content = io.BytesIO()
     np.savez_compressed(
         content,
         ids=np.array(ids),
-        scores=scores.astype(np.float32),
+        scores=kept,
         labels=np.array(labels),
         class_names=np.array(classes),
         protocol=np.array(json.dumps(protocol)),
@@ -98,17 +115,19 @@ def read_scores(path: str | Path) -> ScoreFile:
                 code="duplicate",
                 path=where,
             )
-    if labels.min() < 0 or labels.max() >= k:
+    if labels.min() < UNKNOWN or labels.max() >= k:
         raise UsageError(
-            f"its labels lie between {labels.min()} and {labels.max()}; expected indices of its {k} classes",
+            f"its labels lie between {labels.min()} and {labels.max()}; expected indices of its {k} classes, or "
+            f"{UNKNOWN} where the class is not known",
             code="unknown_label",
             path=where,
         )
-    bad = ~np.isfinite(scores).all(axis=1)
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(scores.astype(np.float32)).all(axis=1)
     if bad.any():
         raise UsageError(
-            f"{bad.sum()} of its {n} videos have scores that are not finite ({few(ids[bad].tolist())}); expected "
-            "numbers: look at the model that gave them",
+            f"{bad.sum()} of its {n} videos have scores that are not finite, or beyond 3e38 "
+            f"({few(ids[bad].tolist())}); expected numbers: look at the model that gave them",
             code="nan",
             path=where,
         )

@@ -109,6 +109,8 @@ def center_box(height: int, width: int, crop_px: int) -> Box:
 def three_boxes(height: int, width: int, crop_px: int) -> list[Box]:
     """The squares at the beginning, the middle and the end of the longer side, in the middle of the shorter.
 
+    Of a square picture the longer side is the width; with ``crop_px`` as large as the picture, the three are one.
+
     How we differ from TSM's code: there the squares always move along x, so a portrait video is cut three times alike.
     """
     middle = center_box(height, width, crop_px)

@@ -1,0 +1,53 @@
+"""``ssan ensemble``."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+
+def ensemble(
+    files: Annotated[list[str], typer.Argument(metavar="A.npz B.npz...", help="Score files (ssan eval --scores).")],
+    weights: Annotated[str | None, typer.Option(help="A number for each file, as 2,1; equal by default.")] = None,
+    average: Annotated[
+        Literal["logits", "probabilities"], typer.Option(help="What of the members is averaged.")
+    ] = "logits",
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Score file to write (.npz).")] = None,
+    json: options.Json = False,
+) -> int:
+    """Add the scores of several models of the same videos."""
+    from ssan.recognition.ensemble import ensemble as run
+    from ssan.recognition.ensemble import write_ensemble
+
+    whole = run(files, weights=None if weights is None else _numbers(weights), average=average)
+    if out is not None:
+        write_ensemble(out, whole)
+    if json:
+        options.show_json({"schema": 1, **whole.answer})
+    else:
+        _show(whole.answer)
+    return options.DONE
+
+
+def _numbers(weights: str) -> list[float]:
+    try:
+        return [float(weight) for weight in weights.split(",")]
+    except ValueError:
+        raise UsageError(f"--weights is {weights!r}; expected a number for each file, as 2,1") from None
+
+
+def _show(answer: dict[str, Any]) -> None:
+    print(f"{answer['num_videos']} videos of {answer['protocol']['split']}, {answer['protocol']['average']} averaged")
+    print(f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}")
+    for row in answer["members"]:
+        print(f"{_accuracies(row)} {row['weight']:7g}  {row['path']}")
+    print(f"{_accuracies(answer)} {'':7}  ensemble")
+
+
+def _accuracies(row: dict[str, Any]) -> str:
+    if row["top1"] is None:
+        return f"{'-':>6} {'-':>18} {'-':>7}"
+    low, high = row["interval95"]
+    return f"{row['top1']:.4f} [{low:7.4f}, {high:7.4f}] {row['top5']:7.4f}"

@@ -204,9 +204,7 @@ def test_an_unknown_label_contradicts_none(a: str, tmp_path: Path) -> None:
 
 
 def test_without_labels_there_are_scores_and_no_accuracies(tmp_path: Path) -> None:
-    files = [
-        write(tmp_path / f"{name}.npz", whole, labels=[-1, -1, -1]) for name, whole in (("a", A), ("b", B))
-    ]
+    files = [write(tmp_path / f"{name}.npz", whole, labels=[-1, -1, -1]) for name, whole in (("a", A), ("b", B))]
     whole = ensemble(files)
     for row in (whole.answer, *whole.answer["members"]):
         assert [row[key] for key in ("top1", "top5", "mean_class_accuracy", "interval95")] == [None] * 4

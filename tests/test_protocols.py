@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 import ssan.cli.evaluate
 import ssan.recipe
-from ssan.cli.main import status
+from ssan.cli.main import app, status
 from ssan.datasets import Sample, Samples, read
 from ssan.datasets.clips import Preprocess
 from ssan.errors import UsageError
@@ -433,3 +435,20 @@ def test_the_probe_of_a_split_without_labels_needs_none(samples: Samples, tmp_pa
     )
     assert answer["probe"]["reversed_top1"] is None
     assert 0 <= answer["probe"]["reversed_same_prediction"] <= 1
+
+
+def test_the_page_names_commands_and_options_that_there_are() -> None:
+    import typer
+
+    page = (Path(__file__).parents[1] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = re.findall(r"^(?:    |\$ )ssan ([a-z].*)$", page, flags=re.MULTILINE)
+    assert len(commands) > 4
+    for command in commands:
+        verb, *words = shlex.split(command)
+        known = {flag for parameter in verbs[verb].params for flag in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, command
+    options = {flag for verb in ("eval", "ensemble", "submission") for p in verbs[verb].params for flag in p.opts}
+    assert set(re.findall(r"(?<=`)--[a-z-]+", page)) <= options
+    rows = re.findall(r"^\| [a-z ,]+ \| `(--[^|]+)` \|", page, flags=re.MULTILINE)
+    assert {"--views 2", "--crops 10"} < set(rows)

@@ -112,7 +112,9 @@ def test_a_small_network_has_the_layer_options_and_frames_of_its_row(pair: tuple
 def test_every_network_is_one_run_whatever_table_it_stands_in() -> None:
     def folders(name: str) -> dict[str, str]:
         rows = TABLES[name].rows
-        return {row.name: run[0].folder.parent.name for row in rows if (run := runs_of(row, ORDER, 1, Path(), mini="tiny"))}
+        return {
+            row.name: run[0].folder.parent.name for row in rows if (run := runs_of(row, ORDER, 1, Path(), mini="tiny"))
+        }
 
     tables = {name: folders(name) for name in TABLES}
     ssa = {tables["table2"]["ssa"], tables["table1"]["ssa_8f"], tables["table5"]["sa_sve_ta"]}
@@ -137,7 +139,9 @@ def test_a_start_from_weights_is_the_identity_and_the_choice_is_the_other_one() 
 
 
 def test_overrides_reach_every_recipe() -> None:
-    runs = runs_of(TABLES["table2"].row("ssa"), ORDER, 2, Path("out"), ["epochs=3", "layer.pool_keys=true"], mini="tiny")
+    runs = runs_of(
+        TABLES["table2"].row("ssa"), ORDER, 2, Path("out"), ["epochs=3", "layer.pool_keys=true"], mini="tiny"
+    )
     assert [run.recipe.epochs for run in runs] == [3, 3]
     assert [run.seed for run in runs] == [0, 1]
     assert runs[0].recipe.layer["pool_keys"] is True
@@ -264,7 +268,16 @@ def test_the_page_has_ours_beside_the_papers_and_blanks(tmp_path: Path) -> None:
     page = (tmp_path / "table2-mini.html").read_text(encoding="utf-8")
     cells = [re.sub("<[^>]+>", "", cell).strip() for cell in re.findall("<td[^>]*>(.*?)</td>", page, re.S)]
     at = cells.index("SSA")
-    assert cells[at : at + 8] == ["SSA", "8", "62.3", "93.8 ± 8.8", "93.8 ± 8.8", "100.0 ± 0.0", "25.0 ± 0.0", "50.0 ± 0.0"]
+    assert cells[at : at + 8] == [
+        "SSA",
+        "8",
+        "62.3",
+        "93.8 ± 8.8",
+        "93.8 ± 8.8",
+        "100.0 ± 0.0",
+        "25.0 ± 0.0",
+        "50.0 ± 0.0",
+    ]
     at = cells.index("3D NL")
     assert cells[at : at + 12] == ["3D NL", "8", "60.6", *[""] * 9]
     assert 'href="runs/order/ssan_tiny_8f/seed_1/journal.jsonl"' in page
@@ -293,9 +306,12 @@ def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path
     assert 0 <= rows["tsm_en"]["top1"] <= 1
     added = [np.load(tmp_path / "runs" / "order" / f"tsm_tiny_{n}f" / "seed_0" / "scores.npz") for n in (16, 8)]
     both = np.load(rows["tsm_en"]["seeds"][0]["scores"])
-    assert np.argmax(both["scores"], axis=1).tolist() == np.argmax(
-        sum(one["scores"][np.argsort(one["ids"])] for one in added)[np.argsort(np.argsort(both["ids"]))], axis=1
-    ).tolist()
+    assert (
+        np.argmax(both["scores"], axis=1).tolist()
+        == np.argmax(
+            sum(one["scores"][np.argsort(one["ids"])] for one in added)[np.argsort(np.argsort(both["ids"]))], axis=1
+        ).tolist()
+    )
     journal = tmp_path / "runs" / "order" / "tsm_tiny_8f" / "seed_0" / "journal.jsonl"
     before = journal.read_bytes()
     again = ssan(*words)

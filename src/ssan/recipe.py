@@ -71,10 +71,17 @@ class Recipe(BaseModel):
     gamma: float = Field(0.1, gt=0, lt=1, description="factor of `step` and `plateau`")
     patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    parameter_groups: Literal["plain", "tsm"] = Field(
+        "plain", description="tsm: last layer's rate x5, its bias x10, other biases x2; no decay of biases and norms"
+    )
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is what is kept")
     freeze_bn: bool = Field(
         False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
     )
     precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
+    checkpoint_gradients: bool = Field(False, description="compute blocks twice, and keep less for the backward pass")
+    compile: bool = Field(False, description="compile the network for training; needs a C++ compiler")
+    sync_bn: bool = Field(False, description="BatchNorm over the batches of all processes, on GPUs")
     seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
     checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
 

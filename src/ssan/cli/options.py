@@ -66,17 +66,20 @@ def choose_device(device: str) -> Literal["cpu", "cuda"]:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_workers(workers: int | None) -> int:
+def choose_workers(workers: int | None, cores: int | None = None) -> int:
     """Loader processes: as told, or one for each core but one, four at most.
+
+    ``cores`` are all that this process may use, or its share of them.
 
     On the CPU the threads that compute get the other cores, unless OMP_NUM_THREADS says otherwise: threads that wait
     for a core that a loader process is using cost far more than they bring.
     """
     import torch
 
-    chosen = min(num_cores() - 1, 4) if workers is None else workers
+    cores = num_cores() if cores is None else cores
+    chosen = min(cores - 1, 4) if workers is None else workers
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, num_cores() - chosen))
+        torch.set_num_threads(max(1, cores - chosen))
     return chosen
 
 

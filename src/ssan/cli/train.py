@@ -1,13 +1,12 @@
 """``ssan train``."""
 
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from ssan.cli import options
-from ssan.errors import UsageError
+from ssan.errors import SsanError, UsageError
 
 
 def train(
@@ -35,6 +34,7 @@ def train(
 
     KEY=VALUE after the options changes the recipe, such as epochs=20 or layer.channel_branch=false.
     """
+    from ssan.processes import processes
     from ssan.recipe import make_recipe, read_recipe
     from ssan.recognition.train import train as run
     from ssan.shipped import find_recipe
@@ -44,6 +44,7 @@ def train(
         raise UsageError("give either --model NAME or --recipe FILE")
     changes = [*([f"init={init}"] if init else []), *([f"seed={seed}"] if seed is not None else []), *(overrides or [])]
     chosen = read_recipe(find_recipe(recipe), changes) if recipe else make_recipe({"model": model}, changes)
+    place = processes()
     source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
     try:
         answer = run(
@@ -53,15 +54,20 @@ def train(
             resume=resume,
             skip_bad=skip_bad,
             device=options.choose_device(device),
-            workers=options.choose_workers(workers),
+            workers=options.choose_workers(workers, place.cores),
             quiet=quiet,
         )
     except InterruptedRun:
-        print(f"ssan: interrupted; the run is saved in {out}, go on with --resume", file=sys.stderr)
+        if place.first:
+            print(f"ssan: interrupted; the run is saved in {out}, go on with --resume", file=sys.stderr)
         return options.INTERRUPTED
+    except SsanError as error:
+        if place.world > 1:  # each process tells of its own fault, which the others need not have
+            error.message += f" (process {place.rank + 1} of {place.world})"
+        raise
     done = options.SOME_FAILED if answer["num_skipped"] else options.DONE
-    if int(os.environ.get("RANK", "0")) > 0:
-        return done  # under torchrun the first process speaks for all
+    if not place.first:
+        return done  # the first process speaks for all
     if json:
         options.show_json({"schema": 1, **answer})
     else:

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import ssan
-from ssan.cores import num_cores
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
@@ -28,12 +26,14 @@ from ssan.layers import LAYERS
 from ssan.models.catalogue import BACKBONES, specification
 from ssan.models.classifier import Classifier
 from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
-from ssan.recipe import Recipe, write_recipe
+from ssan.processes import Processes, processes
+from ssan.recipe import Recipe, make_recipe, write_recipe
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, fit
 from ssan.training.journal import Journal
-from ssan.training.optim import LearningRate, make_optimizer, scaled_lr
+from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
+from ssan.training.recompute import recompute
 from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
 
 
@@ -79,7 +79,8 @@ def train(
     :raises UsageError: the recipe, the data or the folder does not allow it.
     :raises VideoError, AnnotationError: the list or a video is bad and ``skip_bad`` is off.
     """
-    out = Path(out)
+    out, place = Path(out), processes()
+    quiet = quiet or not place.first
     recipe = complete(_own(recipe, model))
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
@@ -97,11 +98,11 @@ def train(
             path=data.root,
         )
     report = _load_init(model, recipe)
-    train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, quiet)
+    notes = _at_scale(model, recipe, place, device)
+    train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)
 
     flips = flip_pairs(train_samples.classes)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    effective_batch = min(recipe.batch * world, len(train_samples)) * recipe.accumulate
+    effective_batch = min(recipe.batch * place.world, len(train_samples)) * recipe.accumulate
     lr = scaled_lr(recipe.lr, recipe.lr_rule, effective_batch, recipe.lr_reference_batch)
     start = {
         "recipe": recipe.model_dump(),
@@ -117,15 +118,15 @@ def train(
         "effective_batch": effective_batch,
         "lr": lr,
         "weights": report.as_dict(),
-        "processes": world,
+        "processes": place.world,
+        "machines": place.machines,
         "device": device,
         "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    first_process = int(os.environ.get("RANK", "0")) == 0
-    if first_process:
+    if place.first:
         _open_run(out, recipe, start, faults, resume)
-        if not quiet:
-            _announce(recipe, start, damaged)
+    if not quiet:
+        _announce(recipe, start, damaged, notes)
     outcome = fit(
         _task(out, recipe, model, train_samples, val_samples, flips, lr, workers),
         out,
@@ -136,6 +137,8 @@ def train(
         precision=recipe.precision,
         checkpoint_every_steps=recipe.checkpoint_every_steps,
         device=device,
+        ema=recipe.ema,
+        compile=recipe.compile,
         quiet=quiet,
         resume=resume,
     )
@@ -152,7 +155,7 @@ def train(
         "resumed_from_step": outcome.resumed_from_step,
         "weights": report.as_dict(),
     }
-    if first_process:
+    if place.first:
         Journal(out).record("end", **answer)
     return answer
 
@@ -187,6 +190,7 @@ def _task(
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
+            multiples=tsm_multiples(module, is_last) if recipe.parameter_groups == "tsm" else None,
         )
 
     def rate(steps_per_epoch: int) -> LearningRate:
@@ -242,6 +246,55 @@ def is_new(name: str) -> bool:
     )
 
 
+def is_last(name: str) -> bool:
+    """Whether a parameter belongs to what turns features into scores: the classifier, and the consensus if it learns.
+
+    Unsaid by TSM's recipe, our choice: with temporal relations that is all of their layers. TSM's code treats every
+    linear layer so, and has one; those of a layer in a slot are none of these (pinned in tests/test_scale.py).
+    """
+    return name.startswith(("fc.", "consensus."))
+
+
+def _at_scale(model: Classifier, recipe: Recipe, place: Processes, device: str) -> list[str]:
+    """Do to the network what the recipe asks for the sake of memory, speed and many processes; what is to be said."""
+    notes = []
+    if place.world > 1:
+        where = f"{place.world} processes on {place.machines} machine{'s' * (place.machines > 1)}, by {place.launcher}"
+        notes.append(f"{where}; {recipe.batch} clips of a batch on each")
+    if recipe.sync_bn and place.world == 1:
+        notes.append("sync_bn: one process sees the whole batch, so there is nothing to synchronise")
+    elif recipe.sync_bn:
+        synchronise_batch_norm(model, device)
+    if recipe.checkpoint_gradients:
+        stages = getattr(model.backbone, "stages", None)
+        if not isinstance(stages, dict):
+            raise UsageError(
+                f"checkpoint_gradients is true, but a {type(model.backbone).__name__} does not say which blocks it is "
+                "made of (stages, names to lists of blocks); use the network's own checkpointing, and leave the key out"
+            )
+        recompute(block for blocks in stages.values() for block in blocks)
+    return notes
+
+
+def synchronise_batch_norm(model: nn.Module, device: str) -> None:
+    """Let every BatchNorm take its statistics over the batches of all processes; names and weights stay.
+
+    :raises UsageError: not on GPUs, where torch can do it, or something is hooked to a BatchNorm, and would be lost.
+    """
+    if device != "cuda":
+        raise UsageError(
+            f"sync_bn is true, but torch synchronises BatchNorm on GPUs alone, and this run computes on {device}; "
+            "leave sync_bn out, or freeze the statistics with freeze_bn=true"
+        )
+    for name, part in model.named_modules():
+        if isinstance(part, _BatchNorm) and (part._forward_hooks or part._forward_pre_hooks):
+            raise UsageError(
+                f"sync_bn is true, but a layer is attached to the BatchNorm {name}, which would be replaced; attach it "
+                "to the convolution beside, or leave sync_bn out"
+            )
+    nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
     """Stop training the backbone's BatchNorm, and return every BatchNorm, for evaluation mode while the rest trains.
 
@@ -256,15 +309,14 @@ def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
 
 
 def _checked(
-    train: Samples, val: Samples, skip_bad: bool, quiet: bool
+    train: Samples, val: Samples, skip_bad: bool, cores: int, quiet: bool
 ) -> tuple[Samples, Samples, list[Fault], list[Finding]]:
     """Both lists without the videos that cannot be used; refuses where there are any and ``skip_bad`` is off.
 
     Then those left out, and those that an earlier check of all their frames found to be truncated or damaged: they are
     kept, as far as they decode, so that what is trained on does not depend on which checks were made before.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # under torchrun each of them checks
-    audited = audit([*train, *val], workers=num_cores() // processes, quiet=quiet)
+    audited = audit([*train, *val], workers=cores, quiet=quiet)  # each process of several checks
     faults = audited.unusable
     unlabelled = [sample for sample in (*train, *val) if sample.label_index is None]
     if unlabelled:
@@ -357,9 +409,11 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for split in ("train", "val"):
         if old.get(f"{split}_list") != new[f"{split}_list"] and old.get(f"num_{split}") == new[f"num_{split}"]:
             changed.append(f"{split} has as many videos, but other ones, other labels or another order")
+    # A run may have been started by a version that lacked a key, and so did as its default says.
+    recipe = {**json.loads(make_recipe({}).model_dump_json()), **old["recipe"]}
     for key, value in new["recipe"].items():
-        if old["recipe"].get(key) != value:
-            changed.append(_change(key, old["recipe"].get(key), value))
+        if recipe.get(key) != value:
+            changed.append(_change(key, recipe.get(key), value))
     return changed
 
 
@@ -376,7 +430,7 @@ def _change(key: str, old: Any, new: Any) -> str:
     return f"{key} {old!r} is now {new!r}"
 
 
-def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Finding]) -> None:
+def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Finding], notes: Sequence[str]) -> None:
     """Say on standard error what is about to be trained on, which classes mirroring exchanges, and at which rate."""
     classes, pairs = start["classes"], start["flip_pairs"]
     lines = [
@@ -384,6 +438,7 @@ def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Findin
         f"out, {len(classes)} classes",
         f"{recipe.model}: learning rate {start['lr']:g} for an effective batch of {start['effective_batch']} "
         f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})",
+        *notes,
     ]
     if damaged:
         lines.append(f"{len(damaged)} of the videos are known to be damaged; what decodes of them is used:")

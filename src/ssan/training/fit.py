@@ -1,9 +1,11 @@
 """Fitting a module to batches with the Lightning Trainer: the step, the rate, what is measured, and the way back in."""
 
 import contextlib
+import importlib.util
 import logging
 import math
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,15 +18,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import TrainingError, UsageError
+from ssan.errors import SsanError, TrainingError, UsageError
+from ssan.processes import Processes, processes
+from ssan.training.average import Average
 from ssan.training.batches import Batches
 from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
 from ssan.training.journal import Journal
+from ssan.training.launched import Launched
 from ssan.training.optim import LearningRate
 from ssan.training.state import StateFile
 
 # By these words alone do torch and gloo tell the end of another process from any other fault.
 SIGNS_OF_A_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "killed by signal")
+
+# What torch.compile makes code with.
+COMPILER: str | Callable[..., Any] = "inductor"
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and targets of a batch to the mean loss, a scalar."""
@@ -68,10 +76,14 @@ class Outcome:
 class Fit(pl.LightningModule):
     """A module, a loss and a rate, as the Trainer wants them."""
 
-    def __init__(self, task: Task, seed: int) -> None:
+    def __init__(self, task: Task, seed: int, *, ema: float | None = None, compile: bool = False) -> None:
         super().__init__()
         self.module = task.module
         self.task, self.seed = task, seed
+        self.ema, self.average = ema, None if ema is None else Average(task.module, ema)
+        # Beside the module, not around it or in it: its keys stay, and so does what everybody else computes with it.
+        # A batch has one of two sizes. Each is compiled for itself, so that a resumed run computes with the same code.
+        self._compiled = torch.compile(task.module.forward, backend=COMPILER, dynamic=False) if compile else None
         self.rate: LearningRate | None = None
         self.measures: dict[str, float] = {}
         self._loaded: dict[str, Any] = {}
@@ -115,7 +127,7 @@ class Fit(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch
-        loss = self.task.loss(self.module(inputs), targets)
+        loss = self.task.loss((self._compiled or self.module)(inputs), targets)
         value = loss.item()
         if not math.isfinite(value):
             layer = first_not_finite(self.module, inputs)
@@ -135,6 +147,21 @@ class Fit(pl.LightningModule):
         self.lr = self.rate.value(self.trainer.global_step)
         for group in optimizer.param_groups:
             group["lr"] = self.lr * group["lr_scale"]
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        if self.average is not None:
+            self.average.update()
+
+    # Callbacks come before the module at every hook: the best model is kept while the average is in.
+
+    def on_validation_start(self) -> None:
+        if self.average is not None:
+            self.average.put_in()
+
+    def on_validation_end(self) -> None:
+        if self.average is not None:
+            self.average.take_out()
 
     def on_validation_epoch_start(self) -> None:
         self._val_sums, self._val_items = {}, 0
@@ -170,6 +197,8 @@ class Fit(pl.LightningModule):
         # Each process has its own share of the epoch's losses, and only the first one writes.
         own = torch.tensor([self._train_sum, self._train_items], dtype=torch.float64, device=self.device)
         checkpoint["train_sums"] = self.trainer.strategy.all_gather(own).reshape(-1, 2).tolist()
+        if self.average is not None:
+            checkpoint["average"] = self.average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         here = {name: tensor.shape for name, tensor in self.state_dict().items()}
@@ -183,6 +212,14 @@ class Fit(pl.LightningModule):
                 path=str(self.trainer.ckpt_path),
             )
         self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sums")}
+        if self.average is not None:
+            if "average" not in checkpoint:
+                raise UsageError(
+                    f"cannot resume: ema is {self.ema:g}, but no average of the weights is in the state. Copy last/ of "
+                    "this run again, or remove it: the run then starts from its beginning",
+                    path=str(self.trainer.ckpt_path),
+                )
+            self._loaded["average"] = checkpoint["average"]
 
     def on_fit_start(self) -> None:
         # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
@@ -191,6 +228,8 @@ class Fit(pl.LightningModule):
             self.rate.load_state_dict(self._loaded["rate"])
             self._train_sum, items = self._loaded["train_sums"][self.trainer.global_rank]
             self._train_items = int(items)
+            if self.average is not None:
+                self.average.load_state_dict(self._loaded["average"])
 
 
 @torch.no_grad()
@@ -226,6 +265,8 @@ def fit(
     precision: Literal["32", "bf16", "16"] = "32",
     checkpoint_every_steps: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
+    ema: float | None = None,
+    compile: bool = False,
     quiet: bool = False,
     resume: bool = False,
 ) -> Outcome:
@@ -235,27 +276,32 @@ def fit(
     after each epoch. With ``resume`` the run goes on from there, if there is one, and ends with the weights of a run
     that was never interrupted. SIGTERM and Ctrl-C write it too and raise ``InterruptedRun``.
 
-    Under ``torchrun`` every process calls this; gradients are averaged over them.
+    Under ``torchrun`` or ``srun`` every process calls this; gradients are averaged over them.
 
+    :param ema: decay of an ``Average`` of the weights; it is what validation looks at, and what is kept as the best.
+    :param compile: train with the module compiled by torch; validation uses it as it is.
     :raises TrainingError: the loss or the weights are not finite (code ``nan``).
     :raises UsageError: the state to resume from is damaged, or not this run's.
     :raises SsanError: the disk is full (code ``no_space``); the state saved before is kept.
     """
     folder = Path(folder)
     journal = Journal(folder)
-    module = Fit(task, seed)
+    place = processes()
+    _check_device(place, device)
+    if compile:
+        _check_compiler(device)
+    module = Fit(task, seed, ema=ema, compile=compile)
     keeper = Keeper(folder, task.keep, f"val_{task.monitor}", checkpoint_every_steps)
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
-    processes, nodes = _world()
     meter = Meter(quiet)
     with _quiet_lightning(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
-            devices=processes,
-            num_nodes=nodes,
-            strategy="ddp" if processes * nodes > 1 else "auto",
+            devices=place.local_world,
+            num_nodes=place.machines,
+            strategy="ddp" if place.world > 1 else "auto",
             precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
@@ -267,7 +313,7 @@ def fit(
                 Progress(folder.name, quiet, meter),
                 interruption,
             ],
-            plugins=[StateFile()],
+            plugins=[StateFile(), Launched(place)],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,
@@ -279,13 +325,10 @@ def fit(
         try:
             trainer.fit(module, ckpt_path=start_from, weights_only=True)
         except RuntimeError as error:
-            if not any(sign in str(error) for sign in SIGNS_OF_A_DEAD_PROCESS):
+            explained = _explained(error, place)
+            if explained is None:
                 raise
-            raise TrainingError(
-                "a process that this one works with has ended: another one of the run, or one that reads videos "
-                f"({str(error).split('. ')[0]}). The state saved is kept; look at what that process said, or "
-                "whether memory ran out, and go on with --resume"
-            ) from error
+            raise explained from error
     return Outcome(
         steps=trainer.global_step,
         best_epoch=keeper.best_epoch,
@@ -295,11 +338,48 @@ def fit(
     )
 
 
-def _world() -> tuple[int, int]:
-    """Processes on this machine and machines, as ``torchrun`` says; one and one without it."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return local, max(world // local, 1)
+def _explained(error: RuntimeError, place: Processes) -> SsanError | None:
+    """What an error of torch means to the user; None where it is a defect."""
+    if "address already in use" in str(error).lower():
+        return UsageError(
+            f"the processes cannot meet at {place.address}, port {place.port}: it is in use, perhaps by another run. "
+            "Set MASTER_PORT to a free one, the same for all processes"
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        said = " ".join(str(error).split())[:300]
+        return TrainingError(f"torch cannot compile this network here ({said}); leave out compile=true")
+    if any(sign in str(error) for sign in SIGNS_OF_A_DEAD_PROCESS):
+        return TrainingError(
+            "a process that this one works with has ended: another one of the run, or one that reads videos "
+            f"({str(error).split('. ')[0]}). The state saved is kept; look at what that process said, or whether "
+            "memory ran out, and go on with --resume"
+        )
+    return None
+
+
+def _check_device(place: Processes, device: str) -> None:
+    """A process computes on the GPU of its number; refuse where there are fewer."""
+    if device == "cuda" and torch.cuda.device_count() < place.local_world:
+        raise UsageError(
+            f"{place.local_world} processes on this machine, but GPUs seen by this one: {torch.cuda.device_count()}. "
+            "Start as many processes as there are GPUs; in Slurm ask for them by --gpus-per-node, and not by "
+            "--gpus-per-task, which shows each process one"
+        )
+
+
+def _check_compiler(device: str) -> None:
+    """Refuse where torch's compiler lacks what it needs: one for C++, and on a GPU Triton."""
+    wanted = os.environ.get("CXX", "g++")
+    if COMPILER == "inductor" and shutil.which(wanted) is None:
+        raise UsageError(
+            f"compile is true, but there is no C++ compiler here ({wanted} is not found), which torch needs for it; "
+            "install g++, name another in CXX, or leave out compile=true"
+        )
+    if COMPILER == "inductor" and device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise UsageError(
+            "compile is true, but Triton is not installed, which torch needs for it on a GPU; install triton, or leave "
+            "out compile=true"
+        )
 
 
 @contextlib.contextmanager

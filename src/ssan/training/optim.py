@@ -1,12 +1,20 @@
-"""Optimizers and the learning rate over a run (SSAN, section 4.2; Goyal et al. 2017 for the scaling and warm-up)."""
+"""Optimizers and the learning rate over a run (SSAN, section 4.2; Goyal et al. 2017 for the scaling and warm-up).
+
+The alternative to section 4.2 is the recipe of TSM (Lin, Gan, Han, ICCV 2019, section 5.1, and its authors' code),
+which has rates and decays by kind of parameter.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# Layers with a weight and a bias for each channel and nothing else.
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 def scaled_lr(lr: float, rule: Literal["linear", "sqrt", "none"], effective_batch: int, reference_batch: int) -> float:
@@ -23,26 +31,61 @@ def make_optimizer(
     momentum: float,
     weight_decay: float,
     lr_scale: Callable[[str], float] = lambda name: 1.0,
+    multiples: Mapping[str, tuple[float, float]] | None = None,
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over the parameters that require a gradient.
 
     :param lr_scale: parameter name to the share of ``lr`` that it gets; each share is one parameter group, which keeps
         it as ``lr_scale``. Parameters with share 0 are not trained.
+    :param multiples: parameter name to what its share and its weight decay are multiplied by, as ``tsm_multiples``
+        gives it; 1 and 1 for all by default.
     """
-    shares: dict[float, list[nn.Parameter]] = {}
+    shares: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            share = lr_scale(name)
+            rate, decay = multiples[name] if multiples is not None else (1.0, 1.0)
+            share = lr_scale(name) * rate
             if share == 0:
                 parameter.requires_grad_(False)
             else:
-                shares.setdefault(share, []).append(parameter)
+                shares.setdefault((share, decay), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": parameters, "lr": lr * share, "lr_scale": share} for share, parameters in sorted(shares.items())
+        {"params": parameters, "lr": lr * share, "lr_scale": share, "weight_decay": weight_decay * decay}
+        for (share, decay), parameters in sorted(shares.items())
     ]
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay)
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+
+
+def tsm_multiples(module: nn.Module, is_last: Callable[[str], bool]) -> dict[str, tuple[float, float]]:
+    """Parameter name to what TSM's recipe multiplies its rate and its weight decay by.
+
+    ======================  ====  =====
+    parameter               rate  decay
+    ======================  ====  =====
+    last layer: weight         5      1
+    last layer: bias          10      0
+    norm: weight, bias         1      0
+    elsewhere: bias            2      0
+    elsewhere: anything        1      1
+    ======================  ====  =====
+
+    TSM's networks have no other norm than BatchNorm; LayerNorm and its like count as one here.
+
+    :param is_last: whether the parameter of a name is the last layer's.
+    """
+    norms = {name for name, part in module.named_modules() if isinstance(part, NORMS)}
+
+    def multiples(name: str) -> tuple[float, float]:
+        owner, _, kind = name.rpartition(".")
+        if owner in norms:
+            return 1.0, 0.0
+        if is_last(name):
+            return (10.0, 0.0) if kind == "bias" else (5.0, 1.0)
+        return (2.0, 0.0) if kind == "bias" else (1.0, 1.0)
+
+    return {name: multiples(name) for name, _ in module.named_parameters()}
 
 
 @dataclass

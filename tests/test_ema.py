@@ -1,6 +1,5 @@
 """The average of the weights: its numbers by hand, what is done with it in a run, and that it survives a kill."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +176,3 @@ def test_a_state_without_the_average_is_refused(order_set: Path, tmp_path: Path,
     torch.save(state, out / "last" / "state.ckpt")
     with pytest.raises(UsageError, match=r"ema is 0\.9, but no average of the weights is in the state"):
         train(recipe(checkpoint_every_steps=1), DataSource(str(order_set)), out, resume=True, quiet=True)
-
-
-def test_a_decay_is_between_nothing_and_one() -> None:
-    for value, key in itertools.product((0, 1, 1.5, -0.1), ("ema",)):
-        with pytest.raises(UsageError, match="ema is "):
-            make_recipe({key: value})
-    assert make_recipe({}, ["ema="]).ema is None

@@ -20,7 +20,16 @@ from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
 from ssan.processes import processes
 from ssan.recipe import Recipe, make_recipe
-from ssan.recognition.train import DataSource, freeze_batch_norm, is_last, synchronise_batch_norm, train
+from ssan.recognition.train import (
+    DataSource,
+    _difference,
+    _open_run,
+    complete,
+    freeze_batch_norm,
+    is_last,
+    synchronise_batch_norm,
+    train,
+)
 from ssan.training import fit as fit_module
 from ssan.training.fit import Fit
 from ssan.training.journal import read_journal
@@ -31,6 +40,9 @@ KEYS = {
     "crop_px": 32, "size_px": 36, "epochs": 3, "batch": 4, "num_frames": 3, "lr": 0.01, "lr_rule": "none",
     "crop": "random", "dropout": 0.3, "schedule": "constant",
 }  # fmt: skip
+
+# What a run's first record has beside its recipe.
+SAME = dict.fromkeys(("data", "num_train", "num_val", "classes", "processes", "train_list", "val_list"), 1)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -158,6 +170,27 @@ def test_more_processes_than_gpus_are_refused(order_set: Path, tmp_path: Path, m
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=r"2 processes on this machine, but GPUs seen by this one: 0\..*per-task"):
         train(recipe(), DataSource(str(order_set)), tmp_path / "run", device="cuda", quiet=True)
+
+
+def test_a_process_that_is_not_the_first_refuses_what_the_first_refuses(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    train(recipe(), DataSource(str(order_set)), out, quiet=True)
+    for name, value in _task("7", 1).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="the folder already holds a run"):
+        train(recipe(), DataSource(str(order_set)), out, quiet=True)
+    with pytest.raises(UsageError, match="cannot resume: the run was started otherwise: processes 1 is now 2"):
+        train(recipe(), DataSource(str(order_set)), out, resume=True, quiet=True)
+
+
+def test_the_first_process_may_have_begun_the_run_a_moment_ago(order_set: Path, tmp_path: Path) -> None:
+    _open_run(tmp_path, recipe(), {"recipe": {}, **SAME}, [], resume=False, first=True)
+    _open_run(tmp_path, recipe(), {"recipe": {}, **SAME}, [], resume=False, first=False)
+    assert len(read_journal(tmp_path / "journal.jsonl", "start")) == 1
+    with pytest.raises(UsageError, match="the folder already holds a run"):
+        _open_run(tmp_path, recipe(), {"recipe": {}, **SAME}, [], resume=False, first=True)
 
 
 # ------------------------------------------------------------------------------------------- blocks computed twice
@@ -511,18 +544,10 @@ def test_the_new_last_layer_starts_as_tsms_does() -> None:
     ("key", "value"),
     [("checkpoint_gradients", True), ("compile", True), ("sync_bn", True), ("ema", 0.5), ("parameter_groups", "tsm")],
 )
-def test_a_run_does_not_go_on_with_another_way_of_training(
-    key: str, value: Any, order_set: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    from ssan.recognition.train import _difference, complete
-
-    old = {"recipe": complete(recipe()).model_dump(), "train_list": 1, "val_list": 1}
-    new = {"recipe": complete(recipe(**{key: value})).model_dump(), "train_list": 1, "val_list": 1}
-    same = dict.fromkeys(("data", "num_train", "num_val", "classes", "processes"), 1)
+def test_a_run_does_not_go_on_with_another_way_of_training(key: str, value: Any) -> None:
+    old, new = ({"recipe": complete(made).model_dump(), **SAME} for made in (recipe(), recipe(**{key: value})))
     before = make_recipe({}).model_dump()[key]
-    assert _difference({**old, **same}, {**new, **same}) == [f"{key} {before!r} is now {value!r}"]
+    assert _difference(old, new) == [f"{key} {before!r} is now {value!r}"]
 
 
 def test_a_run_of_a_version_without_a_key_did_as_its_default_says(order_set: Path, tmp_path: Path) -> None:

@@ -123,8 +123,7 @@ def train(
         "device": device,
         "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
     }
-    if place.first:
-        _open_run(out, recipe, start, faults, resume)
+    _open_run(out, recipe, start, faults, resume, place.first)
     if not quiet:
         _announce(recipe, start, damaged, notes)
     outcome = fit(
@@ -372,11 +371,18 @@ def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
     return load_backbone(model, read_state_dict(path), source=path)
 
 
-def _open_run(out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Sequence[Fault], resume: bool) -> None:
-    """Begin a run's folder, or find the run to resume there; another recipe or other data are refused."""
+def _open_run(
+    out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Sequence[Fault], resume: bool, first: bool
+) -> None:
+    """Begin a run's folder, or find the run to resume there; another recipe or other data are refused.
+
+    The first of several processes begins it. All refuse, so that none waits for one that has.
+    """
     journal = Journal(out)
     before = journal.events("start")
-    if before and not resume:
+    # The first process may have begun this very run a moment ago. But no run has a state before all its processes meet.
+    held = bool(before) and (first or (out / "last" / "state.ckpt").exists())
+    if held and not resume:
         raise UsageError(
             "the folder already holds a run; add --resume to go on with it, or name another", path=str(out)
         )
@@ -394,6 +400,8 @@ def _open_run(out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Seque
                 "another folder",
                 path=str(out),
             )
+        return
+    if not first:
         return
     with writing(out / "recipe.yaml") as handle:
         handle.write(write_recipe(recipe))

@@ -19,7 +19,7 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
     are updated the first time only. Names of modules and weights do not change.
     """
     for block in blocks:
-        block.forward = _recomputed(block)  # type: ignore[method-assign]
+        block.forward = _recomputed(block)
 
 
 def _recomputed(block: nn.Module) -> Any:

@@ -168,8 +168,10 @@ def test_a_run_in_a_shell_within_slurm_is_one_process(
 def test_more_processes_than_gpus_are_refused(order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in _task("7", 1).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=r"2 processes on this machine, but GPUs seen by this one: 0\..*per-task"):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"2 processes on this machine, but GPUs seen by this one: 1\..*per-task"):
         train(recipe(), DataSource(str(order_set)), tmp_path / "run", device="cuda", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_process_that_is_not_the_first_refuses_what_the_first_refuses(
@@ -388,6 +390,7 @@ def test_without_a_compiler_the_key_is_refused(
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match=r"no C\+\+ compiler here \(no-such-compiler is not found\).*compile=true"):
         train(recipe(compile=True), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_cannot_be_compiled_is_said_in_a_line(

@@ -30,7 +30,7 @@ from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
-from ssan.training.fit import Task, fit
+from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.recompute import recompute
@@ -82,6 +82,7 @@ def train(
     out, place = Path(out), processes()
     quiet = quiet or not place.first
     recipe = complete(_own(recipe, model))
+    check_machine(place, device, compile=recipe.compile)
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
         if not samples:

@@ -80,7 +80,8 @@ class Fit(pl.LightningModule):
         super().__init__()
         self.module = task.module
         self.task, self.seed = task, seed
-        self.ema, self.average = ema, None if ema is None else Average(task.module, ema)
+        self.ema = ema
+        self.average: Average | None = None
         # Beside the module, not around it or in it: its keys stay, and so does what everybody else computes with it.
         # A batch has one of two sizes. Each is compiled for itself, so that a resumed run computes with the same code.
         self._compiled = torch.compile(task.module.forward, backend=COMPILER, dynamic=False) if compile else None
@@ -212,7 +213,7 @@ class Fit(pl.LightningModule):
                 path=str(self.trainer.ckpt_path),
             )
         self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sums")}
-        if self.average is not None:
+        if self.ema is not None:
             if "average" not in checkpoint:
                 raise UsageError(
                     f"cannot resume: ema is {self.ema:g}, but no average of the weights is in the state. Copy last/ of "
@@ -222,6 +223,8 @@ class Fit(pl.LightningModule):
             self._loaded["average"] = checkpoint["average"]
 
     def on_fit_start(self) -> None:
+        if self.ema is not None:
+            self.average = Average(self.module, self.ema)  # no sooner: the module is on its device from here on
         # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
         if self._loaded:
             assert self.rate is not None
@@ -287,9 +290,7 @@ def fit(
     folder = Path(folder)
     journal = Journal(folder)
     place = processes()
-    _check_device(place, device)
-    if compile:
-        _check_compiler(device)
+    check_machine(place, device, compile=compile)
     module = Fit(task, seed, ema=ema, compile=compile)
     keeper = Keeper(folder, task.keep, f"val_{task.monitor}", checkpoint_every_steps)
     state = folder / "last" / "state.ckpt"
@@ -357,25 +358,27 @@ def _explained(error: RuntimeError, place: Processes) -> SsanError | None:
     return None
 
 
-def _check_device(place: Processes, device: str) -> None:
-    """A process computes on the GPU of its number; refuse where there are fewer."""
+def check_machine(place: Processes, device: str, *, compile: bool) -> None:
+    """Refuse where there are fewer GPUs than processes, or nothing to compile with.
+
+    :raises UsageError: a process computes on the GPU of its number; torch's compiler needs one for C++, and on a GPU
+        Triton.
+    """
     if device == "cuda" and torch.cuda.device_count() < place.local_world:
         raise UsageError(
             f"{place.local_world} processes on this machine, but GPUs seen by this one: {torch.cuda.device_count()}. "
             "Start as many processes as there are GPUs; in Slurm ask for them by --gpus-per-node, and not by "
             "--gpus-per-task, which shows each process one"
         )
-
-
-def _check_compiler(device: str) -> None:
-    """Refuse where torch's compiler lacks what it needs: one for C++, and on a GPU Triton."""
-    wanted = os.environ.get("CXX", "g++")
-    if COMPILER == "inductor" and shutil.which(wanted) is None:
+    if not compile or COMPILER != "inductor":
+        return
+    wanted = (os.environ.get("CXX", "").split() or ["g++"])[0]
+    if shutil.which(wanted) is None:
         raise UsageError(
             f"compile is true, but there is no C++ compiler here ({wanted} is not found), which torch needs for it; "
             "install g++, name another in CXX, or leave out compile=true"
         )
-    if COMPILER == "inductor" and device == "cuda" and importlib.util.find_spec("triton") is None:
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise UsageError(
             "compile is true, but Triton is not installed, which torch needs for it on a GPU; install triton, or leave "
             "out compile=true"

@@ -344,7 +344,7 @@ def _explained(error: RuntimeError, place: Processes) -> SsanError | None:
     if "address already in use" in str(error).lower():
         return UsageError(
             f"the processes cannot meet at {place.address}, port {place.port}: it is in use, perhaps by another run. "
-            "Set MASTER_PORT to a free one, the same for all processes"
+            "Use a free one: set MASTER_PORT, to the same for all processes"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         said = " ".join(str(error).split())[:300]

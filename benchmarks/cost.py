@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ssan.files import read_json, write_json, writing
-from ssan.insight.cost import COUNTED, NUM_CLASSES, multiply_adds, num_parameters
-from ssan.insight.cost import count as count_named
+from ssan.insight.cost import COUNTED
 from ssan.models.catalogue import MODELS, build
+from ssan.models.counting import NUM_CLASSES, multiply_adds, num_parameters
+from ssan.models.counting import count as count_named
 from ssan.models.weights import load_backbone
 
 ROOT = Path(__file__).parents[1]

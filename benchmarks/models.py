@@ -31,8 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssan.insight.cost import multiply_adds, num_parameters
 from ssan.models.catalogue import MODELS, build
+from ssan.models.counting import multiply_adds, num_parameters
 from timing import RESULTS, interleaved, ratio, store, summary
 
 OUT = RESULTS / "models.json"

@@ -12,16 +12,14 @@ from ssan.errors import UsageError
 from ssan.insight.cost import (
     COUNTED,
     catalogue_rows,
-    count,
     inference_peak,
     measure,
-    multiply_adds,
-    num_parameters,
     saved_for_backward,
 )
 from ssan.layers import SeparableSelfAttention
 from ssan.models.catalogue import MODELS, build
 from ssan.models.classifier import Classifier
+from ssan.models.counting import count, multiply_adds, num_parameters
 
 
 class OneConvolution(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.insight.cost import multiply_adds, num_parameters
 from ssan.layers import NonLocal, SeparableSelfAttention, TemporalShift
 from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification
 from ssan.models.classifier import Classifier
+from ssan.models.counting import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
 from ssan.models.place import Places, place
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet

@@ -1,6 +1,5 @@
-"""What a model costs: parameters and multiply-adds, counted on shapes alone; memory and time, measured."""
+"""What a model costs: the catalogue with what was counted; memory and time, measured."""
 
-import copy
 import json
 import time
 import weakref
@@ -13,51 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
-from ssan.models.catalogue import MODELS, build, specification, without_memory
+from ssan.models.catalogue import MODELS, build, specification
+from ssan.models.counting import NUM_CLASSES, count
 
-# Something-Something's.
-NUM_CLASSES = 174
 # What `count` gives for the named models: counting them all takes many times as long as everything else that
 # `ssan models` does. Made by benchmarks/cost.py; tests/test_cost.py holds it equal to counting.
 COUNTED = Path(__file__).with_name("counted.json")
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Trainable numbers in ``model``."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def multiply_adds(model: nn.Module, num_frames: int, size_px: int) -> int:
-    """Multiply-adds of one clip (1, num_frames, 3, size_px, size_px): convolutions, linear layers, matrix products.
-
-    Counted by torch's flop counter, which counts a multiply-add as two, on a copy on the ``meta`` device: nothing is
-    computed, and the attention kernel of the CPU, which the counter does not know, is not taken. Element-wise work
-    (normalisation, softmax, pooling) is not counted, as in the literature's tables.
-    """
-    tensors = [*model.parameters(), *model.buffers()]
-    shapes = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
-    return _count_on_shapes(shapes, num_frames, size_px)
-
-
-def _count_on_shapes(shapes: nn.Module, num_frames: int, size_px: int) -> int:
-    """The same of a model that is on the ``meta`` device and has no other use: it is changed."""
-    shapes.eval()
-    for module in shapes.modules():
-        if isinstance(module, nn.BatchNorm2d):  # not counted, and on shapes alone the slowest of all
-            module.forward = nn.Identity().forward  # type: ignore[method-assign]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        shapes(torch.empty(1, num_frames, 3, size_px, size_px, device="meta"))
-    return counter.get_total_flops() // 2
-
-
-def count(name: str, num_classes: int = NUM_CLASSES) -> dict[str, int]:
-    """Parameters and multiply-adds of a named model, for one clip of its own number and size of frames."""
-    spec = specification(name)
-    with without_memory():
-        model = build(name, num_classes)
-    return {"params": num_parameters(model), "macs": _count_on_shapes(model, spec.num_frames, spec.size_px)}
 
 
 def catalogue_rows(names: Sequence[str] = ()) -> list[dict[str, Any]]:

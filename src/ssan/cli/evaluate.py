@@ -1,11 +1,14 @@
 """``ssan eval``."""
 
+import sys
+import time
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from ssan.cli import options
-from ssan.errors import UsageError
+from ssan.errors import SsanError, UsageError
 
 MAX_PX = 8192  # that of a recipe, whose file takes long to import
 
@@ -43,8 +46,10 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos, or score videos without labels (with --scores).
 
-    What of --resize, --size-px and --crop-px is not given is the model's own.
+    What of --resize, --size-px and --crop-px is not given is the model's own. Of a run's folder, the figures also go
+    to its journal.
     """
+    from ssan.datasets.samples import hash_list
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
     from ssan.recognition.model_file import load_labeller
@@ -53,9 +58,11 @@ def evaluate(
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
     labeller = load_labeller(model, options.choose_device(device))
     source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    samples = source.read(split)
+    started = time.monotonic()
     answer = run(
         labeller,
-        source.read(split),
+        samples,
         Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
         split=split,
         probe=probe,
@@ -65,6 +72,16 @@ def evaluate(
         seed=seed,
         quiet=quiet,
     )
+    if (Path(model) / "journal.jsonl").is_file():
+        _record(
+            Path(model),
+            **{key: value for key, value in answer.items() if key not in ("failed", "missing")},
+            split=split,
+            data={"root": source.root, "format": source.format, "options": source.options},
+            list=hash_list(samples),
+            model_hash=labeller.hash,
+            seconds=round(time.monotonic() - started, 3),
+        )
     if json:
         options.show_json({"schema": 1, **answer})
     else:
@@ -94,3 +111,18 @@ def _show(answer: dict[str, Any]) -> None:
         if labelled:
             print(f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; ", end="")
         print(f"{order['reversed_same_prediction']:.4f} of the answers stay the same reversed")
+
+
+def _record(run: Path, **figures: Any) -> None:
+    """Append what was measured to the journal of the run; where that cannot be written, say so and go on."""
+    from ssan.training.journal import Journal
+
+    try:
+        Journal(run).record("evaluated", **figures)
+    except (OSError, SsanError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        print(
+            f"ssan: {run / 'journal.jsonl'}: the figures could not be added ({reason}), so a report of the run will "
+            "not have them; they are printed all the same",
+            file=sys.stderr,
+        )

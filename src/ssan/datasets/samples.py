@@ -1,5 +1,7 @@
 """One labelled video, and a list of them with its class names."""
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -64,6 +66,12 @@ class Samples(list[Sample]):
     def kept(self, samples: Iterable[Sample]) -> "Samples":
         """The same list with only these samples."""
         return Samples(samples, self.classes, self.source)
+
+
+def hash_list(samples: Samples) -> str:
+    """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
+    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds] for s in samples]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def printable(path: str) -> str:

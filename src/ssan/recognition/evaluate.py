@@ -16,7 +16,7 @@ from ssan.datasets.clips import Preprocess, TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import Classifier
-from ssan.recognition.metrics import accuracies, accuracy, per_class
+from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.recognition.model_file import Labeller
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
 from ssan.training.batches import Batches, BatchPlan
@@ -244,6 +244,7 @@ def evaluate(
         **accuracies(scores, labels),
         "protocol": full,
         "per_class": per_class(scores[known], labels[known], labeller.classes),
+        "confusion": confusion_counts(scores, labels),
         "failed": [error.as_dict() for error in result.errors],
         "missing": [sample.path for sample in result.missing],
     }

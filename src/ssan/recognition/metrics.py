@@ -85,3 +85,16 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np
     table = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(table, (labels, predicted), 1)
     return table
+
+
+def confusion_counts(scores: np.ndarray, labels: np.ndarray) -> list[list[int]]:
+    """``[true index, predicted index, count]`` of each pair of classes that occurs, sorted, from scores (n, k).
+
+    Videos whose class is not known, with a label below 0, are left out.
+
+    The answer is the class with the highest score, of equal ones the first. Top-1 counts such a tie as wrong; where
+    there are ties, more may stand on the diagonal here than top-1 tells.
+    """
+    known = labels >= 0
+    table = confusion(scores[known].argmax(axis=1), labels[known], scores.shape[1])
+    return [[int(row), int(column), int(table[row, column])] for row, column in np.argwhere(table)]

@@ -1,6 +1,5 @@
 """Training a classifier from a recipe and labelled videos."""
 
-import hashlib
 import inspect
 import json
 import platform
@@ -18,7 +17,7 @@ import ssan
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
-from ssan.datasets.samples import printable
+from ssan.datasets.samples import hash_list, printable
 from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
 from ssan.files import writing
@@ -28,6 +27,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
+from ssan.recognition.circumstances import circumstances, ending_in_the_journal
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, check_machine, fit
@@ -59,6 +59,7 @@ def complete(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
+@ending_in_the_journal
 def train(
     recipe: Recipe,
     data: DataSource,
@@ -123,6 +124,7 @@ def train(
         "machines": place.machines,
         "device": device,
         "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        **circumstances(model, recipe, device, place.world),
     }
     _open_run(out, recipe, start, faults, resume, place.first)
     if not quiet:
@@ -231,12 +233,6 @@ def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         "loss": F.cross_entropy(scores.float(), labels, reduction="none"),
         "top1": (scores.argmax(dim=1) == labels).float(),
     }
-
-
-def hash_list(samples: Samples) -> str:
-    """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
-    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds] for s in samples]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def is_new(name: str) -> bool:

@@ -81,7 +81,7 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
     for number, line in enumerate(lines[:-1], start=1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             raise UsageError(

@@ -81,6 +81,7 @@ def test_help_names_every_command(ssan: Any) -> None:
         "compare",
         "ensemble",
         "submission",
+        "report",
         "predict",
         "import",
         "models",

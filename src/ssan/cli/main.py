@@ -17,6 +17,7 @@ from ssan.cli import (
     models,
     predict,
     recipes,
+    report,
     reproduce,
     submission,
     train,
@@ -41,6 +42,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("ensemble")(ensemble.ensemble)
 app.command("submission")(submission.submission)
+app.command("report")(report.report)
 app.command("predict")(predict.predict)
 app.command("reproduce")(reproduce.reproduce)
 app.command("import")(import_.import_)

@@ -3,27 +3,32 @@
 import base64
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib import colormaps, rc_context
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssan.files import replacing
-from ssan.insight.page import as_image
+from ssan.insight.page import as_drawing, as_image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 GAIN, LOSS = "#1f6f8b", "#b3541e"
-COLOURS = ("#b3541e", "#1f6f8b", "#5a7d2a", "#6b4e8e")
+COLOURS = ("#b3541e", "#1f6f8b", "#5a7d2a", "#6b4e8e", "#a8841a", "#a13d63", "#3d5a99", "#5b5b5b")
 
 
-def confusion_plot(table: np.ndarray, classes: Sequence[str]) -> Markup:
-    """A confusion matrix (k, k), rows the true classes, each number a count of videos."""
+def confusion_plot(table: np.ndarray, classes: Sequence[str], *, paired: bool = True) -> Markup:
+    """A confusion matrix (k, k) of few classes, rows the true classes, each number a count of videos.
+
+    :param paired: whether classes 0 and 1, 2 and 3 and so on are pairs, with lines between them.
+    """
     size = 1.6 + 0.42 * len(classes)
     figure = Figure(figsize=(size + 2.2, size))
     axes = figure.add_subplot()
@@ -35,13 +40,82 @@ def confusion_plot(table: np.ndarray, classes: Sequence[str]) -> Markup:
                 colour = "white" if shares[row, column] > 0.6 else "black"
                 axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(len(classes)), [str(n + 1) for n in range(len(classes))], fontsize=9)
-    axes.set_yticks(range(len(classes)), [f"{label}  {n + 1}" for n, label in enumerate(classes)], fontsize=9)
+    names = [f"{_short(label, 44)}  {n + 1}" for n, label in enumerate(classes)]
+    axes.set_yticks(range(len(classes)), names, fontsize=9, parse_math=False)
     axes.set_xlabel("answer", fontsize=9)
-    # Classes come in pairs; a line between the pairs shows what stays within one.
-    for edge in np.arange(1.5, len(classes) - 1, 2):
+    # A line between the pairs shows what stays within one.
+    for edge in np.arange(1.5, len(classes) - 1, 2) if paired else ():
         axes.axhline(edge, color="#999999", linewidth=0.6)
         axes.axvline(edge, color="#999999", linewidth=0.6)
     return as_image(figure, "Confusion matrix: rows are true classes, columns answers")
+
+
+def matrix_plot(table: np.ndarray, alt: str) -> Markup:
+    """A confusion matrix (k, k) of many classes: no names, and shades of each row's shares, small ones made visible."""
+    side = 6.4
+    figure = Figure(figsize=(side + 1.0, side))
+    axes = figure.add_subplot()
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    edges = (0.5, len(table) + 0.5, len(table) + 0.5, 0.5)  # classes are counted from 1
+    picture = axes.imshow(
+        shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest", extent=edges
+    )
+    axes.set_xlabel("answer, number of the class", fontsize=9)
+    axes.set_ylabel("true class, number", fontsize=9)
+    axes.tick_params(labelsize=8)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
+    bar.ax.set_yticklabels(["0", "0.01", "0.05", "0.1", "0.25", "0.5", "1"], fontsize=8)
+    bar.set_label("share of the class's videos", fontsize=9)
+    return as_image(figure, alt, dots_per_inch=max(110, min(300, round(3 * len(table) / side))))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over epochs: NaN where an epoch has no value.
+
+    :param dashed: 0 for a whole line; other numbers are other dashes.
+    :param label: in a legend; none without.
+    """
+
+    epochs: Sequence[int]
+    values: Sequence[float]
+    colour: str
+    dashed: int = 0
+    label: str | None = None
+
+
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+
+def lines_plot(lines: Sequence[Line], title: str, alt: str, *, share: bool = False) -> Markup:
+    """Curves over epochs in one small picture.
+
+    :param share: values are between 0 and 1, and the axis is all of that.
+    """
+    figure = Figure(figsize=(4.6, 2.6))
+    axes = figure.add_axes((0.13, 0.18, 0.85, 0.71))  # the same in all of them, so that their axes stand in line
+    for line in lines:
+        axes.plot(
+            line.epochs, line.values, marker="o" if len(line.epochs) < 30 else "", markersize=3, color=line.colour,
+            linestyle=DASHES[line.dashed % len(DASHES)], linewidth=1.4, label=line.label, alpha=0.9,
+        )  # fmt: skip
+    values = [value for line in lines for value in line.values if value == value]
+    if share:
+        axes.set_ylim(-0.02, 1.02)
+    elif min(values) > 0 and max(values) > 50 * min(values):
+        axes.set_yscale("log")
+    elif min(values) >= 0:
+        axes.set_ylim(0, 1.06 * max(values) or 1)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6eaec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    if any(line.label for line in lines):
+        axes.legend(fontsize=8.5, frameon=False)
+    return as_drawing(figure, alt)
 
 
 def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:

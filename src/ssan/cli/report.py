@@ -1,0 +1,41 @@
+"""``ssan report``."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="The page, an HTML file; of one run RUN/report.html by default.")
+    ] = None,
+    json: options.Json = False,
+) -> int:
+    """Make one page of a run, or of several side by side, from their journals alone."""
+    if out is None and len(runs) > 1:
+        raise UsageError(f"{len(runs)} runs go on one page that belongs to none of them; say where with -o FILE.html")
+    page = os.path.join(runs[0], "report.html") if out is None else out
+    if os.path.isdir(page):
+        raise UsageError("it is a folder; name a file for the page, such as -o report.html", path=page)
+
+    from ssan.insight.report import report as run
+
+    answer = run(runs, page)
+    if json:
+        options.show_json({"schema": 1, **answer})
+        return options.DONE
+    for row in answer["runs"]:
+        best = "no epoch yet"
+        if row["val_top1"] is not None:
+            best = f"{row['val_top1']:.4f} top-1 on {row['num_val']} validation videos, epoch {row['best_epoch']}"
+        print(f"{row['run']}: {row['status']}, {best}")
+    for warning in answer["warnings"]:
+        print(f"ssan: {warning}", file=sys.stderr)
+    print(f"Open {page}")
+    return options.DONE

@@ -1,13 +1,17 @@
 """What all tests share: random state that a test cannot leak, sockets that reach no further than this machine."""
 
+import json
 import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from ssan.cli.main import status
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -67,3 +71,32 @@ def order_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("order_set")
     render(str(root), "order", 40, 0, num_classes=4, size_px=32)
     return root
+
+
+class Answer:
+    """What a command gave: its exit status, and what it printed."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def ssan(capfd: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process, as the entry point does."""
+
+    def run(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = status([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return Answer(code, out, err)
+
+    return run

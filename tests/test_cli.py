@@ -17,33 +17,6 @@ from ssan.errors import CODES
 SETTINGS = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=1", "crop=center", "flip=off"]
 
 
-class Answer:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@pytest.fixture
-def ssan(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a command in this process, as the entry point does."""
-
-    def run(*arguments: object) -> Answer:
-        capfd.readouterr()
-        code = status([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Answer(code, out, err)
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"

@@ -87,31 +87,16 @@ def write(folder: Path, events: list[dict[str, Any]]) -> str:
     return str(folder)
 
 
-class Answer:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def ssan_drawing(capfd: pytest.CaptureFixture[str]) -> Any:
-    """Run a command in this process, as the entry point does."""
-
-    def run(*arguments: object) -> Answer:
-        capfd.readouterr()
-        code = status([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return Answer(code, out, err)
-
-    return run
+def drawn() -> None:
+    """Asked for by tests that look at pictures; in the others figures are made and not drawn, which takes most time."""
 
 
-@pytest.fixture
-def ssan(ssan_drawing: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The same for tests that look at no picture: figures are made and not drawn, which takes most of the time."""
-    empty = Markup('<img alt="{}" src="data:image/png;base64,">')
-    monkeypatch.setattr("ssan.insight.page._embedded", lambda figure, alt, *_, **__: empty.format(as_text(alt)))
-    return ssan_drawing
+@pytest.fixture(autouse=True)
+def _nothing_is_drawn_unasked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "drawn" not in request.fixturenames:
+        empty = Markup('<img alt="{}" src="data:image/png;base64,">')
+        monkeypatch.setattr("ssan.insight.page._embedded", lambda figure, alt, *_, **__: empty.format(as_text(alt)))
 
 
 class Page(HTMLParser):
@@ -250,7 +235,7 @@ def test_names_of_classes_are_text_and_never_markup(page: Page) -> None:
     assert all("onerror" not in attributes for _, attributes in page.tags)
 
 
-def test_what_no_page_can_show_stands_as_its_escape(tmp_path: Path, ssan_drawing: Any) -> None:
+def test_what_no_page_can_show_stands_as_its_escape(tmp_path: Path, ssan: Any, drawn: None) -> None:
     names = ["a\nb", "nul\0", "half \ud800", '"><img src=x onerror=alert(1)>']
     figures = [{"label": name, "num": 2, "top1": 0.5} for name in names]
     confusion = [[n, (n + 1) % 4, 1] for n in range(4)] + [[n, n, 1] for n in range(4)]
@@ -259,7 +244,7 @@ def test_what_no_page_can_show_stands_as_its_escape(tmp_path: Path, ssan_drawing
     os.mkdir(folder)
     text = "".join(json.dumps(event) + "\n" for event in [start(classes=names), epoch(1, 0.5), odd])
     Path(os.fsdecode(folder), "journal.jsonl").write_text(text, encoding="utf-8")
-    answer = ssan_drawing("report", os.fsdecode(folder), "--json")
+    answer = ssan("report", os.fsdecode(folder), "--json")
     assert answer.code == 0
     assert os.fsencode(json.loads(answer.out)["page"]) == folder + b"/report.html"
     page = Page(os.fsdecode(folder + b"/report.html"))
@@ -395,12 +380,12 @@ def test_an_evaluation_made_again_takes_the_place_of_the_first_and_another_proto
 # ------------------------------------------------------------------------------------------------- several runs
 
 
-def test_two_runs_stand_side_by_side_with_gains_and_losses_by_class(tmp_path: Path, ssan_drawing: Any) -> None:
+def test_two_runs_stand_side_by_side_with_gains_and_losses_by_class(tmp_path: Path, ssan: Any, drawn: None) -> None:
     figures = [{"label": label, "num": num, "top1": right / num}
                for label, num, right in zip(CLASSES, (7, 11, 5), (6, 9, 2), strict=True)]  # fmt: skip
     tsm = write(tmp_path / "tsm", [start(recipe={"model": "tsm_tiny"}), epoch(1, 0.25), END, evaluated()])
     ssa = write(tmp_path / "ssa", [start(), epoch(1, 0.5), END, evaluated(per_class=figures, top1=17 / 23)])
-    assert ssan_drawing("report", tsm, ssa, "--out", tmp_path / "two.html").err == ""
+    assert ssan("report", tsm, ssa, "--out", tmp_path / "two.html").err == ""
     page = Page(tmp_path / "two.html")
     assert page.needs_nothing()
     assert "2 runs side by side" in page.text
@@ -505,13 +490,13 @@ def test_models_of_other_sizes_are_compared_and_several_sizes_of_a_test_are_kept
 
 @pytest.mark.parametrize("num", [174, 400])
 def test_many_classes_are_a_picture_without_names_and_lists_with_their_ends(
-    num: int, tmp_path: Path, ssan_drawing: Any
+    num: int, tmp_path: Path, ssan: Any, drawn: None
 ) -> None:
     names = [f"class {n:03}" for n in range(num)]
     figures = [{"label": name, "num": 10, "top1": n / num} for n, name in enumerate(names)]
     confusion = sorted([[n, n, 5] for n in range(num)] + [[n, (n + 1) % num, 5 + n % 7] for n in range(num)])
     run = write(tmp_path / "many", [start(classes=names), evaluated(per_class=figures, confusion=confusion)])
-    assert ssan_drawing("report", run).code == 0
+    assert ssan("report", run).code == 0
     page = Page(Path(run) / "report.html")
     (picture,) = page.images
     assert f"Confusion matrix of {num} classes" in (picture["alt"] or "")
@@ -594,10 +579,10 @@ def trained(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_real_run_is_reported_as_it_was_trained_and_evaluated(
-    trained: Path, order_set: Path, tmp_path: Path, ssan_drawing: Any
+    trained: Path, order_set: Path, tmp_path: Path, ssan: Any, drawn: None
 ) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    row = json.loads(ssan_drawing("report", tmp_path / "run", "--json").out)["runs"][0]
+    row = json.loads(ssan("report", tmp_path / "run", "--json").out)["runs"][0]
     (begun,) = read_journal(trained / "journal.jsonl", "start")
     (end,) = read_journal(trained / "journal.jsonl", "end")
     assert (row["best_epoch"], row["val_top1"]) == (end["best_epoch"], end["val_top1"])

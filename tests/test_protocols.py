@@ -64,7 +64,7 @@ def test_a_protocol_changes_what_it_says_and_nothing_else() -> None:
     assert Protocol(views=10, crops=3).preprocess(own) == own
     used = Protocol(2, 3, "probabilities", resize="short_side", crop_px=37)
     assert used.preprocess(own) == Preprocess(13, "dense", 3, "short_side", 37, 37)
-    assert used.as_dict(own, "val") == {
+    assert used.as_dict(own, "validation") == {
         "split": "val", "num_frames": 13, "sampling": "dense", "stride": 3, "views": 2, "crops": 3,
         "resize": "short_side", "size_px": 37, "crop_px": 37, "average": "probabilities",
     }  # fmt: skip

@@ -39,7 +39,8 @@ def _numbers(weights: str) -> list[float]:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    print(f"{answer['num_videos']} videos of {answer['protocol']['split']}, {answer['protocol']['average']} averaged")
+    split, average = answer["protocol"]["split"], answer["protocol"]["average"]
+    print(f"{answer['num_videos']} videos{f' of {split}' if split else ''}, {average} averaged")
     print(f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}")
     for row in answer["members"]:
         print(f"{_accuracies(row)} {row['weight']:7g}  {row['path']}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssan.datasets.clips import Preprocess, TestClips, collate_with_errors
-from ssan.datasets.samples import Sample, Samples
+from ssan.datasets.samples import Sample, Samples, canonical_split
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import Classifier
 from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per_class
@@ -83,7 +83,7 @@ class Protocol:
         """Everything that decides the score of a video, and of which split the videos are."""
         used = self.preprocess(own)
         return {
-            "split": split,
+            "split": canonical_split(split),
             "num_frames": used.num_frames,
             "sampling": used.sampling,
             **({"stride": used.stride} if used.sampling == "dense" else {}),

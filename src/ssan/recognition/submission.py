@@ -92,7 +92,7 @@ def _check_ids(scores: ScoreFile, official: Sequence[str], annotations: str) -> 
             f"its videos are not the {len(official)} of {annotations}: {len(missing)} are missing ({few(missing)}), "
             f"{len(extra)} are not in the list ({few(extra)}); expected scores of exactly the test split: look at what "
             "`ssan eval --split test` says of missing and failed videos",
-            code="missing" if missing else "unknown_label",
+            code="missing" if missing else None,
             path=scores.path,
         )
 

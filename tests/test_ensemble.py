@@ -20,11 +20,17 @@ IDS = ["v1", "v2", "v3"]
 LABELS = [0, 1, 2]
 SCORES_A = [[2.0, 0.0, 1.0], [3.0, 1.0, 0.0], [0.0, 2.0, 1.0]]  # falls, falls (wrong), jumps (wrong)
 SCORES_B = [[0.0, 1.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 3.0]]  # jumps (wrong), jumps, runs
-A = {"ids": IDS, "scores": SCORES_A, "labels": LABELS, "classes": CLASSES, "protocol": {"split": "val", "views": 1}}
+A = {
+    "ids": IDS,
+    "scores": SCORES_A,
+    "labels": LABELS,
+    "classes": CLASSES,
+    "protocol": {"split": "val", "views": 1, "crops": 3},
+}
 # The second file has its videos in another order.
 B = {
     "ids": ["v3", "v1", "v2"], "scores": [SCORES_B[2], SCORES_B[0], SCORES_B[1]], "labels": [2, 0, 1],
-    "classes": CLASSES, "protocol": {"split": "val", "views": 2},
+    "classes": CLASSES, "protocol": {"split": "val", "views": 2, "crops": 3},
 }  # fmt: skip
 
 
@@ -229,7 +235,8 @@ def test_the_file_names_its_members_and_is_a_score_file_like_any_other(a: str, b
     assert (written.ids, written.classes, written.labels.tolist()) == (IDS, CLASSES, LABELS)
     assert written.protocol == {
         "split": "val",
-        "average": "logits",
+        "crops": 3,
+        "ensemble": "logits",
         "members": [
             {
                 "path": path,
@@ -243,7 +250,21 @@ def test_the_file_names_its_members_and_is_a_score_file_like_any_other(a: str, b
     assert compare(read_scores(a), written)["counts"] == {"both_right": 0, "only_a": 1, "only_b": 2, "neither": 0}
     again = ensemble([out, a])
     assert again.scores[1].tolist() == [1.875, 2.125, 0.0]
-    assert again.answer["protocol"]["members"][0]["protocol"] == written.protocol
+    protocol = again.answer["protocol"]
+    assert [protocol[key] for key in ("split", "crops", "ensemble")] == ["val", 3, "logits"]
+    assert [member["protocol"] for member in protocol["members"]] == [written.protocol, A["protocol"]]
+
+
+def test_comparing_with_an_ensemble_warns_in_one_short_line(
+    a: str, b: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "en.npz")
+    write_ensemble(out, ensemble([a, b]))
+    assert status(["compare", a, out]) == 0
+    assert capfd.readouterr().err == (
+        "ssan: the protocols differ, so the models are not all that differs: views 1 and None, ensemble None and "
+        "'logits', members None and 2 of them\n"
+    )
 
 
 def test_ties_are_counted_as_whoever_reads_the_file_counts_them(tmp_path: Path) -> None:
@@ -270,6 +291,6 @@ def test_the_command_answers_as_its_page_says(a: str, b: str, capfd: pytest.Capt
     }  # fmt: skip
     assert status(["ensemble", a, b]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "3 videos of val, logits averaged"
+    assert lines[0] == "3 videos of val, logits of 2 models added"
     assert lines[2] == f"0.3333 [ 0.0615,  0.7923]  1.0000       1  {a}"
     assert lines[4] == "1.0000 [ 0.4385,  1.0000]  1.0000          ensemble"

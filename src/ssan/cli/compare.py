@@ -47,8 +47,15 @@ def _warn(answer: dict[str, Any]) -> None:
             file=sys.stderr,
         )
     if answer["protocol_differences"]:
-        each = ", ".join(f"{key} {one!r} and {two!r}" for key, (one, two) in answer["protocol_differences"].items())
+        each = ", ".join(
+            f"{key} {_shown(one)} and {_shown(two)}" for key, (one, two) in answer["protocol_differences"].items()
+        )
         print(f"ssan: the protocols differ, so the models are not all that differs: {each}", file=sys.stderr)
+
+
+def _shown(value: Any) -> str:
+    """A setting for people; of a list, such as the members of an ensemble, how many."""
+    return f"{len(value)} of them" if isinstance(value, list) else repr(value)
 
 
 def _write(folder: Path, answer: dict[str, Any], top: int) -> None:

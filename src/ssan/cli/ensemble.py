@@ -12,7 +12,7 @@ def ensemble(
     files: Annotated[list[str], typer.Argument(metavar="A.npz B.npz...", help="Score files (ssan eval --scores).")],
     weights: Annotated[str | None, typer.Option(help="A number for each file, as 2,1; equal by default.")] = None,
     average: Annotated[
-        Literal["logits", "probabilities"], typer.Option(help="What of the members is averaged.")
+        Literal["logits", "probabilities"], typer.Option(help="What of the members is added.")
     ] = "logits",
     out: Annotated[str | None, typer.Option("--out", "-o", help="Score file to write (.npz).")] = None,
     json: options.Json = False,
@@ -39,8 +39,9 @@ def _numbers(weights: str) -> list[float]:
 
 
 def _show(answer: dict[str, Any]) -> None:
-    split, average = answer["protocol"]["split"], answer["protocol"]["average"]
-    print(f"{answer['num_videos']} videos{f' of {split}' if split else ''}, {average} averaged")
+    used, num = answer["protocol"], len(answer["members"])
+    of_split = f" of {used['split']}" if used["split"] else ""
+    print(f"{answer['num_videos']} videos{of_split}, {used['ensemble']} of {num} models added")
     print(f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}")
     for row in answer["members"]:
         print(f"{_accuracies(row)} {row['weight']:7g}  {row['path']}")

@@ -47,6 +47,8 @@ def ensemble(paths: Sequence[str], *, weights: Sequence[float] | None = None, av
     Unsaid by the paper, our choice: SSA_En (tables 1 and 4) adds logits, with equal weight
     (test_two_members_are_added_as_by_hand, test_probabilities_are_added_after_the_softmax_of_each_member).
 
+    The protocol has the settings that all members share, ``ensemble`` (what was added, ``average``) and ``members``.
+
     :raises UsageError: there are fewer than two members, or one twice; a weight is not above 0; a file is no score file
         (``read_scores``); the members' videos, classes, splits or labels differ; some videos have a label and some
         none.
@@ -79,8 +81,8 @@ def ensemble(paths: Sequence[str], *, weights: Sequence[float] | None = None, av
     ]
     kept = ("path", "sha256", "weight", "protocol")
     protocol = {
-        "split": next((file.protocol["split"] for file in files if "split" in file.protocol), None),
-        "average": average,
+        **_shared([file.protocol for file in files]),
+        "ensemble": average,
         "members": [{key: member[key] for key in kept} for member in members],
     }
     answer = {"num_videos": len(first.ids), "members": members, **accuracies(scores, labels), "protocol": protocol}
@@ -90,6 +92,18 @@ def ensemble(paths: Sequence[str], *, weights: Sequence[float] | None = None, av
 def write_ensemble(path: str | Path, whole: Ensemble) -> None:
     """Write the scores of an ensemble as a score file whose protocol names the members."""
     write_scores(path, whole.ids, whole.scores, whole.labels, whole.classes, whole.answer["protocol"])
+
+
+def _shared(protocols: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The split, from any member that names it, and the settings that all members have with one value."""
+    split = next((protocol["split"] for protocol in protocols if "split" in protocol), None)
+    rest = {
+        key: value
+        for key, value in protocols[0].items()
+        if key not in ("split", "ensemble", "members")
+        and all(key in other and other[key] == value for other in protocols)
+    }
+    return {"split": split, **rest}
 
 
 def _added(aligned: Sequence[np.ndarray], shares: np.ndarray, average: Average) -> np.ndarray:

@@ -95,15 +95,11 @@ def write_ensemble(path: str | Path, whole: Ensemble) -> None:
 
 
 def _shared(protocols: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The split, from any member that names it, and the settings that all members have with one value."""
+    """The settings that all members have with one value, and the split, from any member that names it."""
+    first = protocols[0]
+    agreed = {key for key in first if all(key in other and other[key] == first[key] for other in protocols)}
     split = next((protocol["split"] for protocol in protocols if "split" in protocol), None)
-    rest = {
-        key: value
-        for key, value in protocols[0].items()
-        if key not in ("split", "ensemble", "members")
-        and all(key in other and other[key] == value for other in protocols)
-    }
-    return {"split": split, **rest}
+    return {"split": split, **{key: first[key] for key in first if key in agreed and key != "split"}}
 
 
 def _added(aligned: Sequence[np.ndarray], shares: np.ndarray, average: Average) -> np.ndarray:

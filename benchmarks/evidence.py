@@ -212,12 +212,12 @@ def table_section(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
     table = TABLES[name]
     lines = [f"## {'Choices' if name == 'choices' else f'Table {name[-1]}'}: {table.title.split(': ')[-1]}", ""]
     for data in sets:
-        reference = next(row["title"] for row in data["rows"] if row["row"] == REFERENCES[name])
+        reference = _reference(name, data)
         sizes = f"{data['num_train']} training videos, {data['num_scored']} test videos." if data["num_scored"] else ""
         lines += [f"Task `{data['name']}`. {sizes}".rstrip(), ""]
         lines += heading(
             "method", "frames", "paper, top-1 of its data", "top-1", "right pair", "direction within it", "reversed",
-            "seeds", f"top-1 less {reference}'s", "training minutes",
+            "seeds", f"top-1 less that of {reference}", "training minutes",
         )  # fmt: skip
         for row in data["rows"]:
             seconds = [figures["train_seconds"] for figures in row["seeds"] if "train_seconds" in figures]
@@ -239,6 +239,12 @@ def table_section(name: str, sets: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _reference(name: str, data: Mapping[str, Any]) -> str:
+    row = next(row for row in data["rows"] if row["row"] == REFERENCES[name])
+    several = len({other["frames"] for other in data["rows"]}) > 1
+    return f"{row['title']} with {row['frames']} frames" if several else row["title"]
+
+
 def findings(name: str, data: Mapping[str, Any]) -> list[str]:
     """What the figures of a table on a task show, in words that follow from them."""
     run = [row for row in data["rows"] if row["seeds"]]
@@ -249,7 +255,7 @@ def findings(name: str, data: Mapping[str, Any]) -> list[str]:
         "- Right pairs above guessing in every run"
         + ("." if not slow else f", but for: {', '.join(slow)}; their directions say nothing.")
     ]
-    reference = next(row["title"] for row in data["rows"] if row["row"] == REFERENCES[name])
+    reference = _reference(name, data)
     sure = [row for row in run if row["difference"]["low"] is not None]
     below = [row["title"] for row in sure if row["difference"]["high"] < 0]
     above = [row["title"] for row in sure if row["difference"]["low"] > 0]

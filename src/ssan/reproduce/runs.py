@@ -79,7 +79,7 @@ class Crew:
             raise KeyboardInterrupt
         if process.returncode not in (0, 1):  # 1: done, though some videos failed, which the answer counts
             raise TrainingError(
-                f"`ssan {words[0]}` ended with status {process.returncode}: {_last_words(log)}. Look into the log, "
+                f"`ssan {words[0]}` ended with status {process.returncode}: {_last_words(log)}. Look at the log, "
                 "and run again: what is done stays",
                 path=str(log),
             )

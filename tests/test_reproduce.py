@@ -317,6 +317,7 @@ def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path
         ).tolist()
     )
     journal = tmp_path / "runs" / "order" / "tsm_tiny_8f" / "seed_0" / "journal.jsonl"
+    assert 'href="runs/order/tsm_tiny_8f/seed_0/report.html"' in Path(answer.json["page"]).read_text(encoding="utf-8")
     before = journal.read_bytes()
     again = ssan(*words)
     assert journal.read_bytes() == before

@@ -122,7 +122,7 @@ def evaluation(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def make(run: Run, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
-    """Train and evaluate one run, as far as it is not done."""
+    """Train and evaluate one run, as far as it is not done, and make its page."""
     common = [*run.data.words, *crew.means.words, "--seed", str(run.seed), "--quiet", "--json"]
     if not _trained(run):
         more = ["--skip-bad"] if crew.means.skip_bad else []
@@ -135,6 +135,7 @@ def make(run: Run, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
         "--views", str(protocol["views"]), "--crops", str(protocol["crops"]), "--average", protocol["average"],
         *(["--probe"] if run.data.task else []), *common,
     )  # fmt: skip
+    crew.ssan(log, "report", str(run.folder))
 
 
 def _recipe_file(run: Run) -> Path:

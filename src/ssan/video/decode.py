@@ -484,26 +484,51 @@ def _in_sequence(frames: Iterator[av.VideoFrame], wanted: Sequence[int]) -> Iter
 def _open_container(path: str) -> av.container.InputContainer:
     """Open a file without decoding a frame to find out what the decoder will find out anyway.
 
-    Matroska and webm do not tell how VP8, VP9 and AV1 store pixels, and FFmpeg decodes the first frame to know; of a
-    short video that is a tenth of the work. Given a guess it does not. The decoder replaces the guess by the truth.
+    The header does not tell how pixels are stored, and FFmpeg decodes the first frame to know: a tenth of the work of
+    a short video in webm, or of a clip out of a large one in mp4. Given a guess it does not, in mp4 if it need not wait
+    for a time stamp either. The decoder replaces the guess by the truth. Of mp4 only where its index is complete: from
+    that FFmpeg knows how many pictures H.264 holds back, without having seen any.
     """
     options = {"protocol_whitelist": "file"}
-    matroska = False
+    head = b""
     with suppress(OSError), open(path, "rb") as handle:  # what cannot be read FFmpeg says below
-        matroska = handle.read(len(EBML)) == EBML
-    if matroska:
+        head = handle.read(8)
+    is_mp4 = head[4:] == FTYP
+    if is_mp4 or head.startswith(EBML):
         one_stream: Any = [{"pixel_format": "yuv420p"}]
+        more = {"max_ts_probe": "0"} if is_mp4 else {}
         try:
-            return av.open(f"file:{path}", metadata_errors="ignore", options=options, stream_options=one_stream)
+            container = av.open(
+                f"file:{path}", metadata_errors="ignore", options={**options, **more}, stream_options=one_stream
+            )
         except av.error.FFmpegError:
             raise
         except ValueError:  # there is sound too
             pass
+        else:
+            if not is_mp4 or _is_told_by_its_header(container):
+                return container
+            container.close()
     return av.open(f"file:{path}", metadata_errors="ignore", options=options)
+
+
+def _is_told_by_its_header(container: av.container.InputContainer) -> bool:
+    """Whether the only stream is of a codec for which a guess is enough, with all of its packets in the index."""
+    stream = container.streams[0]
+    return (
+        isinstance(stream, VideoStream)
+        and stream.codec_context is not None
+        and stream.codec_context.codec.canonical_name in ("h264", "hevc", "mpeg4", "vp9", "av1")
+        and bool(stream.average_rate)
+        and 0 < stream.frames == len(stream.index_entries)
+    )
 
 
 EBML = b"\x1a\x45\xdf\xa3"
 """How every Matroska and webm file begins."""
+
+FTYP = b"ftyp"
+"""How every mp4 and nearly every mov file begins, after the length of its first box."""
 
 
 @contextmanager

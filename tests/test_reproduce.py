@@ -157,6 +157,8 @@ def test_overrides_reach_every_recipe() -> None:
         (["table2"], "table2 wants its data: name them with --data (format sthv2), or add --mini"),
         (["table2", "--mini", "--rows", "nl3d,ssan"], "--rows of table2: unknown row 'ssan'. Did you mean 'ssa'?"),
         (["table2", "--mini", "--tasks", "ordr"], "--tasks: there is no task 'ordr'; expected order or relation"),
+        (["table2", "--mini", "--tasks", ","], "--tasks names none; expected order or relation"),
+        (["table2", "--mini", "layer.similarity_scale=1"], "similarity_scale"),
         (["table2", "--data", "nowhere"], "nowhere: no Something-Something V2 annotations here"),
         (["table1", "--mini", "--rows", "i3d"], "none of the rows can be trained here: i3d; choose others with --rows"),
         (["table2", "--mini", "epoch=2"], "unknown key 'epoch'. Did you mean 'epochs'?"),
@@ -167,7 +169,7 @@ def test_a_mistake_is_told_before_the_work(tmp_path: Path, ssan: Any, given: lis
     answer = ssan("reproduce", *given, "--videos-per-task", "60", "--out", tmp_path / "out")
     assert answer.code == 2
     assert said in answer.err
-    assert not (tmp_path / "out" / "runs").exists()
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------- figures out of journals made by hand
@@ -340,6 +342,7 @@ def test_told_to_stop_it_stops_its_trainings_with_their_states_and_goes_on(tmp_p
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert "stopped; what is done is kept in" in said
     assert (journal.parent / "last" / "state.ckpt").exists()
     epochs = journal.read_text().count('"event": "epoch"')
     time.sleep(0.5)

@@ -44,7 +44,7 @@ def reproduce(
 
     It goes on where it stopped: what is done is not done again.
     """
-    from ssan.reproduce.plan import TASKS, Data
+    from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.runs import Means
     from ssan.reproduce.table import Order, rendered
     from ssan.reproduce.table import reproduce as run
@@ -57,8 +57,11 @@ def reproduce(
             f"{table} wants its data: name them with --data (format {found.format}), or add --mini for small networks "
             "on rendered videos"
         )
+    check_rows(chosen, overrides or [], mini=backbone if mini else None)
     if data is None:
         named = _words(tasks)
+        if not named:
+            raise UsageError(f"--tasks names none; expected {' or '.join(TASKS)}")
         for name in named:
             if name not in TASKS:
                 raise UsageError(f"--tasks: there is no task {name!r}; expected {' or '.join(TASKS)}")
@@ -98,7 +101,7 @@ def reproduce(
                 )
         for error in answer["failed"]:
             print(f"failed: {error['path']}: {error['message']}")
-        print(f"Open {answer['page']}")
+        print(f"{answer['seconds']:.0f} s. Open {answer['page']}")
     return options.SOME_FAILED if answer["failed"] else options.DONE
 
 

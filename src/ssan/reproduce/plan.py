@@ -17,8 +17,10 @@ from typing import Any
 
 from ssan.errors import UsageError, unknown
 from ssan.layers import LAYERS
-from ssan.models.catalogue import BACKBONES, MODELS, specification
+from ssan.models.catalogue import BACKBONES, MODELS, specification, without_memory
 from ssan.recipe import Recipe, make_recipe, read_recipe
+from ssan.recognition.model_file import build_from
+from ssan.recognition.train import complete
 from ssan.reproduce.tables import Row
 from ssan.shipped import shipped
 
@@ -99,6 +101,23 @@ def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | Non
     # One network has one recipe, whatever was said that goes without saying.
     values |= {"layer": _unusual_options(values["model"], layer), "places": _unusual_places(values["model"], places)}
     return make_recipe(values, overrides)
+
+
+def check_rows(rows: Sequence[Row], overrides: Sequence[str], *, mini: str | None) -> None:
+    """Look whether the rows can be trained, before anything is made for them.
+
+    :raises UsageError: an override that no recipe takes, or none of the rows is a network of ours.
+    """
+    data = Data("data", (), "val")
+    recipes = [recipe_of(row, data, overrides, mini=mini) for row in rows]
+    for recipe in recipes:
+        if recipe is not None:
+            with without_memory():
+                build_from(complete(recipe), 2)
+    if not any(recipes):
+        raise UsageError(
+            f"none of the rows can be trained here: {', '.join(row.name for row in rows)}; choose others with --rows"
+        )
 
 
 def _unusual_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:

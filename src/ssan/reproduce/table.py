@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ssan.datasets.convert import convert
 from ssan.datasets.convert_forms import Settings
 from ssan.datasets.synthetic import VIDEO_FOLDER, render
-from ssan.errors import SsanError, UsageError
+from ssan.errors import SsanError
 from ssan.files import write_json, writing
 from ssan.recognition.score_file import read_scores
 from ssan.reproduce.page import page
@@ -77,17 +77,10 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     """Train and evaluate what is not done of the rows, and write the table's page and figures; the answer has both.
 
     A run that fails is listed, and the others go on. The page is written anew after each run.
-
-    :raises UsageError: none of the rows is a network of ours.
     """
     began = time.monotonic()
     wanted = [run for data in order.data for row in order.rows for run in order.runs(row, data)]
     wanted = list({run.folder: run for run in wanted}.values())
-    if not wanted and not any(row.members for row in order.rows):
-        raise UsageError(
-            f"none of the rows can be trained here: {', '.join(row.name for row in order.rows)}; choose others with "
-            "--rows"
-        )
     pending = [run for run in wanted if evaluation(run, PROTOCOL) is None]
     failed: list[SsanError] = []
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
@@ -110,7 +103,11 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
                 say(f"{done}/{len(pending)} {run.title}: {top1}")
             write(order, failed)
 
-        make_all(pending, order.means, PROTOCOL, order.out / "logs", note)
+        try:
+            make_all(pending, order.means, PROTOCOL, order.out / "logs", note)
+        except KeyboardInterrupt:
+            say(f"stopped; what is done is kept in {order.out}, and the same command goes on")
+            raise
     answer = write(order, failed, ensembles=True)
     return {**answer, "seconds": round(time.monotonic() - began, 1)}
 

@@ -604,3 +604,26 @@ def test_pictures_that_together_are_large_come_in_parts(tmp_path: Path, monkeypa
     assert len(read_pictures(paths)) == 2
     clip = read_clip(tmp_path, range, apart=False)
     assert [round(value / 40) for value in clip.frames.float().mean((1, 2, 3)).tolist()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("container", "asked"),
+    [({}, ["0"]), ({"movflags": "frag_keyframe+empty_moov"}, ["0", None])],
+    ids=["index", "fragments"],
+)
+def test_mp4_is_opened_without_decoding_only_where_its_index_has_all_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, container: dict[str, str], asked: list[str | None]
+) -> None:
+    path = render(tmp_path / "a.mp4", 31, container=container)
+    reference, _ = sequential(path)
+    asked_for, opening = [], av.open
+
+    def noting(*arguments: object, **options: dict[str, str]) -> object:
+        asked_for.append(options.get("options", {}).get("max_ts_probe"))
+        return opening(*arguments, **options)
+
+    monkeypatch.setattr(av, "open", noting)
+    with VideoFile(path) as video:
+        assert asked_for == asked
+        assert video.size_px == (HEIGHT, WIDTH)
+        assert np.array_equal(as_pictures(video.read(range(31)).frames), np.stack(reference))

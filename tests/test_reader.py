@@ -307,3 +307,23 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/environ"), reason="this system does not tell what a process was given"
+)
+def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tunables() -> str:
+        apart = reader._Reader()
+        try:
+            given = Path(f"/proc/{apart._process.pid}/environ").read_bytes().split(b"\0")
+        finally:
+            apart.stop()
+        return next(
+            value for name, _, value in (word.decode().partition("=") for word in given) if name == "GLIBC_TUNABLES"
+        )
+
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert tunables() == "glibc.malloc.hugetlb=1"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=5")
+    assert tunables() == "glibc.malloc.tcache_count=5:glibc.malloc.hugetlb=1"

@@ -4,9 +4,10 @@
 
 Every reader gets the numbers of the frames (the middles of 8 segments) for nothing and answers with RGB pictures whose
 short side is 256, or as stored where that is less. The readers take turns, file by file, the longer the shorter a file
-is; the figure is a reader's time relative to PyAV's in the same round. Memory is the most that a fresh process held
-beyond what it held after importing and reading a small file. Frames that a reader gives are compared with PyAV's, so
-that a fast wrong answer shows.
+is; the figure is a reader's time relative to PyAV's in the same round, the median of the rounds. (The least of its
+times over the least of PyAV's is kept too; on a machine that others use as well it hangs on single lucky rounds.)
+Memory is the most that a fresh process held beyond what it held after importing and reading a small file. Frames that a
+reader gives are compared with PyAV's, so that a fast wrong answer shows.
 
 DIR is walked for video files; where it is not given, only videos rendered here are read. Readers that are not installed
 leave their columns blank. Writes benchmarks/results/decode.json.

@@ -54,8 +54,9 @@ def processor(content: Content) -> str:
 def decode(content: Content) -> list[str]:
     rows = (content or {}).get("rows", [])
     lines = [
-        "**Decoding** eight frames of a clip, in the time that PyAV takes to read the file in sequence: the median",
-        f"over the files of a codec (how many), and the range. {processor(content)}".rstrip(),
+        "**Decoding** eight frames of a clip, over the time of PyAV in sequence in the same round: the median of the",
+        "rounds, and of these the median over the files of a codec (how many) and the range.",
+        *filter(None, [processor(content)]),
         "",
         *heading("codec", *READERS),
     ]
@@ -64,7 +65,7 @@ def decode(content: Content) -> list[str]:
         files = len({row["file"] for row in own})
         cells = []
         for reader in READERS:
-            ratios = [row["ratio_min"] for row in own if row["reader"] == reader and row["ratio_min"] is not None]
+            ratios = [row["ratio_median"] for row in own if row["reader"] == reader and row["ratio_median"] is not None]
             spread = f" ({min(ratios):.2f}-{max(ratios):.2f})" if len(ratios) > 1 and min(ratios) != max(ratios) else ""
             cells.append(f"{median(ratios):.2f}{spread}" if ratios else "")
         lines.append(line(f"{codec} ({files})" if files else codec, *cells))

@@ -135,8 +135,8 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tables: ModuleType,
             "codec": "h264",
             "b_frames": True,
             "reader": reader,
-            "ratio_min": ratio,
-            "ratio_median": 2,
+            "ratio_min": 2,
+            "ratio_median": ratio,
             "peak_mb": None,
         }
         for reader, ratio in readers.items()

@@ -236,6 +236,17 @@ def test_a_run_that_is_not_finished_has_no_figures(tmp_path: Path, what: str) ->
     assert figures_of(run, PROTOCOL) is None
 
 
+def test_a_run_by_another_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
+    run = made_run(tmp_path, "ssa", 0, scores_of(LABELS), LABELS)
+    journal = run.folder / "journal.jsonl"
+    plain = journal.read_text()
+    used = {"model": "ssan_tiny", "epochs": run.recipe.epochs, "seed": 0, "a_key_of_later_times": 3}
+    journal.write_text(plain.replace('"recipe": {}', f'"recipe": {json.dumps(used)}'))
+    assert evaluation(run, PROTOCOL) is not None
+    journal.write_text(plain.replace('"recipe": {}', f'"recipe": {json.dumps({**used, "epochs": 3})}'))
+    assert evaluation(run, PROTOCOL) is None
+
+
 def test_mean_and_spread_over_seeds_by_hand() -> None:
     summary = over_seeds([{"top1": 0.5, "top5": 0.9}, {"top1": 0.7, "top5": 0.9}, {"top1": 0.9, "top5": None}])
     assert summary["num_seeds"] == 3
@@ -324,6 +335,10 @@ def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path
     again = ssan(*words)
     assert journal.read_bytes() == before
     assert again.json["data"] == answer.json["data"]
+    other = ssan(*words[:-1], "epochs=2")
+    assert other.code == 1, "runs of one epoch are no runs of two"
+    assert "epochs 1 is now 2" in other.json["failed"][0]["message"]
+    assert journal.read_bytes() == before
 
 
 def test_told_to_stop_it_stops_its_trainings_with_their_states_and_goes_on(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from ssan.errors import SsanError, TrainingError
 from ssan.files import writing
 from ssan.recipe import write_recipe
+from ssan.recognition.train import complete
 from ssan.reproduce.plan import Run
 from ssan.training.journal import read_journal
 
@@ -107,11 +108,14 @@ def _last_words(log: Path) -> str:
 
 
 def evaluation(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The last evaluation of a finished run by this protocol, as its journal has it; None where there is none."""
+    """The last evaluation of a finished run by this protocol, as its journal has it; None where there is none.
+
+    None too where the run was trained by another recipe than is asked for: training it then says what differs.
+    """
     if not (run.folder / "journal.jsonl").exists() or not (run.folder / SCORES).exists():
         return None
     events = read_journal(run.folder / "journal.jsonl")
-    if not any(event.get("event") == "end" for event in events):
+    if not any(event.get("event") == "end" for event in events) or not _is_of_recipe(run, events):
         return None
     for event in reversed(events):
         if event.get("event") == "evaluated" and event.get("split") == run.data.split:
@@ -145,7 +149,15 @@ def _recipe_file(run: Run) -> Path:
 
 def _trained(run: Run) -> bool:
     path = run.folder / "journal.jsonl"
-    return path.exists() and bool(read_journal(path, "end"))
+    events = read_journal(path) if path.exists() else []
+    return any(event.get("event") == "end" for event in events) and _is_of_recipe(run, events)
+
+
+def _is_of_recipe(run: Run, events: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run was trained by the recipe that is asked for, as far as its version of ssan knew the keys."""
+    used: dict[str, Any] = next((event["recipe"] for event in reversed(events) if event.get("event") == "start"), {})
+    asked = json.loads(json.dumps(complete(run.recipe).model_dump()))
+    return all(asked[key] == value for key, value in used.items() if key in asked)
 
 
 def make_all(

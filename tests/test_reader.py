@@ -312,10 +312,13 @@ def _lives(pid: int) -> bool:
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/environ"), reason="this system does not tell what a process was given"
 )
-def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(
+    video: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def tunables() -> str:
         apart = reader._Reader()
         try:
+            apart.call(30.0, video, "open", None, video, 1)  # it has begun, and is no longer a copy of this process
             given = Path(f"/proc/{apart._process.pid}/environ").read_bytes().split(b"\0")
         finally:
             apart.stop()

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -309,24 +310,17 @@ def _lives(pid: int) -> bool:
     return True
 
 
-@pytest.mark.skipif(
-    not os.path.exists("/proc/self/environ"), reason="this system does not tell what a process was given"
-)
-def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(
-    video: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def tunables() -> str:
-        apart = reader._Reader()
-        try:
-            apart.call(30.0, video, "open", None, video, 1)  # it has begun, and is no longer a copy of this process
-            given = Path(f"/proc/{apart._process.pid}/environ").read_bytes().split(b"\0")
-        finally:
-            apart.stop()
-        return next(
-            value for name, _, value in (word.decode().partition("=") for word in given) if name == "GLIBC_TUNABLES"
-        )
+def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting, given = subprocess.Popen, []
 
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    assert tunables() == "glibc.malloc.hugetlb=1"
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=5")
-    assert tunables() == "glibc.malloc.tcache_count=5:glibc.malloc.hugetlb=1"
+    def noting(*arguments: Any, **options: Any) -> Any:
+        given.append(options["env"]["GLIBC_TUNABLES"])
+        return starting(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noting)
+    for users in (None, "glibc.malloc.tcache_count=5"):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        if users:
+            monkeypatch.setenv("GLIBC_TUNABLES", users)
+        reader._Reader().stop()
+    assert given == ["glibc.malloc.hugetlb=1", "glibc.malloc.tcache_count=5:glibc.malloc.hugetlb=1"]

@@ -1,5 +1,6 @@
 """Training at scale: many processes, blocks computed twice, a compiled network, synchronised BatchNorm, TSM's rates."""
 
+import copy
 import json
 import os
 import signal
@@ -564,3 +565,18 @@ def test_a_run_of_a_version_without_a_key_did_as_its_default_says(order_set: Pat
     assert train(recipe(), DataSource(str(order_set)), out, resume=True, quiet=True)["steps"] == 4
     with pytest.raises(UsageError, match=r"cannot resume: .*ema None is now 0\.5"):
         train(recipe(ema=0.5), DataSource(str(order_set)), out, resume=True, quiet=True)
+
+
+def test_a_copy_of_a_network_with_blocks_computed_twice_computes_its_own() -> None:
+    network = build("ssan_tiny", 3)
+    recompute(block for blocks in network.backbone.stages.values() for block in blocks)  # type: ignore[union-attr]
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in twin.backbone.parameters():
+            parameter.zero_()
+    twin.train()(torch.randn(2, 3, 3, 17, 19)).sum().backward()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            assert buffer == 0, name
+    assert any(parameter.grad is not None for parameter in twin.backbone.parameters())

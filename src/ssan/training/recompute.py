@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -19,23 +20,23 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
     are updated the first time only. Names of modules and weights do not change.
     """
     for block in blocks:
-        block.forward = _recomputed(block)
+        # A method, so that a copy of the network has one of its own: copying a function copies nothing.
+        block.forward = MethodType(_recomputed(type(block).forward), block)
 
 
-def _recomputed(block: nn.Module) -> Any:
-    forward = block.forward
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return contextlib.nullcontext(), _statistics_rest(block)
-
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
-    def run(*inputs: Any) -> Any:
+    def run(block: nn.Module, *inputs: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*inputs)
+            return forward(block, *inputs)
         if torch.compiler.is_compiling():
             # The compiler sees what is written in place, and does so once; it takes no contexts.
-            return checkpoint(forward, *inputs, use_reentrant=False)
-        return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+            return checkpoint(forward, block, *inputs, use_reentrant=False)
+
+        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+            return contextlib.nullcontext(), _statistics_rest(block)
+
+        return checkpoint(forward, block, *inputs, use_reentrant=False, context_fn=contexts)
 
     return run
 

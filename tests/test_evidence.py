@@ -1,0 +1,90 @@
+"""The page of evidence: equal to its results, which have each row's figures once, and words that follow from them."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def evidence() -> ModuleType:
+    sys.path.append(str(ROOT / "benchmarks"))
+    import evidence
+
+    return evidence
+
+
+def row(name: str, title: str, top1: list[float], difference: tuple[float, float, float] | None, sure: bool) -> Any:
+    low, mean, high = difference or (None, None, None)
+    return {
+        "row": name,
+        "title": title,
+        "frames": "8",
+        "seeds": [{"seed": seed, "top1": value, "num_scored": 300} for seed, value in enumerate(top1)],
+        "difference": {"num_seeds": len(top1), "mean": mean, "low": low, "high": high},
+        "pair_above_chance": [sure] * len(top1),
+    }
+
+
+def test_the_page_is_that_of_its_results(evidence: ModuleType) -> None:
+    content = evidence.read_json(evidence.RESULTS)
+    assert evidence.PAGE.read_text(encoding="utf-8") == evidence.page(content), "run `benchmarks/evidence.py --page`"
+    assert set(content["tables"]) == set(evidence.EVERYTHING)
+    for name, sets in content["tables"].items():
+        assert [data["name"] for data in sets] == ["order", "relation"]
+        for data in sets:
+            assert [found["row"] for found in data["rows"]] == evidence.EVERYTHING[name]
+            assert "run" not in str([list(figures) for found in data["rows"] for figures in found["seeds"]])
+    if content["figure4"]:
+        assert evidence.FIGURE.exists()
+
+
+def test_every_row_of_the_page_can_be_trained_small(evidence: ModuleType, tmp_path: Path) -> None:
+    from ssan.reproduce.plan import Data, runs_of
+    from ssan.reproduce.tables import TABLES
+
+    data = Data("order", (), "test", "order")
+    for name, rows in evidence.EVERYTHING.items():
+        for one in rows:
+            known = TABLES[name].row(one)
+            assert known.members or runs_of(known, data, 3, tmp_path, mini="tiny"), f"{name} {one}"
+        assert evidence.REFERENCES[name] in rows
+    trainings = {
+        run.folder
+        for name, rows in evidence.LAPTOP.items()
+        for one in rows
+        for task in evidence.TASKS
+        for run in runs_of(TABLES[name].row(one), Data(task, (), "test", task), 3, tmp_path, mini="tiny")
+    }
+    assert len(trainings) == 24, "as the page and the script say"
+
+
+def test_the_words_below_a_table_follow_from_its_figures(evidence: ModuleType) -> None:
+    rows = [
+        row("nl3d", "3D NL", [0.2, 0.3], (-0.9, -0.7, -0.5), sure=False),
+        row("nl2d", "2D NL", [0.9, 0.8], (-0.3, -0.1, 0.1), sure=True),
+        row("nl1d", "1D NL", [0.99, 0.99], (0.01, 0.05, 0.09), sure=True),
+        row("nl2d1d", "2D+1D NL", [], None, sure=True),
+        row("ssa", "SSA", [0.95, 0.94], (0.0, 0.0, 0.0), sure=True),
+    ]
+    said = evidence.findings("table2", {"rows": rows})
+    assert said == [
+        "- Right pairs above guessing in every run, but for: 3D NL; their directions say nothing.",
+        "- The interval lies wholly below SSA: 3D NL.",
+        "- The interval lies wholly above SSA: 1D NL.",
+        "- No difference to SSA shown by these seeds: 2D NL.",
+    ]
+    assert evidence.findings("table2", {"rows": [{**one, "seeds": []} for one in rows]}) == ["Not run."]
+
+
+def test_cells_are_blank_where_nothing_was_run(evidence: ModuleType) -> None:
+    assert evidence.share(None) == ""
+    assert evidence.share(0.5) == "0.500"
+    assert evidence.share(0.51234, 0.0123) == "0.512 ± 0.012"
+    assert evidence.interval({"mean": None, "low": None, "high": None}) == ""
+    assert evidence.interval({"mean": 0.1, "low": None, "high": None}) == "+0.100"
+    assert evidence.interval({"mean": -0.1, "low": -0.25, "high": 0.05}) == "-0.100 [-0.250, +0.050]"

@@ -45,6 +45,7 @@ def reproduce(
     It goes on where it stopped: what is done is not done again.
     """
     from ssan.reproduce.plan import TASKS, Data, check_rows
+    from ssan.reproduce.results import as_percent
     from ssan.reproduce.runs import Means
     from ssan.reproduce.table import Order, rendered
     from ssan.reproduce.table import reproduce as run
@@ -94,7 +95,7 @@ def reproduce(
             print(f"{one['name']}: {one['split']}, {one['num_scored'] or ''} videos scored")
             print(f"  {'':32} {'frames':>7} {'paper':>7} {'ours':>7} {'spread':>7} {'seeds':>6}")
             for row in one["rows"]:
-                cells = [_percent(row["paper"]["top1"]), _percent(row["top1"]), _percent(row["top1_std"])]
+                cells = [as_percent(share) for share in (row["paper"]["top1"], row["top1"], row["top1_std"])]
                 print(
                     f"  {row['title']:32} {row['frames']:>7} {cells[0]:>7} {cells[1]:>7} {cells[2]:>7} "
                     f"{row['num_seeds'] or '':>6}"
@@ -107,7 +108,3 @@ def reproduce(
 
 def _words(text: str) -> list[str]:
     return [word for word in (part.strip() for part in text.split(",")) if word]
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"

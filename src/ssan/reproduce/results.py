@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,14 +113,6 @@ def agreed(values: Sequence[Any]) -> Any:
     """What all values are; None where there are none, or several."""
     kinds = {json.dumps(value, sort_keys=True) for value in values}
     return values[0] if len(kinds) == 1 else None
-
-
-def read_results(path: Path) -> dict[str, Any] | None:
-    """The file that an earlier call has written, if there is one."""
-    if not path.exists():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def as_percent(value: float | None, digits: int = 1) -> str:

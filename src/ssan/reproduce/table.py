@@ -1,6 +1,5 @@
 """One table: its runs made as far as asked, its figures collected, its page written."""
 
-import json
 import os
 import sys
 import time
@@ -15,12 +14,12 @@ from ssan.datasets.convert import convert
 from ssan.datasets.convert_forms import Settings
 from ssan.datasets.synthetic import VIDEO_FOLDER, render
 from ssan.errors import SsanError
-from ssan.files import write_json, writing
+from ssan.files import read_json, write_json, writing
 from ssan.recognition.score_file import read_scores
 from ssan.reproduce.page import page
 from ssan.reproduce.plan import TASKS, Data, Run, runs_of
 from ssan.reproduce.results import agreed, curves_of, figures_of, over_seeds, pairs_in
-from ssan.reproduce.runs import Crew, Means, ensemble, evaluation, make_all
+from ssan.reproduce.runs import SCORES, Crew, Means, ensemble, evaluation, make_all
 from ssan.reproduce.tables import Row, Table
 
 PROTOCOL = {"views": 1, "crops": 1, "average": "logits"}
@@ -198,13 +197,13 @@ def _ensembles(order: Order, row: Row, data: Data, *, make: bool) -> list[dict[s
         scores = order.out / "ensembles" / data.name / f"{name}.npz"
         answer_path = scores.with_suffix(".json")
         stale = not scores.exists() or any(
-            os.stat(run.folder / "scores.npz").st_mtime_ns > os.stat(scores).st_mtime_ns for run in runs
+            os.stat(run.folder / SCORES).st_mtime_ns > os.stat(scores).st_mtime_ns for run in runs
         )
         if stale and not make:
             continue
         if stale:
             write_json(answer_path, ensemble(runs, crew, order.out / "logs" / f"{name}.log", scores))
-        answer = json.loads(answer_path.read_text(encoding="utf-8"))
+        answer = read_json(answer_path)
         figures = {
             "seed": runs[0].seed,
             "scores": str(scores),

@@ -27,8 +27,9 @@ from ssan.insight.runs import Spread, comparable, grouped, read_runs, spread
 from ssan.models.classifier import Classifier
 from ssan.models.counting import multiply_adds
 from ssan.recipe import make_recipe
-from ssan.recognition.circumstances import circumstances, cost, environment, source_commit
+from ssan.recognition.circumstances import circumstances, cost
 from ssan.recognition.metrics import confusion_counts
+from ssan.training.environment import environment, source_commit
 from ssan.training.journal import Journal, read_journal
 
 CLASSES = ["Moving left", "Moving right", "<b>Tilting</b> & 'more' \"so\""]

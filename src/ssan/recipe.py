@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -29,6 +29,13 @@ MAX_CLIP_PIXELS = 2**31
 Scalar = str | int | float | bool | None
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_PX)]
+
+
+def _no_truth(kind: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
+    """Pydantic takes true for 1; `epochs=yes` is a mistake."""
+    if isinstance(value, bool) and info.field_name and kind.model_fields[info.field_name].annotation is not bool:
+        raise PydanticCustomError("truth", "true and false are no value of this key")
+    return value
 
 
 class Recipe(BaseModel):
@@ -88,10 +95,7 @@ class Recipe(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Pydantic takes true for 1; `epochs=yes` is a mistake."""
-        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
-            raise PydanticCustomError("truth", "true and false are no value of this key")
-        return value
+        return _no_truth(cls, value, info)
 
     @field_validator("places")
     @classmethod
@@ -120,20 +124,106 @@ class Recipe(BaseModel):
         return self
 
 
-def recipe_keys() -> list[str]:
-    return list(Recipe.model_fields)
+class RetrievalRecipe(BaseModel):
+    """How a joint space of texts and videos is built and trained. Defaults are the fine-tuning of reference 22.
+
+    That is HowTo100M (Miech et al., ICCV 2019), whose training the paper adopts (section 4.2), and its authors' code.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    # The joint space.
+    text: Literal["gru", "bigru", "lstm", "maxpool", "transformer"] = Field("gru", description="what reads a caption")
+    transformer: str | None = Field(None, description="folder of a text model of the transformers library")
+    text_dim: Pixels | None = Field(None, description="length of what the text tower gives; dim by default")
+    features: str = Field("ssa", description="names of the streams of features, joined by +, such as 2d+ssa")
+    aggregate: Literal["max", "mean", "attention"] = Field("max", description="of a clip's features over time")
+    dim: Pixels = Field(4096, description="length of the embeddings")
+    init: str | None = Field(None, description="a trained joint space to start from: a file, or a run's folder")
+
+    # Captions.
+    tokens: Literal["howto100m", "lower"] = Field("howto100m", description="how a caption becomes words")
+    max_words: Annotated[int, Field(ge=1, le=1000)] = Field(30, description="words of a caption that are read")
+    word_dim: Pixels = Field(300, description="length of word vectors that are learned")
+    train_words: bool = Field(False, description="train the word vectors that are given; without any, all are trained")
+    captions: Literal["one", "all"] = Field("one", description="of a clip in an epoch: one drawn, or all")
+    clips: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="clips drawn of each narrated video")
+    min_seconds: float = Field(5.0, ge=0, le=3600, description="narrations grow with their neighbours until so long")
+    min_words: int = Field(0, ge=0, le=1000, description="and until they have so many words")
+
+    # The loss.
+    loss: Literal["max_margin", "hardest_negative", "info_nce", "mil_nce"] = Field("max_margin", description="its name")
+    margin: float = Field(0.1, gt=0, le=2, description="of max_margin and hardest_negative")
+    hard_negative_rate: float = Field(
+        0.5, gt=0, lt=1, description="share of max_margin that negatives of the same video make, where clips > 1"
+    )
+    temperature: float = Field(0.07, gt=0, le=10, description="of info_nce and mil_nce")
+
+    # Optimisation.
+    epochs: Positive = Field(50, description="passes over the training captions, by the rule of `captions`")
+    batch: Positive = Field(256, description="clips (narrated videos) of a batch on each process")
+    accumulate: Positive = Field(1, description="batches summed before each step; each has its own negatives")
+    lr: float = Field(1e-4, gt=0, description="learning rate of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, as of AdamW; without it that is Adam")
+    schedule: Literal["constant", "exponential", "cosine", "step", "plateau"] = Field(
+        "constant", description="the rate over epochs"
+    )
+    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    milestones: list[Positive] = Field([], description="epochs after which `step` multiplies the rate by gamma")
+    gamma: float = Field(0.9, gt=0, lt=1, description="factor of `exponential`, `step` and `plateau`")
+    patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
+    checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return _no_truth(cls, value, info)
+
+    @model_validator(mode="after")
+    def _a_transformer_has_a_folder(self) -> Self:
+        if (self.text == "transformer") != (self.transformer is not None):
+            raise PydanticCustomError(
+                "transformer", "text=transformer and transformer=FOLDER belong together; give both or neither"
+            )
+        return self
+
+    @property
+    def streams(self) -> list[str]:
+        """The names of the streams of features, in their order."""
+        return self.features.split("+")
+
+
+AnyRecipe = TypeVar("AnyRecipe", Recipe, RetrievalRecipe)
+
+
+def recipe_keys(kind: type[BaseModel] = Recipe) -> list[str]:
+    return list(kind.model_fields)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from YAML and apply ``key=value`` overrides (``layer.channel_branch=false`` reaches into a key).
+    """Read the recipe of a classifier from YAML and apply ``key=value`` overrides.
+
+    ``layer.channel_branch=false`` reaches into a key.
 
     :raises UsageError: a missing or malformed file, an unknown key, or a value of the wrong kind; with file and line.
     """
+    return _read(Recipe, path, overrides)
+
+
+def read_retrieval_recipe(path: str | Path, overrides: Sequence[str] = ()) -> RetrievalRecipe:
+    """As ``read_recipe``, for a joint space of texts and videos."""
+    return _read(RetrievalRecipe, path, overrides)
+
+
+def _read(kind: type[AnyRecipe], path: str | Path, overrides: Sequence[str]) -> AnyRecipe:
     if not os.path.isfile(path):
         raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
     text = read_text(path, "a few dozen lines of YAML; this is not a recipe", most_bytes=MAX_RECIPE_BYTES)
     values, lines = _parse(text, str(path))
-    return make_recipe(values, overrides, path=str(path), lines=lines)
+    return _make(kind, values, overrides, path=str(path), lines=lines)
 
 
 def make_recipe(
@@ -144,6 +234,24 @@ def make_recipe(
     lines: dict[str, int] | None = None,
 ) -> Recipe:
     """Build a recipe from values and ``key=value`` overrides; ``lines`` says where each key stands in ``path``."""
+    return _make(Recipe, values, overrides, path=path, lines=lines)
+
+
+def make_retrieval_recipe(
+    values: dict[str, Any], overrides: Sequence[str] = (), *, path: str | None = None
+) -> RetrievalRecipe:
+    """As ``make_recipe``, for a joint space of texts and videos."""
+    return _make(RetrievalRecipe, values, overrides, path=path, lines=None)
+
+
+def _make(
+    kind: type[AnyRecipe],
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    path: str | None,
+    lines: dict[str, int] | None,
+) -> AnyRecipe:
     values, lines = dict(values), dict(lines or {})
     where: dict[str, str] = {}
     for override in overrides:
@@ -151,8 +259,8 @@ def make_recipe(
         if not equals:
             raise UsageError(f"{_shown(override)} is not an override; write key=value, such as epochs=20")
         head, _, tail = key.partition(".")
-        if head not in Recipe.model_fields:
-            raise UsageError(f"in {_shown(override)}: {unknown('key', head[:80], recipe_keys())}")
+        if head not in kind.model_fields:
+            raise UsageError(f"in {_shown(override)}: {unknown('key', head[:80], recipe_keys(kind))}")
         value = _parse_scalar(text, override)
         if tail:
             inner = values.get(head)
@@ -166,14 +274,14 @@ def make_recipe(
     if values.get("flip") is False:
         values["flip"] = "off"
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         # Of a mapping's key, the place goes on with the kinds of value that were tried.
         key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
-            message = unknown("key", key[:80], recipe_keys())
+            message = unknown("key", key[:80], recipe_keys(kind))
         elif not head:
             message = problem["msg"]
         else:
@@ -184,7 +292,7 @@ def make_recipe(
         raise UsageError(message, path=path, line=lines.get(key, lines.get(head))) from None
 
 
-def write_recipe(recipe: Recipe) -> str:
+def write_recipe(recipe: Recipe | RetrievalRecipe) -> str:
     """The recipe as YAML, every key present."""
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True)
 

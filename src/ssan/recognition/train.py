@@ -27,13 +27,14 @@ from ssan.models.classifier import Classifier
 from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
-from ssan.recognition.circumstances import circumstances, ending_in_the_journal
+from ssan.recognition.circumstances import circumstances
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.recompute import recompute
+from ssan.training.run_folder import changes, ending_in_the_journal, open_run
 from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
 
 
@@ -371,68 +372,22 @@ def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
 def _open_run(
     out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Sequence[Fault], resume: bool, first: bool
 ) -> None:
-    """Begin a run's folder, or find the run to resume there; another recipe or other data are refused.
+    def begin(folder: Path) -> None:
+        with writing(folder / "recipe.yaml") as handle:
+            handle.write(write_recipe(recipe))
+        write_skipped(folder / "skipped.csv", faults)
 
-    The first of several processes begins it. All refuse, so that none waits for one that has.
-    """
-    journal = Journal(out)
-    before = journal.events("start")
-    # The first process may have begun this very run a moment ago. But no run has a state before all its processes meet.
-    held = bool(before) and (first or (out / "last" / "state.ckpt").exists())
-    if held and not resume:
-        raise UsageError(
-            "the folder already holds a run; add --resume to go on with it, or name another", path=str(out)
-        )
-    if not before and (out / "last" / "state.ckpt").exists():
-        raise UsageError(
-            "the folder holds the state of a run, but no journal that says which; put its journal.jsonl back, or name "
-            "another folder",
-            path=str(out),
-        )
-    if before:
-        changed = _difference(before[-1], json.loads(json.dumps(dict(start))))
-        if changed:
-            raise UsageError(
-                f"cannot resume: the run was started otherwise: {'; '.join(changed)}. Use the same recipe and data, or "
-                "another folder",
-                path=str(out),
-            )
-        return
-    if not first:
-        return
-    with writing(out / "recipe.yaml") as handle:
-        handle.write(write_recipe(recipe))
-    write_skipped(out / "skipped.csv", faults)
-    journal.record("start", **start)
+    open_run(out, start, _difference, resume=resume, first=first, begin=begin)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    changed = []
-    for key in ("data", "num_train", "num_val", "classes", "processes"):
-        if old.get(key) != new[key]:
-            changed.append(_change(key, old.get(key), new[key]))
-    for split in ("train", "val"):
-        if old.get(f"{split}_list") != new[f"{split}_list"] and old.get(f"num_{split}") == new[f"num_{split}"]:
-            changed.append(f"{split} has as many videos, but other ones, other labels or another order")
-    # A run may have been started by a version that lacked a key, and so did as its default says.
-    recipe = {**json.loads(make_recipe({}).model_dump_json()), **old["recipe"]}
-    for key, value in new["recipe"].items():
-        if recipe.get(key) != value:
-            changed.append(_change(key, recipe.get(key), value))
-    return changed
-
-
-def _change(key: str, old: Any, new: Any) -> str:
-    """What has become of a value; of long lists the first place that differs."""
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        place = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
-        return _change(f"{key}[{place}]", old[place], new[place])
-    if isinstance(old, list) and isinstance(new, list) and len(str(old)) > 80:
-        return f"{key}: {len(old)} are now {len(new)}"
-    if isinstance(old, dict) and isinstance(new, dict):
-        place = next(name for name in (*new, *old) if old.get(name) != new.get(name))
-        return _change(f"{key}.{place}", old.get(place), new.get(place))
-    return f"{key} {old!r} is now {new!r}"
+    return changes(
+        old,
+        new,
+        keys=("data", "num_train", "num_val", "classes", "processes"),
+        lists=("train", "val"),
+        defaults=json.loads(make_recipe({}).model_dump_json()),
+    )
 
 
 def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Finding], notes: Sequence[str]) -> None:

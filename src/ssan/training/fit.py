@@ -34,10 +34,10 @@ SIGNS_OF_A_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by pee
 # What torch.compile makes code with.
 COMPILER: str | Callable[..., Any] = "inductor"
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 """Outputs and targets of a batch to the mean loss, a scalar."""
 
-Measure = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Measure = Callable[[Any, Tensor], dict[str, Tensor]]
 """Outputs and targets of a validation batch to values per item; each is averaged over all items of the set."""
 
 
@@ -51,6 +51,8 @@ class Task:
     :param frozen: modules that stay in evaluation mode while the rest trains.
     :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
     :param monitor: the measure whose largest value is best.
+    :param whole: called with the module in evaluation mode after each epoch; measures of the validation set as a
+        whole, such as ranks, which no item has by itself. Each process computes all of them.
     """
 
     module: nn.Module
@@ -62,6 +64,7 @@ class Task:
     keep: Callable[[nn.Module, dict[str, float]], None]
     frozen: list[nn.Module] = field(default_factory=list)
     monitor: str = "top1"
+    whole: Callable[[nn.Module], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class Fit(pl.LightningModule):
         where = [self.seed, self.trainer.current_epoch, batch_idx, self.trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         inputs, targets = batch
         loss = self.task.loss((self._compiled or self.module)(inputs), targets)
         value = loss.item()
@@ -167,7 +170,7 @@ class Fit(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._val_sums, self._val_items = {}, 0
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         inputs, targets = batch
         for name, values in self.task.measure(self.module(inputs), targets).items():
             # In float64, so that the sum does not depend on how the set was cut into batches.
@@ -184,6 +187,8 @@ class Fit(pl.LightningModule):
             "train_loss": (train[0] / train[1]).item(),
             **{f"val_{name}": value for name, value in zip(self._val_sums, means, strict=True)},
         }
+        if self.task.whole is not None:
+            self.measures |= {f"val_{name}": value for name, value in self.task.whole(self.module).items()}
         self.rate.observe(self.measures["val_loss"])
         self._train_sum, self._train_items = 0.0, 0
 
@@ -236,7 +241,7 @@ class Fit(pl.LightningModule):
 
 
 @torch.no_grad()
-def first_not_finite(module: nn.Module, inputs: Tensor) -> str | None:
+def first_not_finite(module: nn.Module, inputs: Any) -> str | None:
     """The name of the first part of ``module`` whose output for ``inputs`` is not finite, in the order of computing."""
     found: list[str] = []
 

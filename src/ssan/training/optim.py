@@ -109,7 +109,7 @@ class LearningRate:
     """
 
     base: float
-    schedule: Literal["plateau", "step", "cosine", "constant"]
+    schedule: Literal["plateau", "step", "exponential", "cosine", "constant"]
     steps_per_epoch: int
     epochs: int
     warmup_epochs: float = 1.0
@@ -132,6 +132,8 @@ class LearningRate:
         if self.schedule == "step":
             epoch = step // self.steps_per_epoch
             return self.base * self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        if self.schedule == "exponential":
+            return self.base * self.gamma ** (step // self.steps_per_epoch)
         return self.base * self.gamma**self.reductions
 
     def observe(self, validation_loss: float) -> None:

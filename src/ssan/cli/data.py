@@ -20,7 +20,7 @@ app.command("flow")(data_resize.flow)
 @app.command("synth")
 def synth(
     folder: Annotated[str, typer.Argument(help="Folder to render into.")],
-    task: Annotated[str, typer.Option(help="order or relation.")],
+    task: Annotated[str, typer.Option(help="order, relation, or captions.")],
     videos: Annotated[int, typer.Option(min=1, help="Number of videos.")],
     level: Annotated[str | None, typer.Option(help="Difficulty; the task's first by default.")] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes; all of the task's by default.")] = None,
@@ -30,10 +30,14 @@ def synth(
     seed: options.Seed = 0,
     workers: options.Workers = None,
 ) -> int:
-    """Render labelled, captioned videos in Something-Something V2's layout."""
+    """Render labelled, captioned videos in Something-Something V2's layout.
+
+    With --task captions: videos whose captions all differ, in pairs by direction or object alone, as captions_csv.
+    """
     from tqdm import tqdm
 
     from ssan.datasets.synthetic import render
+    from ssan.datasets.synthetic_captions import render_captions
 
     silent = quiet or not sys.stderr.isatty()
     with tqdm(total=videos, desc="rendering", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
@@ -42,6 +46,26 @@ def synth(
             bar.update(done - bar.n)
 
         extra: dict[str, Any] = {} if level is None else {"level": level}
+        if task == "captions":
+            if classes is not None:
+                raise UsageError("--classes: captioned videos have none; leave it out")
+            captioned = render_captions(
+                folder,
+                videos,
+                seed,
+                size_px=size_px,
+                workers=num_cores() if workers is None else max(1, workers),
+                on_progress=advance,
+                **extra,
+            )
+            if json:
+                options.show_json({"schema": 1, **captioned.as_dict()})
+            else:
+                print(
+                    f"{captioned.root}: {captioned.num_videos} captioned videos ({captioned.num_train} train, "
+                    f"{captioned.num_validation} validation, {captioned.num_test} test)"
+                )
+            return options.DONE
         summary = render(
             folder,
             task,

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -62,7 +62,12 @@ VIDEO_FOLDER = "20bn-something-something-v2"
 SPLITS = ("train", "validation", "test")
 VERSION = 1  # of the drawing: raise it when the same seed no longer gives the same pixels
 
-_ENCODER = {
+# By one of these a folder that was not made here is told.
+MADE = (VIDEO_FOLDER, "something-something-v2-labels.json", "videos", "captions.csv")
+
+Drawn = TypeVar("Drawn")
+
+ENCODER = {
     "deadline": "realtime",
     "cpu-used": "8",
     "row-mt": "0",
@@ -133,9 +138,9 @@ def render(
         "classes": names,
         "level_parameters": asdict(chosen),
         "frames_per_second": FRAMES_PER_SECOND,
-        "encoder": _ENCODER,
+        "encoder": ENCODER,
     }
-    _claim(root, made)
+    claim(root, made)
     (root / VIDEO_FOLDER).mkdir(parents=True, exist_ok=True)
 
     def draw(index: int) -> tuple[Scene, bool]:
@@ -149,7 +154,7 @@ def render(
 
     scenes: list[Scene | None] = [None] * num_videos
     num_rendered = 0
-    for done, (index, (shown, fresh)) in enumerate(_in_threads(draw, num_videos, workers), start=1):
+    for done, (index, (shown, fresh)) in enumerate(in_threads(draw, num_videos, workers), start=1):
         scenes[index] = shown
         num_rendered += fresh
         if on_progress is not None:
@@ -200,14 +205,14 @@ def encode(frames: np.ndarray) -> bytes:
     with av.open(buffer, "w", format="webm", container_options={"fflags": "bitexact"}) as container:
         stream = container.add_stream("libvpx-vp9", rate=Fraction(FRAMES_PER_SECOND))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = dict(_ENCODER)
+        stream.options = dict(ENCODER)
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def _claim(root: Path, made: dict[str, Any]) -> None:
+def claim(root: Path, made: dict[str, Any]) -> None:
     """Write down what is being made before the first video; refuse a folder where something else was made."""
     path = root / "synthetic.json"
     if path.exists():
@@ -219,7 +224,7 @@ def _claim(root: Path, made: dict[str, Any]) -> None:
                 "give another folder, or remove this one",
                 path=str(path),
             )
-    elif (root / VIDEO_FOLDER).exists() or (root / "something-something-v2-labels.json").exists():
+    elif any((root / name).exists() for name in MADE):
         raise UsageError("the folder holds videos or annotations that were not made here; give another", path=str(root))
     else:
         write_json(path, made)
@@ -229,15 +234,13 @@ def _video_path(root: Path, index: int) -> Path:
     return root / VIDEO_FOLDER / f"{index + 1}.webm"
 
 
-def _in_threads(
-    draw: Callable[[int], tuple[Scene, bool]], count: int, workers: int
-) -> Iterator[tuple[int, tuple[Scene, bool]]]:
+def in_threads(draw: Callable[[int], Drawn], count: int, workers: int) -> Iterator[tuple[int, Drawn]]:
     """Results as they are finished, with their index; numpy and the encoder let other threads run meanwhile."""
     if workers == 1:
         for index in range(count):
             yield index, draw(index)
         return
-    waiting: dict[Future[tuple[Scene, bool]], int] = {}
+    waiting: dict[Future[Drawn], int] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             for index in range(count):

@@ -92,14 +92,20 @@ class Stage:
         self.shake_yx = rng.uniform(-level.shake, level.shake, (2, num_frames))
         self.noise_seed = int(rng.integers(2**32))
         self.played: list[tuple[Thing, Course]] = []
+        self._looks: dict[str, str] = {}
         wait, rest = rng.uniform(0, 0.12, 2)  # parts of the clip before the event begins and after it ends
         moment = (np.linspace(0, 1, num_frames) - wait) / (1 - wait - rest)
         ease = rng.uniform(-0.5, 0.5)
         moment = np.clip(moment, 0, 1)
         self.progress = moment + ease * np.sin(2 * np.pi * moment) / (2 * np.pi)  # (t,), from 0 to 1
 
+    def dress(self, floor: str, floor_pattern: str, **looks: str) -> None:
+        """Say what the floor is like, and what ``looks`` the first thing has, instead of drawing it."""
+        self.floor, self.floor_pattern, self._looks = floor, floor_pattern, looks
+
     def thing(self, **fixed: str) -> Thing:
         """A thing drawn at random but for what is ``fixed``."""
+        fixed, self._looks = {**self._looks, **fixed}, {}
         drawn = {
             "colour": str(self.rng.choice(list(COLOURS))),
             "shape": str(self.rng.choice(SHAPES)),

@@ -19,7 +19,7 @@ far apart the compared things are, how many others distract, how many colours th
 picture is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -148,12 +148,14 @@ def scene(
     size_px: int = 64,
     class_index: int | None = None,
     backward: bool | None = None,
+    looks: Mapping[str, str] | None = None,
 ) -> Scene:
     """Draw video ``index``. The picture depends on the arguments and on nothing else.
 
     ``class_index`` asks for another class than the one that ``class_of`` draws. Within a pair the same things then do
     the same: in ``order`` the frames come out in reverse; in ``relation`` the movers stay and the cue is another.
     ``backward`` (relation only) says whether the course of events is played backwards, instead of drawing it.
+    ``looks`` says what floor and thing look like, as ``Stage.dress`` takes it; where and how it goes is as without.
     """
     templates = _templates(task, num_classes)
     level = find_level(task, level)
@@ -164,6 +166,8 @@ def scene(
     rng = np.random.default_rng([seed, index, 0])
     num_frames = int(rng.integers(FRAME_COUNTS[0], FRAME_COUNTS[1] + 1))
     stage = Stage(rng, level, num_frames)
+    if looks is not None:
+        stage.dress(**looks)
     pair, second = divmod(class_index, 2)
     if task == "order":
         placeholders = _ORDER_EVENTS[pair](stage)

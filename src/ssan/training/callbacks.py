@@ -34,7 +34,7 @@ class Keeper(pl.Callback):
         self,
         folder: Path,
         keep: Callable[[nn.Module, dict[str, float]], None],
-        monitor: str,
+        monitor: str | None,
         every_steps: int | None,
     ) -> None:
         self.folder, self.path = folder, folder / "last" / "state.ckpt"
@@ -66,12 +66,17 @@ class Keeper(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         _refuse_lost_weights(trainer, module)
         measures: dict[str, float] = module.measures
-        value, best = measures[self.monitor], self.best.get(self.monitor)
-        # Of two equal epochs the one with the lower loss is the better.
-        if best is None or (value, -measures["val_loss"]) > (best, -self.best["val_loss"]):
+        if self._is_best(measures):
             self.best, self.best_epoch = measures, trainer.current_epoch + 1
             if trainer.is_global_zero:
                 self.keep(module.module, measures)
+
+    def _is_best(self, measures: dict[str, float]) -> bool:
+        if self.monitor is None or not self.best:
+            return True
+        # Of two equal epochs the one with the lower loss is the better.
+        (value, loss), (best, lowest) = ((of[self.monitor], of["val_loss"]) for of in (measures, self.best))
+        return (value, -loss) > (best, -lowest)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         self._write(trainer)

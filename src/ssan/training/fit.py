@@ -50,7 +50,7 @@ class Task:
     :param rate: makes the schedule for a given number of optimizer steps an epoch.
     :param frozen: modules that stay in evaluation mode while the rest trains.
     :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
-    :param monitor: the measure whose largest value is best.
+    :param monitor: the measure whose largest value is best; None keeps the last epoch's weights as the best.
     :param whole: called with the module in evaluation mode after each epoch; measures of the validation set as a
         whole, such as ranks, which no item has by itself. Each process computes all of them.
     """
@@ -63,7 +63,7 @@ class Task:
     rate: Callable[[int], LearningRate]
     keep: Callable[[nn.Module, dict[str, float]], None]
     frozen: list[nn.Module] = field(default_factory=list)
-    monitor: str = "top1"
+    monitor: str | None = "top1"
     whole: Callable[[nn.Module], dict[str, float]] | None = None
 
 
@@ -297,7 +297,7 @@ def fit(
     place = processes()
     check_machine(place, device, compile=compile)
     module = Fit(task, seed, ema=ema, compile=compile)
-    keeper = Keeper(folder, task.keep, f"val_{task.monitor}", checkpoint_every_steps)
+    keeper = Keeper(folder, task.keep, task.monitor and f"val_{task.monitor}", checkpoint_every_steps)
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()

@@ -3,6 +3,7 @@
 import builtins
 import copy
 import csv
+import gzip
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -32,6 +34,7 @@ from ssan.models.weights import load_backbone, read_state_dict
 from ssan.recipe import Recipe, make_recipe, read_recipe, recipe_keys, write_recipe
 from ssan.recognition.model_file import build_from, load_labeller, save_labeller
 from ssan.recognition.train import complete
+from ssan.retrieval.text import Vocabulary, read_word_vectors
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "ssan-hypothesis")
 SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much)
@@ -751,3 +754,84 @@ def test_strange_tensors_of_the_right_names_are_loaded_or_refused(
 def test_the_recipes_keys_are_those_that_are_varied() -> None:
     assert set(Recipe.model_fields) == set(recipe_keys())
     assert "tiny" in BACKBONES
+
+
+# --------------------------------------------------------------------------------------------------- word vectors
+
+FIELDS = st.sampled_from(
+    [b"the", b"at", b".", b"\xc3\xa9", b"\xff", b"", b"1", b"2", b"3", b"0.5", b"-1e3", b"1e400", b"nan", b"inf",
+     b"1_0", b"0x1", b"\0\0\x80?", b"\0\0\xc0\x7f", b"\xef\xbb\xbf", b"</s>", b"x" * 200, b"9" * 300]
+)  # fmt: skip
+LINES = st.lists(
+    st.tuples(
+        st.lists(FIELDS, max_size=5).map(b" ".join), st.sampled_from([b"\n", b"\n", b"\r\n", b" \n", b"", b"\n\n"])
+    ),
+    max_size=6,
+).map(lambda lines: b"".join(line + end for line, end in lines))
+HEADED = st.tuples(st.sampled_from([b"2 1\n", b"3 2\n", b"2 3 \n", b"999999999999 1\n", b"0 1\n"]), LINES).map(b"".join)
+VECTOR_FILES = LINES | HEADED | st.binary(max_size=120) | st.binary(max_size=60).map(lambda rest: b"2 3\nthe " + rest)
+WANTED = st.none() | st.sets(st.sampled_from(["the", "at", ".", "1", "\xe9", "", ". .", "\ud800"]))
+
+
+@given(
+    content=VECTOR_FILES,
+    packing=st.sampled_from(["plain", "plain", "gz", "zip", "cut"]),
+    wanted=WANTED,
+    most=st.sampled_from([None, 0, 1, 2]),
+)
+@fuzz(150)
+def test_any_file_of_word_vectors_is_read_or_refused(
+    tmp_path: Path, content: bytes, packing: str, wanted: set[str] | None, most: int | None
+) -> None:
+    path = tmp_path / "vectors"
+    if packing == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("../inside", content)
+    else:
+        packed = gzip.compress(content)
+        path.write_bytes(content if packing == "plain" else packed[: len(packed) // 2] if packing == "cut" else packed)
+    try:
+        with nothing_is_opened_outside(tmp_path):
+            vectors = read_word_vectors(path, wanted=wanted, most=most)
+    except SsanError as error:
+        check_refusal(error)
+        return
+    assert vectors.matrix.shape == (len(vectors.words), vectors.dim)
+    assert np.isfinite(vectors.matrix).all()
+    assert len(set(vectors.words)) == len(vectors.words) <= vectors.num_read
+    assert all(vectors.words)
+    assert wanted is None or set(vectors.words) <= wanted
+    assert most is None or vectors.num_read <= most
+    "".join(vectors.words).encode()
+
+
+@given(
+    value=NESTED
+    | st.fixed_dictionaries(
+        {
+            "tokeniser": st.sampled_from(["howto100m", "lower", "other", None, []]),
+            "words": st.lists(st.text(max_size=4) | st.sampled_from(["a", "b", "\ud800", 3, None]), max_size=4) | PLAIN,
+        }
+    )
+)
+@fuzz(80)
+def test_any_value_as_a_vocabulary_is_taken_or_refused(value: Any) -> None:
+    try:
+        vocabulary = Vocabulary.from_dict(value)
+    except SsanError as error:
+        check_refusal(error)
+        return
+    assert vocabulary.as_dict() == value
+    assert vocabulary.encode(["a b c", ""], 2).max() < vocabulary.num_rows
+
+
+@given(captions=st.lists(st.text(max_size=20)), tokeniser=st.sampled_from(["howto100m", "lower"]))
+@fuzz(80)
+def test_any_captions_have_a_vocabulary_that_knows_all_their_words(captions: list[str], tokeniser: str) -> None:
+    try:
+        vocabulary = Vocabulary.of(captions, tokeniser)
+    except SsanError as error:
+        check_refusal(error)
+        return
+    assert vocabulary.dropped(captions, 100).num_unknown == 0
+    assert Vocabulary.from_dict(vocabulary.as_dict()).words == vocabulary.words

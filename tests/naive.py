@@ -256,3 +256,72 @@ def temporal_shift(x: np.ndarray, divisor: int, direction: str = "both") -> np.n
                 if 0 <= source < t:
                     out[i, j, k] = x[i, source, k]
     return out
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def unit_length(x: np.ndarray) -> np.ndarray:
+    length = math.sqrt(dot(x, x))
+    return np.array([value / length for value in x])
+
+
+def gated_embedding(x: np.ndarray, params: dict[str, np.ndarray]) -> np.ndarray:
+    """HowTo100M's gated embedding unit on (b, f), to (b, d)."""
+    out = []
+    for row in x:
+        y = linear(row, params["fc.weight"], params["fc.bias"])
+        gate = linear(y, params["gate.weight"], params["gate.bias"])
+        out.append(unit_length(np.array([y[i] * sigmoid(gate[i]) for i in range(len(y))])))
+    return np.stack(out)
+
+
+def attention_over_time(x: np.ndarray, num: list[int], score: np.ndarray) -> np.ndarray:
+    """Vectors (b, t, f), of which the first num[i] count, to (b, f); score is (f,)."""
+    out = []
+    for video, n in zip(x, num, strict=True):
+        weights = softmax([dot(video[j], score) for j in range(n)])
+        total = np.zeros(x.shape[2])
+        for j in range(n):
+            for k in range(x.shape[2]):
+                total[k] += weights[j] * video[j, k]
+        out.append(unit_length(total))
+    return np.stack(out)
+
+
+def max_over_words(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """HowTo100M's sentence encoder on word vectors (b, l, f), the padding's zeros among them, to (b, k)."""
+    out = np.empty((len(x), len(bias)))
+    for i, caption in enumerate(x):
+        rows = [linear(word, weight, bias) for word in caption]
+        for k in range(len(bias)):
+            out[i, k] = max(max(row[k], 0.0) for row in rows)
+    return out
+
+
+def recurrent(x: np.ndarray, params: dict[str, np.ndarray], *, kind: str, backwards: bool = False) -> np.ndarray:
+    """The last hidden state (h,) of torch's GRU or LSTM over the word vectors (l, f) of one caption.
+
+    The gates' rows of a weight lie one after the other: of a GRU reset, update, new; of an LSTM input, forget, cell,
+    output.
+    """
+    end = "_l0_reverse" if backwards else "_l0"
+    h = params[f"weight_hh{end}"].shape[1]
+    state, memory = np.zeros(h), np.zeros(h)
+    for word in x[::-1] if backwards else x:
+        of_word = linear(word, params[f"weight_ih{end}"], params[f"bias_ih{end}"])
+        of_state = linear(state, params[f"weight_hh{end}"], params[f"bias_hh{end}"])
+        after = np.empty(h)
+        for k in range(h):
+            if kind == "gru":
+                reset = sigmoid(of_word[k] + of_state[k])
+                update = sigmoid(of_word[h + k] + of_state[h + k])
+                new = math.tanh(of_word[2 * h + k] + reset * of_state[2 * h + k])
+                after[k] = (1 - update) * new + update * state[k]
+            else:
+                take, forget, cell, give = (of_word[g * h + k] + of_state[g * h + k] for g in range(4))
+                memory[k] = sigmoid(forget) * memory[k] + sigmoid(take) * math.tanh(cell)
+                after[k] = sigmoid(give) * math.tanh(memory[k])
+        state = after
+    return state

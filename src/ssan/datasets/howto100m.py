@@ -131,7 +131,7 @@ class NarratedVideos:
             with open(self.path, "rb") as handle:
                 self._bytes = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         begins = beginning_of(self.path, 1000).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if begins[:1] in (b"\x80", b"(", b"}"):
+        if begins[:1] in (b"\x80", b"(", b"}", b"c"):
             self._content = _read_pickle(self._bytes, self.path)
         else:
             self._places = _places(self._bytes, self.path)
@@ -378,6 +378,20 @@ def _scalar(dtype: object, content: object) -> object:
     return values[0]
 
 
+def _from_buffer(content: object, dtype: object, shape: object, order: object) -> _Array:
+    """How numpy writes an array from protocol 5 on."""
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order, content))
+    return array
+
+
+def _no_bytes(*content: object) -> bytes:
+    """How no bytes stand in pickles of protocol 2 and before."""
+    if content:
+        raise pickle.UnpicklingError("bytes of an object")
+    return b""
+
+
 def _latin(text: object, encoding: object) -> bytes:
     """How bytes stand in pickles of protocol 2 and before."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -388,6 +402,8 @@ def _latin(text: object, encoding: object) -> bytes:
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): dict,
     ("_codecs", "encode"): _latin,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     **{
@@ -395,6 +411,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
         for room in ("core", "_core")
         for name, made in (("_reconstruct", _Array), ("scalar", _scalar))
     },
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
 }
 
 
@@ -407,14 +425,19 @@ class _PlainUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("an object with a state of its own")
         super().load_build()  # type: ignore[misc]
 
-    # Those left out make room for as many bytes as the file says, before there are any.
+    def load_bytearray8(self) -> None:
+        # The base makes room for as many bytes as the file says, before there are any.
+        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
+        self.append(bytes(self.read(size)))  # type: ignore[attr-defined]
+
     dispatch = {  # noqa: RUF012 - the base has it so
         **{
             code: step
             for code, step in pickle._Unpickler.dispatch.items()
-            if code not in (pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
+            if code not in (pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
         },
         pickle.BUILD[0]: load_build,  # type: ignore[dict-item]
+        pickle.BYTEARRAY8[0]: load_bytearray8,  # type: ignore[dict-item]
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -325,3 +325,37 @@ def recurrent(x: np.ndarray, params: dict[str, np.ndarray], *, kind: str, backwa
                 after[k] = sigmoid(give) * math.tanh(memory[k])
         state = after
     return state
+
+
+def grown_caption(
+    texts: list[str], starts: list[float], ends: list[float], index: int, min_seconds: float, min_words: int
+) -> list[int]:
+    """Which captions one grows to, in the order in which they are taken (Miech et al., ICCV 2019)."""
+    taken = [index]
+    while True:
+        words = [run for place in taken for run in runs_of_letters(texts[place])]
+        begin, end = min(taken), max(taken)
+        if len(words) >= min_words and not ends[end] - starts[begin] < min_seconds:
+            return taken
+        choices = []  # what it costs to take one, and which side wins where the costs are equal
+        for turn, place in enumerate((begin - 1, end + 1)):
+            if 0 <= place < len(texts):
+                if min_seconds > 0:
+                    cost = ends[max(end, place)] - starts[min(begin, place)]
+                else:
+                    cost = -float(len(runs_of_letters(texts[place])))
+                choices.append((cost, turn, place))
+        if not choices:
+            return taken
+        taken.append(min(choices)[2])
+
+
+def runs_of_letters(text: str) -> list[str]:
+    """Runs of letters, digits, underscores and apostrophes, one character after another."""
+    runs = [""]
+    for letter in text:
+        if letter.isalnum() or letter in "_'":
+            runs[-1] += letter
+        else:
+            runs.append("")
+    return [run for run in runs if run]

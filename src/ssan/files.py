@@ -116,9 +116,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_text(
-    path: str | Path, expected: str, *, most_bytes: int = MOST_TEXT_BYTES, error: type[SsanError] = UsageError
+    path: str | Path,
+    expected: str,
+    *,
+    most_bytes: int = MOST_TEXT_BYTES,
+    error: type[SsanError] = UsageError,
+    encoding: str = "utf-8-sig",
 ) -> str:
-    """The text of a UTF-8 file, without its byte order mark and with its line ends as they are.
+    """The text of a file, UTF-8 unless told otherwise, without its byte order mark and with its line ends as they are.
 
     A pipe or a device is refused, which could last for ever, and so is a file of more than ``most_bytes``.
 
@@ -137,10 +142,11 @@ def read_text(
     if len(content) > most_bytes:
         raise error(f"larger than {most_bytes:,} bytes; expected {expected}", code="bad_annotation", path=where)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as problem:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
         raise error(
-            f"not UTF-8 text (byte {problem.start}); save the file as UTF-8", code="bad_annotation", path=where
+            f"not {name} text (byte {problem.start}); save the file as UTF-8", code="bad_annotation", path=where
         ) from None
 
 

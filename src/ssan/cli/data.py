@@ -100,17 +100,27 @@ def list_data(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """List the samples of labelled videos, one a line."""
+    """List the samples of labelled or captioned videos, one a line: id, label (or caption), path.
+
+    With --json each is an object: id, path, label, label_index, start_seconds, end_seconds, num_frames, caption,
+    exists, split, and video, the id of the features that a caption belongs to. Several captions can be of one video.
+    """
+    from ssan.datasets.describe import video_of
+    from ssan.datasets.samples import printable
+
     source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
     samples = source.read(split)
     for sample in samples:
         if json:
             options.show_json(sample.as_dict())
         else:
-            print(f"{sample.id}\t{sample.label}\t{sample.path}{'' if sample.exists else '  (missing)'}")
-    missing = sum(not sample.exists for sample in samples)
+            said = sample.label if sample.label is not None else sample.caption
+            said = None if said is None else printable(said)
+            print(f"{sample.id}\t{said}\t{sample.path}{'' if sample.exists else '  (missing)'}")
     if not samples:
         raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+    there = {video_of(sample): sample.exists for sample in samples}
+    missing = sum(not exists for exists in there.values())
     if missing and not quiet:
-        print(f"ssan: {missing} of {len(samples)} videos are missing", file=sys.stderr)
+        print(f"ssan: {missing} of {len(there)} videos are missing", file=sys.stderr)
     return options.DONE

@@ -51,6 +51,8 @@ def check(
     samples = source.read(split)
     if not samples:
         raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+    if write_clean is not None and any(sample.video is not None for sample in samples):
+        raise UsageError("--write-clean writes lists of labelled videos, and these have captions; leave it out")
     began = time.perf_counter()
     try:
         found = audit(samples, depth=depth, workers=workers, memory=memory, again=again, compare=True, quiet=quiet)

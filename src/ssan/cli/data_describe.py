@@ -22,7 +22,10 @@ def describe(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Say what there is: videos, classes and their balance, lengths, sizes, mirrored pairs, and what is missing."""
+    """Say what there is: videos, classes and their balance, captions, lengths, sizes, mirrored pairs, what is missing.
+
+    Annotations alone are enough.
+    """
     from ssan.datasets.describe import count_classes
     from ssan.datasets.describe import describe as describe_samples
 
@@ -56,7 +59,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += [f"missing     {printable(path)}" for path in found["first_missing"]]
     if found["num_missing"] > len(found["first_missing"]):
         lines.append(f"            and {found['num_missing'] - len(found['first_missing'])} more")
-    lines.append(f"classes     {len(classes)}")
+    told = found["num_captions"] > 0 and not classes
+    if not told:
+        lines.append(f"classes     {len(classes)}")
     balance = found["balance"]
     if balance:
         empty = f"; {balance['num_empty']} have none" if balance["num_empty"] else ""
@@ -64,7 +69,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"balance     median {balance['median']:g} a class{ratio}{empty}")
         for key in ("smallest", "largest"):
             lines.append(f"  {key:<10}{balance[key]['num']}  {printable(classes[balance[key]['class']])}")
-    if found["num_unlabelled"]:
+    if found["num_unlabelled"] and not told:
         lines.append(f"no label    {found['num_unlabelled']}")
     if classes:
         lines.append(f"mirrored    {len(found['flip_pairs'])} pairs of classes that mirroring exchanges")
@@ -74,8 +79,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
         ("frames", "num_frames_listed", "frames, as the list says"),
         ("parts", "part_seconds", "s, as the list says"),
         ("captions", "caption_words", "words"),
+        ("a video has", "captions_per_video", "captions"),
     ):
         lines += _spread(title, found[key], unit)
+    if found["num_repeated_captions"]:
+        lines.append(f"repeated    {found['num_repeated_captions']} captions that several videos have")
+        lines += [f"  {one['num_videos']:<10}{printable(one['caption'])}" for one in found["repeated_captions"]]
     if look["num_videos"]:
         failed = f", of which {look['num_failed']} do not open (ssan data check says why)" if look["num_failed"] else ""
         lines.append(f"looked at   {look['num_videos']} videos{failed}")

@@ -19,7 +19,8 @@ Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
 Format = Annotated[
     str,
     typer.Option(
-        help="auto, folder, csv, sthv1, sthv2, jester, kinetics400, ucf101, hmdb51, tsm_list or mmaction2_list."
+        help="auto, folder, csv, sthv1, sthv2, jester, kinetics400, ucf101, hmdb51, tsm_list, mmaction2_list, "
+        "msrvtt, youcook2, lsmdc, captions_csv or howto100m."
     ),
 ]
 Annotations = Annotated[str | None, typer.Option(help="Annotations, where they lie apart from --data.")]

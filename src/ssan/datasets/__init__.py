@@ -9,8 +9,19 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ssan.datasets.captions import (
+    caption_format,
+    find_lsmdc,
+    find_msrvtt,
+    find_youcook,
+    read_captions_csv,
+    read_lsmdc,
+    read_msrvtt,
+    read_youcook2,
+)
 from ssan.datasets.folders import read_csv, read_folder
 from ssan.datasets.folds import find_hmdb_lists, find_ucf_lists, read_hmdb51, read_ucf101
+from ssan.datasets.howto100m import find_howto100m, is_howto100m, read_howto100m
 from ssan.datasets.kinetics import find_tables, is_table, read_kinetics
 from ssan.datasets.lists import find_lists, kind_of_list, read_mmaction2_list, read_tsm_list
 from ssan.datasets.samples import Sample, Samples, canonical_split
@@ -39,6 +50,11 @@ FORMATS: dict[str, Callable[..., Samples]] = {
     "hmdb51": read_hmdb51,
     "tsm_list": read_tsm_list,
     "mmaction2_list": read_mmaction2_list,
+    "msrvtt": read_msrvtt,
+    "youcook2": read_youcook2,
+    "lsmdc": read_lsmdc,
+    "captions_csv": read_captions_csv,
+    "howto100m": read_howto100m,
 }
 
 
@@ -46,11 +62,13 @@ def detect(root: str, annotations: str | None = None) -> str:
     """The format of what is at ``root``, by its files."""
     place = annotations or root
     if place.lower().endswith(".csv"):
-        return "kinetics400" if is_table(place) else "csv"
+        if is_table(place) or is_howto100m(place):
+            return "kinetics400" if is_table(place) else "howto100m"
+        return caption_format(place) or "csv"
     if not os.path.exists(root) and not is_tree(root):
         raise UsageError("no such file or folder; --data names the videos or their list", code="missing", path=root)
     if os.path.isfile(place):
-        return "folder" if is_tree(place) else _format_of_lists([place]) or "folder"
+        return "folder" if is_tree(place) else caption_format(place) or _format_of_lists([place]) or "folder"
     official = {
         "sthv1": find_rows(place, V1_PREFIX),
         "sthv2": find_annotations(place),
@@ -58,6 +76,10 @@ def detect(root: str, annotations: str | None = None) -> str:
         "kinetics400": any(map(is_table, find_tables(place))),
         "ucf101": find_ucf_lists(place),
         "hmdb51": find_hmdb_lists(place),
+        "msrvtt": find_msrvtt(place),
+        "youcook2": find_youcook(place),
+        "lsmdc": find_lsmdc(place),
+        "howto100m": find_howto100m(place),
     }
     there = [format for format, found in official.items() if found]
     if len(there) > 1:

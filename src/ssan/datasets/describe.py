@@ -12,19 +12,20 @@ from ssan.video.mirror import flip_pairs
 from ssan.video.reader import open_video
 
 NUM_NAMED = 5
-"""How many missing videos are named."""
+"""How many missing videos, and how many repeated captions, are named."""
 
 
 def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
     """Describe a list; of its videos only up to ``look`` are opened, spread evenly over those that are there.
 
     A sample is a line of the list; several can be about one video, as its parts or its captions. Balance counts samples
-    with a label, over all classes of the data, also those that have none here.
+    with a label, over all classes of the data, also those that have none here. A caption is repeated where several
+    videos have it, which in retrieval no model can tell apart.
     """
     videos: dict[str, Sample] = {}
     for sample in samples:
-        videos.setdefault(sample.path, sample)
-    missing = [path for path, sample in videos.items() if not sample.exists]
+        videos.setdefault(video_of(sample), sample)
+    missing = [sample.path for sample in videos.values() if not sample.exists]
     flips = flip_pairs(samples.classes)
     counts = count_classes(samples)
     per_split: dict[str, Counter[str]] = {}
@@ -35,7 +36,11 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
         per_split[sample.split or ""]["num_missing"] += not sample.exists
     parts = [sample for sample in samples if sample.start_seconds is not None or sample.end_seconds is not None]
     bounded = [sample.end_seconds - (sample.start_seconds or 0) for sample in parts if sample.end_seconds is not None]
-    captions = [sample.caption for sample in samples if sample.caption is not None]
+    captions = [(video_of(sample), sample.caption) for sample in samples if sample.caption is not None]
+    videos_with: dict[str, set[str]] = {}
+    for video, caption in captions:
+        videos_with.setdefault(caption, set()).add(video)
+    repeated = sorted((-len(homes), caption) for caption, homes in videos_with.items() if len(homes) > 1)
     return {
         "num_videos": len(videos),
         "num_samples": len(samples),
@@ -57,9 +62,17 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
         "num_parts": len(parts),
         "part_seconds": spread(bounded),
         "num_captions": len(captions),
-        "caption_words": spread(len(caption.split()) for caption in captions),
-        "looked_at": _looked_at(evenly([path for path, sample in videos.items() if sample.exists], look)),
+        "caption_words": spread(len(caption.split()) for _, caption in captions),
+        "captions_per_video": spread(Counter(video for video, _ in captions).values()),
+        "num_repeated_captions": len(repeated),
+        "repeated_captions": [{"caption": text, "num_videos": -num} for num, text in repeated[:NUM_NAMED]],
+        "looked_at": _looked_at(evenly([sample.path for sample in videos.values() if sample.exists], look)),
     }
+
+
+def video_of(sample: Sample) -> str:
+    """What tells the videos of a list apart: the id of its features where there is one, else the path."""
+    return sample.path if sample.video is None else sample.video
 
 
 def count_classes(samples: Samples) -> list[int]:

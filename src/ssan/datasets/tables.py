@@ -40,8 +40,13 @@ def table_with_header(path: str, required: Sequence[str]) -> list[tuple[int, dic
 
     :param required: columns that must be there; others may be.
     """
-    rows = list(_cells(path, ",", "a CSV file"))
-    header = [cell.strip() for cell in rows[0][1]] if rows else []
+    return list(rows_with_header(path, required))
+
+
+def rows_with_header(path: str, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The same rows one after another, for tables of millions of which little is kept."""
+    rows = _cells(path, ",", "a CSV file")
+    header = [cell.strip() for cell in next(rows, (1, []))[1]]
     absent = [name for name in required if name not in header]
     if absent:
         other = _other_delimiter(",".join(header), ",", lambda names: set(required) <= set(names))
@@ -54,14 +59,14 @@ def table_with_header(path: str, required: Sequence[str]) -> list[tuple[int, dic
     twice = next((name for place, name in enumerate(header) if name in header[:place]), None)
     if twice is not None:
         raise fault(f"the column {quoted(twice)} stands twice in the header; leave out one", path, 1)
-    for line, cells in rows[1:]:
+    for line, cells in rows:
         if len(cells) != len(header):
             raise fault(
                 f"{len(cells)} values where the header has {len(header)} columns; put values with commas in quotes",
                 path,
                 line,
             )
-    return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in rows[1:]]
+        yield line, dict(zip(header, map(str.strip, cells), strict=True))
 
 
 def table(path: str, delimiter: str, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
@@ -128,9 +133,9 @@ def beginning_of(path: str, num_bytes: int) -> bytes:
     return b""
 
 
-def lines_of(path: str, expected: str) -> list[tuple[int, str]]:
+def lines_of(path: str, expected: str, *, encoding: str = "utf-8-sig") -> list[tuple[int, str]]:
     """The lines of a file that hold something, without the blanks around it, with their numbers."""
-    text = read_text(path, expected, error=AnnotationError)
+    text = read_text(path, expected, error=AnnotationError, encoding=encoding)
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return [(number, line) for number, line in enumerate(map(str.strip, lines), start=1) if line]
 
@@ -259,7 +264,7 @@ def check_once(
         )
 
 
-def known_split(word: str, source: str, line: int) -> str:
+def known_split(word: str, source: str, line: int | None) -> str:
     """``train``, ``val`` or ``test`` for what a line of a table says."""
     known = {"train", "val", "test", *SPLIT_ALIASES}
     if word not in known:
@@ -267,8 +272,13 @@ def known_split(word: str, source: str, line: int) -> str:
     return canonical_split(word)
 
 
-def part(start: str | None, end: str | None, source: str, line: int) -> tuple[float | None, float | None]:
-    """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None."""
+def part(
+    start: str | None, end: str | None, source: str, line: int | None, *, place: str = ""
+) -> tuple[float | None, float | None]:
+    """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None.
+
+    :param place: for a file without lines, what of it says so.
+    """
     bounds = []
     for word in (start, end):
         try:
@@ -277,7 +287,8 @@ def part(start: str | None, end: str | None, source: str, line: int) -> tuple[fl
             value = math.nan
         if value is not None and not (0 <= value < MOST_SECONDS):
             raise fault(
-                f"{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as 12.5",
+                f"{place}{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as "
+                "12.5",
                 source,
                 line,
             )
@@ -285,6 +296,8 @@ def part(start: str | None, end: str | None, source: str, line: int) -> tuple[fl
     first, last = bounds
     if last is not None and last <= (first or 0):
         raise fault(
-            f"the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start", source, line
+            f"{place}the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start",
+            source,
+            line,
         )
     return first, last

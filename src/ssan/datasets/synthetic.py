@@ -16,6 +16,7 @@ interrupted goes on where it stopped.
 """
 
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -142,6 +143,8 @@ def render(
     }
     claim(root, made)
     (root / VIDEO_FOLDER).mkdir(parents=True, exist_ok=True)
+    finished = {**made, "level": level_name, "num_videos": num_videos, "splits": counts}
+    whole = is_finished(root, finished, [_video_path(root, index) for index in range(num_videos)])
 
     def draw(index: int) -> tuple[Scene, bool]:
         shown = scene(task, chosen, seed, index, num_classes=num_classes, size_px=size_px)
@@ -154,14 +157,16 @@ def render(
 
     scenes: list[Scene | None] = [None] * num_videos
     num_rendered = 0
-    for done, (index, (shown, fresh)) in enumerate(in_threads(draw, num_videos, workers), start=1):
+    to_draw = 0 if whole else num_videos
+    for done, (index, (shown, fresh)) in enumerate(in_threads(draw, to_draw, workers), start=1):
         scenes[index] = shown
         num_rendered += fresh
         if on_progress is not None:
             on_progress(done, num_videos)
 
-    _write_annotations(root, names, [shown for shown in scenes if shown is not None], counts)
-    write_json(root / "synthetic.json", {**made, "level": level_name, "num_videos": num_videos, "splits": counts})
+    if not whole:
+        _write_annotations(root, names, [shown for shown in scenes if shown is not None], counts)
+        write_json(root / "synthetic.json", finished)
     return Summary(
         root=str(root),
         task=task,
@@ -228,6 +233,16 @@ def claim(root: Path, made: dict[str, Any]) -> None:
         raise UsageError("the folder holds videos or annotations that were not made here; give another", path=str(root))
     else:
         write_json(path, made)
+
+
+def is_finished(root: Path, finished: dict[str, Any], videos: Sequence[Path]) -> bool:
+    """Whether the whole set is there: what was written last of all says so, and no video has gone since.
+
+    :param finished: what ``synthetic.json`` says at the end.
+    """
+    return bool(read_json(root / "synthetic.json") == json.loads(json.dumps(finished))) and all(
+        path.exists() for path in videos
+    )
 
 
 def _video_path(root: Path, index: int) -> Path:

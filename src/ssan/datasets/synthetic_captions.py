@@ -20,7 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from ssan.datasets.synthetic import ENCODER, FRAMES_PER_SECOND, VERSION, claim, encode, in_threads, split_counts
+from ssan.datasets.synthetic import (
+    ENCODER,
+    FRAMES_PER_SECOND,
+    VERSION,
+    claim,
+    encode,
+    in_threads,
+    is_finished,
+    split_counts,
+)
 from ssan.datasets.synthetic_drawing import COLOURS, FLOORS, SHAPES, SIZES, TEXTURES
 from ssan.datasets.synthetic_scenes import find_level, scene
 from ssan.errors import UsageError
@@ -144,24 +153,27 @@ def render_captions(
             Path(partial).write_bytes(encode(shown.frames))
         return shown.label, True
 
+    finished = {**made, "num_videos": num_videos, "splits": counts}
+    whole = is_finished(root, finished, [root / f"{name_of(index)}.webm" for index in range(num_videos)])
     captions, num_rendered = [""] * num_videos, 0
-    for done, (index, (caption, fresh)) in enumerate(in_threads(draw, num_videos, workers), start=1):
+    for done, (index, (caption, fresh)) in enumerate(in_threads(draw, 0 if whole else num_videos, workers), start=1):
         captions[index] = caption
         num_rendered += fresh
         if on_progress is not None:
             on_progress(done, num_videos)
-    splits_of = [SPLIT_NAMES[split] for split, count in counts.items() for _ in range(count)]
-    _write_rows(
-        root / "captions.csv",
-        ("video", "caption", "split"),
-        [(name_of(index), captions[index], splits_of[index]) for index in range(num_videos)],
-    )
-    _write_rows(
-        root / "twins.csv",
-        ("video", "other", "kind"),
-        [(name_of(n), name_of(other), kind) for n in range(num_videos) for kind, other in twins(n).items()],
-    )
-    write_json(root / "synthetic.json", {**made, "num_videos": num_videos, "splits": counts})
+    if not whole:
+        splits_of = [SPLIT_NAMES[split] for split, count in counts.items() for _ in range(count)]
+        _write_rows(
+            root / "captions.csv",
+            ("video", "caption", "split"),
+            [(name_of(index), captions[index], splits_of[index]) for index in range(num_videos)],
+        )
+        _write_rows(
+            root / "twins.csv",
+            ("video", "other", "kind"),
+            [(name_of(n), name_of(other), kind) for n in range(num_videos) for kind, other in twins(n).items()],
+        )
+        write_json(root / "synthetic.json", finished)
     return Summary(
         root=str(root),
         num_videos=num_videos,

@@ -63,10 +63,10 @@ def pairs_in(scores: ScoreFile) -> dict[str, float | None]:
     return {"pair_top1": pair, "within_pair_top1": within}
 
 
-def over_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_seeds(figures: Sequence[Mapping[str, Any]], measures: Sequence[str] = MEASURES) -> dict[str, Any]:
     """Mean and standard deviation (n - 1) over seeds of each measure; None where it was not measured, or once only."""
     summary: dict[str, Any] = {"num_seeds": len(figures)}
-    for key in MEASURES:
+    for key in measures:
         values = [row[key] for row in figures if row.get(key) is not None]
         summary[key] = statistics.fmean(values) if values else None
         summary[f"{key}_std"] = statistics.stdev(values) if len(values) > 1 else None

@@ -175,7 +175,7 @@ def make_all(
     for path, recipe in {_recipe_file(run): run.recipe.model_copy(update={"seed": 0}) for run in runs}.items():
         with writing(path) as handle:
             handle.write(write_recipe(recipe))
-    with _terminable(), ThreadPoolExecutor(means.jobs) as pool:
+    with terminable(), ThreadPoolExecutor(means.jobs) as pool:
         futures = {
             pool.submit(make, run, crew, protocol, logs / f"{'_'.join(run.folder.parts[-3:])}.log"): run for run in runs
         }
@@ -194,7 +194,7 @@ def make_all(
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Let SIGTERM be as Ctrl-C is, so that what was started is stopped too."""
     if threading.current_thread() is not threading.main_thread():
         yield

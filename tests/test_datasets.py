@@ -32,6 +32,7 @@ FIELDS = [
     "caption",
     "exists",
     "split",
+    "video",
 ]
 PEOPLE = ("daria", "denis", "ido", "moshe", "shahar")
 PREFIX = "something-something-v2-"

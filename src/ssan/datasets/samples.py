@@ -28,6 +28,7 @@ class Sample:
     :param num_frames: as the annotation says; not counted.
     :param exists: whether there was something at ``path`` when the list was read.
     :param split: ``train``, ``val`` or ``test``, where the list says.
+    :param video: id of the video that a caption is of, which several samples can share; without one it is ``id``.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Sample:
     caption: str | None = None
     exists: bool = True
     split: str | None = None
+    video: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -252,7 +252,11 @@ class VectorWriter:
             raise UsageError(f"the path of {name[:80]!r} is too long; expected fewer than {MOST_LINE} bytes")
         try:
             with naming_a_full_disk(self._part.vectors):
-                for handle, content in [(self._vectors, kept.data), (self._spans, spans.data), (self._lines, encoded)]:
+                for handle, content in [
+                    (self._vectors, kept.data),
+                    (self._spans, spans.data),
+                    (self._lines, memoryview(encoded)),
+                ]:
                     _write(handle, content)
         except BaseException:
             self._cut()  # whoever goes on after the error finds the rows where the lines say
@@ -309,7 +313,7 @@ def _difference(there: Any, here: Any, name: str = "") -> str | None:
     return f"{name} is {json.dumps(there)} there and {json.dumps(here)} here"
 
 
-def _write(handle: FileIO, content: memoryview | bytes) -> None:
+def _write(handle: FileIO, content: memoryview) -> None:
     """Write everything; a system takes at most 2 GiB at a time."""
     left = memoryview(content).cast("B")
     while len(left):

@@ -13,6 +13,7 @@ from ssan.cli import (
     demo,
     ensemble,
     evaluate,
+    extract,
     import_,
     models,
     predict,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("extract")(extract.extract)
 app.command("compare")(compare.compare)
 app.command("ensemble")(ensemble.ensemble)
 app.command("submission")(submission.submission)

@@ -1,5 +1,6 @@
 """The one dataset: from a sample to the clip that a network sees, in training and in testing."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +18,9 @@ from ssan.video.reader import Part, open_video, read_clip
 from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
 from ssan.video.windows import read_windows
+
+MOST_WINDOWS = 100_000
+"""Of one video: a day, one a second."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,33 @@ class Preprocess:
         return crops.unflatten(1, (num_views, self.num_frames)).transpose(0, 1).flatten(0, 1), clip
 
     def windows(
-        self, path: str, *, window_seconds: float, stride_seconds: float
+        self, path: str, *, window_seconds: float, stride_seconds: float, part: Part | None = None
     ) -> Iterator[tuple[tuple[float, float], Tensor]]:
         """A clip (t, 3, crop_px, crop_px) of each window that slides over a video, with the window's start and end.
 
+        Of a ``part`` of the video, the windows slide over that. Times are seconds from the beginning of the video. What
+        is shorter than a window is one window.
+
         The file is opened once, and no more of it is decoded than the windows need, one after another. Windows end with
-        ``VideoError`` where the video ends before it should.
+        ``VideoError`` where the video ends before it should; so they begin where the part lies after its end, or where
+        there would be more than ``MOST_WINDOWS``.
         """
         with open_video(path) as video:
-            bounds = sliding_windows(
-                video.duration_seconds, window_seconds=window_seconds, stride_seconds=stride_seconds
-            )
+            start, end = part or (None, None)
+            video.span(start, end)  # refuses what lies outside
+            start = start or 0.0
+            lasts = max(min(video.duration_seconds, math.inf if end is None else end) - start, 0.0)
+            if lasts > MOST_WINDOWS * stride_seconds:
+                raise VideoError(
+                    f"it says that it lasts {lasts:g} s, more than {MOST_WINDOWS} windows every {stride_seconds:g} s; "
+                    "expected fewer. Cut it, or leave it out",
+                    code="decode_error",
+                    path=path,
+                )
+            bounds = [
+                (start + first, start + last)
+                for first, last in sliding_windows(lasts, window_seconds=window_seconds, stride_seconds=stride_seconds)
+            ]
             spans = [video.span(*window) for window in bounds]
             chosen = [[first + i for i in self._indices(stop - first, None, 0, 1)] for first, stop in spans]
             clips = read_windows(video, chosen, resize=resize_rule(self.resize, self.size_px))
@@ -86,7 +106,8 @@ class Preprocess:
         return segment_indices(num_frames, self.num_frames, rng=rng, view=view, num_views=num_views)
 
 
-def _part(sample: Sample) -> Part | None:
+def part_of(sample: Sample) -> Part | None:
+    """The part of its video that a sample is; None for all of it."""
     whole = sample.start_seconds is None and sample.end_seconds is None
     return None if whole else (sample.start_seconds, sample.end_seconds)
 
@@ -122,7 +143,7 @@ class TrainingClips(Dataset[Item]):
     def _read(self, draw: tuple[int, int]) -> tuple[Clip | VideoError, np.random.Generator]:
         sample, rng = self.samples[draw[1]], np.random.default_rng([self.seed, *draw])
         try:
-            return self.preprocess.training_clip(sample.path, rng, _part(sample)), rng
+            return self.preprocess.training_clip(sample.path, rng, part_of(sample)), rng
         except VideoError as error:
             return error, rng
 
@@ -155,7 +176,7 @@ class TestClips(Dataset[Item]):
     def __getitem__(self, draw: tuple[int, int]) -> Item:
         sample = self.samples[draw[1]]
         try:
-            views, _ = self.preprocess.test_views(sample.path, self.num_views, self.num_crops, _part(sample))
+            views, _ = self.preprocess.test_views(sample.path, self.num_views, self.num_crops, part_of(sample))
         except VideoError as error:
             return error
         return views, -1 if sample.label_index is None else sample.label_index

@@ -42,9 +42,21 @@ class Classifier(nn.Module):
 
         Pixels of type uint8 are normalised here, on the device; floating-point ones count as normalised already.
         """
+        return self.fc(self.dropout(self._frame_features(clips)))
+
+    def features(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to the mean over frames of what the linear layer takes, (b, num_features).
+
+        Pixels are treated as by ``frame_scores``. With the mean as the consensus, the linear layer makes the logits of
+        these: it is where a frozen network's description of a clip is taken (section 4.2, retrieval).
+        """
+        return self._frame_features(clips).mean(dim=1)
+
+    def _frame_features(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to (b, t, num_features)."""
         if clips.dtype == torch.uint8:
             clips = normalise(clips)
-        return self.fc(self.dropout(self.backbone(clips)))
+        return self.backbone(clips)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to logits (b, k)."""

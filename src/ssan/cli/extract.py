@@ -1,0 +1,123 @@
+"""``ssan extract``."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from ssan.retrieval.extract import Encoder
+
+
+def extract(
+    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or with --init a name.")],
+    data: options.Data,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the features; what is there is not done again.")],
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    window_seconds: Annotated[
+        float | None, typer.Option(help="Length of a window.  [default: by the model]", show_default=False)
+    ] = None,
+    stride_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="From window to window.  [default: 2/3, so 1.5 vectors a second; 1 for single frames]",
+            show_default=False,
+        ),
+    ] = None,
+    whole_videos: Annotated[
+        bool, typer.Option("--whole-videos", help="All of each video, also where the list names parts.")
+    ] = False,
+    init: Annotated[
+        str | None, typer.Option(help="Weights for a name from `ssan models`: a file, or `imagenet`.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Windows of a video at a time.")] = 16,
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    splits: options.Splits = None,
+    val_groups: options.ValGroups = None,
+    reader: options.Reader = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+) -> int:
+    """Describe videos by a frozen model's features, a vector for each window of time, for retrieval.
+
+    Several captions of one video, or of one part of it, are one entry. Started with torchrun or srun, each process does
+    its share, writes a part of its own, and answers for it.
+    """
+    from ssan.processes import processes
+    from ssan.retrieval.extract import Rate, usual_rate
+    from ssan.retrieval.extract import extract as run
+
+    place = processes()
+    where: str = options.choose_device(device)
+    if where == "cuda" and place.world > 1:
+        where = f"cuda:{place.local_rank}"
+    encoder = _encoder(model, init, where)
+    usual = usual_rate(encoder.preprocess)
+    rate = Rate(
+        usual.window_seconds if window_seconds is None else window_seconds,
+        usual.stride_seconds if stride_seconds is None else stride_seconds,
+    )
+    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    samples = source.read(split)
+    try:
+        done = run(
+            encoder,
+            samples,
+            out,
+            rate,
+            whole_videos=whole_videos,
+            batch=batch,
+            workers=options.choose_workers(workers, place.cores),
+            place=place,
+            data={"root": source.root, "format": source.format, "split": split, "options": source.options},
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        print(f"ssan: interrupted; what is in {out} is kept, the same command goes on from there", file=sys.stderr)
+        return options.INTERRUPTED
+    for error in done.failed:
+        if not (json and place.first):
+            print(f"ssan: {error.code}: {error}", file=sys.stderr)
+    if json and place.first:
+        options.show_json({"schema": 1, **done.as_dict(), "process": place.rank, "processes": place.world})
+    else:
+        share = f" (process {place.rank + 1} of {place.world})" if place.world > 1 else ""
+        print(
+            f"{out}: {done.num_videos} videos, {done.num_vectors} vectors of {done.dim}, "
+            f"{rate.vectors_per_second:g} a second; {done.num_done_before} were there, {len(done.failed)} failed; "
+            f"reading {done.read_seconds:.1f} s, computing {done.compute_seconds:.1f} s, writing "
+            f"{done.write_seconds:.1f} s{share}",
+            file=sys.stdout if place.first else sys.stderr,
+        )
+    return options.SOME_FAILED if done.failed else options.DONE
+
+
+def _encoder(model: str, init: str | None, device: str) -> "Encoder":
+    """The network that the words name: a file of ours, or a name with weights from elsewhere."""
+    from ssan.models.catalogue import MODELS
+    from ssan.recognition.model_file import load_labeller
+    from ssan.retrieval.extract import Encoder, encoder_of_weights
+
+    if init is not None:
+        if os.path.exists(model) and model not in MODELS:
+            raise UsageError("a model file has its weights already; leave out --init", path=model)
+        return encoder_of_weights(model, init, device)
+    if model in MODELS and not os.path.exists(model):
+        raise UsageError(
+            f"{model} is the name of a network without weights; name a model file or a run's folder, or give --init "
+            "with a file of weights, or --init imagenet"
+        )
+    if not os.path.exists(model) and os.sep not in model and "." not in model:
+        raise UsageError(f"no such model file or folder, and an {unknown('name', model, MODELS)}")
+    labeller = load_labeller(model, device)
+    num_features: int = labeller.model.backbone.num_features  # type: ignore[assignment]
+    return Encoder(labeller.model, labeller.preprocess, labeller.hash, labeller.recipe.model, num_features)

@@ -1,5 +1,6 @@
 """Ranks of small matrices worked by hand, against a twin in loops and against sorting, with many ties."""
 
+import statistics
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,27 @@ def test_equal_videos_tie_wherever_they_stand() -> None:
     assert np.array_equal(found.ranks, 2 * once.ranks)
 
 
+@pytest.mark.parametrize(
+    ("n", "lift", "r1", "r5", "r10", "median"), [(13, 0.5, 4, 5, 11, 8.0), (31, 1.0, 17, 17, 20, 1.0)]
+)
+def test_figures_are_what_the_code_of_howto100m_computes(
+    n: int, lift: float, r1: int, r5: int, r10: int, median: float
+) -> None:
+    """Of the authors' own metrics.py, for s_ij = sin(1 + i + 2 j + i j), more where i is j; no row has a tie."""
+    i, j = np.indices((n, n))
+    found = summary(both(np.sin(1.0 + i + 2 * j + i * j) + lift * (i == j), [{row} for row in range(n)])
+                    .text_to_video.ranks, bootstrap=0)  # fmt: skip
+    assert [found[name] for name in ("r1", "r5", "r10", "median_rank")] == [r1 / n, r5 / n, r10 / n, median]
+
+
+def test_ties_count_once_where_the_code_of_howto100m_counts_them_at_every_place() -> None:
+    """Five texts are right, of five all scores are level: theirs counts 55 texts, and recall 1 is 10 / 55."""
+    scores = np.eye(10)
+    scores[5:] = 0.5
+    found = summary(both(scores, [{row} for row in range(10)]).text_to_video.ranks, bootstrap=0)
+    assert (found["r1"], found["r5"], found["median_rank"]) == (0.5, 0.5, 5.5)
+
+
 # -------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -274,19 +296,21 @@ def test_figures_by_hand() -> None:
     assert found == {"r1": 2 / 8, "r5": 4 / 8, "r10": 6 / 8, "median_rank": 5.5, "mean_rank": 49 / 8}
 
 
-def test_intervals_are_those_of_draws_in_loops() -> None:
-    own = [1, 4, 2, 30, 7, 1, 11]
+@pytest.mark.parametrize("own", [[1, 4, 2, 30, 7, 1, 11], [1, 4, 2, 30, 7, 1, 11, 5]])
+def test_intervals_are_those_of_draws_in_loops(own: list[int]) -> None:
     found = summary(np.array(own), bootstrap=101, seed=3)["interval95"]
-    draws = np.random.default_rng(3).integers(len(own), size=(101, len(own)))
-    values: dict[str, list[float]] = {name: [] for name in found}
+    values, counts = np.unique(own, return_counts=True)
+    draws = np.random.default_rng(3).multinomial(len(own), counts / len(own), size=101)
+    figures: dict[str, list[float]] = {name: [] for name in found}
     for draw in draws:
-        drawn = sorted(own[index] for index in draw)
+        drawn = [value for value, count in zip(values.tolist(), draw, strict=True) for _ in range(count)]
+        assert len(drawn) == len(own)
         for name, most in [("r1", 1), ("r5", 5), ("r10", 10)]:
-            values[name].append(sum(rank <= most for rank in drawn) / 7)
-        values["median_rank"].append(drawn[3])
-        values["mean_rank"].append(sum(drawn) / 7)
+            figures[name].append(sum(rank <= most for rank in drawn) / len(own))
+        figures["median_rank"].append(statistics.median(drawn))
+        figures["mean_rank"].append(sum(drawn) / len(own))
     for name, interval in found.items():
-        ordered = sorted(values[name])  # of 101 values, places 2.5 and 97.5
+        ordered = sorted(figures[name])  # of 101 values, places 2.5 and 97.5
         assert interval == pytest.approx([(ordered[2] + ordered[3]) / 2, (ordered[97] + ordered[98]) / 2])
 
 

@@ -21,7 +21,7 @@ Rule = Literal["own", "same_caption"]
 _PIECE_SCORES = 320_000
 _MOST_PIECE_ROWS = 255  # the most that a counter of one byte can hold
 _PRODUCT_SCORES = 4_000_000
-_DRAWN_RANKS = 1 << 22
+_DRAWN_COUNTS = 1 << 21
 _SHARES = {"r1": 1, "r5": 5, "r10": 10}
 
 
@@ -273,27 +273,32 @@ def summary(ranks: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> dict[
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or len(ranks) == 0 or ranks.min() < 1:
         raise ValueError("expected ranks (n), one query or more, counted from 1")
-    figures: dict[str, Any] = {name: float(value) for name, value in _figures(ranks).items()}
+    values, counts = np.unique(ranks, return_counts=True)
+    figures: dict[str, Any] = {name: float(value[0]) for name, value in _figures(values, counts[None]).items()}
     if bootstrap:
-        figures["interval95"] = _intervals(ranks, bootstrap, seed)
+        figures["interval95"] = _intervals(values, counts, bootstrap, seed)
     return figures
 
 
-def _figures(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures over the last axis."""
-    shares = {name: (ranks <= most).mean(axis=-1) for name, most in _SHARES.items()}
-    return {**shares, "median_rank": np.median(ranks, axis=-1), "mean_rank": ranks.mean(axis=-1)}
+def _figures(values: np.ndarray, counts_su: np.ndarray) -> dict[str, np.ndarray]:
+    """The figures of s samples, each as large, in which the u ascending ``values`` occur so often (s, u)."""
+    num = int(counts_su[0].sum())
+    up_to_su = counts_su.cumsum(axis=1)
+    below = np.pad(up_to_su, ((0, 0), (1, 0)))
+    shares = {name: below[:, np.searchsorted(values, most, "right")] / num for name, most in _SHARES.items()}
+    # The one in the middle, or the two: the first value with which there are more than so many before it.
+    middle = [values[(up_to_su > place).argmax(axis=1)] for place in ((num - 1) // 2, num // 2)]
+    return {**shares, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": counts_su @ values / num}
 
 
-def _intervals(ranks: np.ndarray, bootstrap: int, seed: int) -> dict[str, list[float]]:
+def _intervals(values: np.ndarray, counts: np.ndarray, bootstrap: int, seed: int) -> dict[str, list[float]]:
+    """To draw queries with replacement is to draw how often each rank occurs."""
     rng = np.random.default_rng(seed)
-    at_once = max(1, _DRAWN_RANKS // len(ranks))
-    drawn = []
-    for start in range(0, bootstrap, at_once):
-        num = min(at_once, bootstrap - start)
-        drawn.append(_figures(ranks[rng.integers(len(ranks), size=(num, len(ranks)))]))
-    values = {name: np.concatenate([figures[name] for figures in drawn]) for name in drawn[0]}
-    return {name: np.quantile(value, [0.025, 0.975]).tolist() for name, value in values.items()}
+    num, at_once = int(counts.sum()), max(1, _DRAWN_COUNTS // len(values))
+    parts = [min(at_once, bootstrap - start) for start in range(0, bootstrap, at_once)]
+    drawn = [_figures(values, rng.multinomial(num, counts / num, size=size)) for size in parts]
+    joined = {name: np.concatenate([figures[name] for figures in drawn]) for name in drawn[0]}
+    return {name: np.quantile(figure, [0.025, 0.975]).tolist() for name, figure in joined.items()}
 
 
 def answer(both: Ranks, positives: Positives, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:

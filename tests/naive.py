@@ -359,3 +359,96 @@ def runs_of_letters(text: str) -> list[str]:
         else:
             runs.append("")
     return [run for run in runs if run]
+
+
+def similarity(texts: np.ndarray, videos: np.ndarray) -> list[list[float]]:
+    """Products of every text with every video."""
+    return [[dot(text, video) for video in videos] for text in texts]
+
+
+def max_margin(
+    texts: np.ndarray,
+    videos: np.ndarray,
+    groups: list[int],
+    *,
+    margin: float,
+    hard_negative_rate: float,
+    negative_weighting: bool,
+    leave_out: bool,
+) -> float:
+    """HowTo100M, section 4.2: hinges of every pair against every other in both directions, by weight."""
+    s, b = similarity(texts, videos), len(groups)
+    num_intra = sum(groups[i] == groups[j] for i in range(b) for j in range(b))
+    total, num = 0.0, 0
+    for i in range(b):
+        for j in range(b):
+            same = groups[i] == groups[j]
+            if leave_out and same and i != j:
+                continue
+            weight = 1.0
+            if negative_weighting and not leave_out and b < num_intra < b * b:
+                weight = hard_negative_rate * b * b / num_intra
+                if not same:
+                    weight = (1 - hard_negative_rate) * b * b / (b * b - num_intra)
+            total += weight * (max(0.0, margin + s[i][j] - s[i][i]) + max(0.0, margin + s[i][j] - s[j][j]))
+            num += 1
+    return total / num
+
+
+def hardest_negative(
+    texts: np.ndarray, videos: np.ndarray, groups: list[int], *, margin: float, leave_out: bool
+) -> float:
+    """VSE++, equation 6, the mean over the pairs."""
+    s, b = similarity(texts, videos), len(groups)
+    total = 0.0
+    for i in range(b):
+        others = [j for j in range(b) if j != i and not (leave_out and groups[j] == groups[i])]
+        total += max([max(0.0, margin + s[i][j] - s[i][i]) for j in others], default=0.0)
+        total += max([max(0.0, margin + s[j][i] - s[i][i]) for j in others], default=0.0)
+    return total / b
+
+
+def info_nce(texts: np.ndarray, videos: np.ndarray, groups: list[int], *, temperature: float, leave_out: bool) -> float:
+    """The mean of both directions' cross-entropies of the pairs."""
+    s, b = similarity(texts, videos), len(groups)
+    total = 0.0
+    for i in range(b):
+        seen = [j for j in range(b) if j == i or not (leave_out and groups[j] == groups[i])]
+        for row in ([s[i][j] for j in seen], [s[j][i] for j in seen]):
+            total -= math.log(softmax([value / temperature for value in row])[seen.index(i)]) / 2
+    return total / b
+
+
+def mil_nce(
+    texts: np.ndarray, videos: np.ndarray, groups: list[int], *, temperature: float, positives_twice: bool
+) -> float:
+    """MIL-NCE, equation 1: the rows of one video count as one."""
+    s, b = similarity(texts, videos), len(groups)  # a row a text
+    losses = []
+    for group in sorted(set(groups)):
+        right = wrong = 0.0
+        for i in range(b):
+            for j in range(b):
+                value = math.exp(s[j][i] / temperature) / groups.count(groups[i])  # video i, text j
+                if groups[i] == group and groups[j] == group:
+                    right += value
+                elif groups[i] == group or groups[j] == group:
+                    wrong += value
+        losses.append(-math.log(right / (right * (2 if positives_twice else 1) + wrong)))
+    return sum(losses) / len(losses)
+
+
+def retrieval_ranks(scores: np.ndarray, right: list[set[int]]) -> tuple[list[int], int]:
+    """For each row the rank of the best of what is right, ties against it; and for how many rows there is such a tie.
+
+    Rows for which nothing is right are left out.
+    """
+    ranks, num_ties = [], 0
+    for row, own in zip(scores, right, strict=True):
+        if not own:
+            continue
+        best = max(row[column] for column in own)
+        wrong = [row[column] for column in range(len(row)) if column not in own]
+        ranks.append(1 + sum(value >= best for value in wrong))
+        num_ties += best in wrong
+    return ranks, num_ties

@@ -1,1 +1,1 @@
-"""Text-to-video retrieval: captions and features of videos in one space, where what belongs together lies near."""
+"""Text-to-video retrieval (sections 4.2 and 4.4): features, text, the joint space, its training and evaluation."""

@@ -1,6 +1,5 @@
 """``ssan eval``."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from ssan.cli import options
-from ssan.errors import SsanError, UsageError
+from ssan.errors import UsageError
 
 MAX_PX = 8192  # that of a recipe, whose file takes long to import
 
@@ -73,7 +72,7 @@ def evaluate(
         quiet=quiet,
     )
     if (Path(model) / "journal.jsonl").is_file():
-        _record(
+        options.record_evaluation(
             Path(model),
             **{key: value for key, value in answer.items() if key not in ("failed", "missing")},
             split=split,
@@ -111,18 +110,3 @@ def _show(answer: dict[str, Any]) -> None:
         if labelled:
             print(f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; ", end="")
         print(f"{order['reversed_same_prediction']:.4f} of the answers stay the same reversed")
-
-
-def _record(run: Path, **figures: Any) -> None:
-    """Append what was measured to the journal of the run; where that cannot be written, say so and go on."""
-    from ssan.training.journal import Journal
-
-    try:
-        Journal(run).record("evaluated", **figures)
-    except (OSError, SsanError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
-        print(
-            f"ssan: {run / 'journal.jsonl'}: the figures could not be added ({reason}), so a report of the run will "
-            "not have them; they are printed all the same",
-            file=sys.stderr,
-        )

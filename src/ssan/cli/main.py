@@ -20,6 +20,7 @@ from ssan.cli import (
     recipes,
     report,
     reproduce,
+    retrieval,
     submission,
     train,
 )
@@ -51,6 +52,7 @@ app.command("import")(import_.import_)
 app.command("models")(models.models)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(retrieval.app, name="retrieval")
 
 
 def _print_version(wanted: bool) -> None:

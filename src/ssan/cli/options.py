@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssan.cores import num_cores
-from ssan.errors import UsageError
+from ssan.errors import SsanError, UsageError
 from ssan.files import is_text
 
 if TYPE_CHECKING:
@@ -94,3 +96,18 @@ def show_json(value: Any, *, indent: int | None = None) -> None:
     if not is_text(text):
         text = json.dumps(value, allow_nan=False, indent=indent)
     print(text, flush=True)
+
+
+def record_evaluation(run: Path, **figures: Any) -> None:
+    """Append what was measured to the journal of a run; where that cannot be written, say so and go on."""
+    from ssan.training.journal import Journal
+
+    try:
+        Journal(run).record("evaluated", **figures)
+    except (OSError, SsanError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.message
+        print(
+            f"ssan: {run / 'journal.jsonl'}: the figures could not be added ({reason}), so a report of the run will "
+            "not have them; they are printed all the same",
+            file=sys.stderr,
+        )

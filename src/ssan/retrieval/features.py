@@ -57,6 +57,19 @@ class Stream(ABC):
         :raises SsanError: some are not finite (code ``nan``).
         """
 
+    @abstractmethod
+    def known(self) -> Sequence[str]:
+        """The names of the entries: ids of videos, and of parts of them."""
+
+    def unused(self, clips: Iterable[Clip]) -> list[str]:
+        """The entries that none of these clips takes anything of."""
+        taken = {name for clip in clips for name in self._taken(clip)}
+        return [name for name in self.known() if name not in taken]
+
+    def _taken(self, clip: Clip) -> Sequence[str]:
+        """The entries that a clip may be in."""
+        return clip[0], part_id(*clip)
+
     def match(self, samples: Iterable[Sample]) -> None:
         """Find out of which vectors each of these captions is, where only its words tell (reference 22's YouCook2).
 
@@ -106,6 +119,9 @@ class StoreStream(Stream):
         self.where, self.dim, self.provenance = str(path), self.vectors.dim, self.vectors.provenance
         self.name = str(self.provenance.get("model", Path(path).name))
 
+    def known(self) -> Sequence[str]:
+        return self.vectors.ids
+
     def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
         if part_id(video, start, end) in self.vectors:
             return True
@@ -148,7 +164,7 @@ class TimedStream(Stream):
         """The vectors of a whole video, (n, f), or (f,) where they are pooled; None where there are none."""
 
     @abstractmethod
-    def _known(self) -> Sequence[str]:
+    def known(self) -> Sequence[str]:
         """Ids, some of them, for a message."""
 
     def _within(self, video: str, num: int, start: float | None, end: float | None) -> slice:
@@ -174,7 +190,7 @@ class TimedStream(Stream):
     def rows(self, video: str, start: float | None = None, end: float | None = None) -> np.ndarray:
         found = self._all(video)
         if found is None:
-            raise self._missing(video, self._known())
+            raise self._missing(video, self.known())
         if (start, end) != (None, None):
             if found.ndim == 1:
                 raise self._outside(video, start, end, "as the video has one vector, pooled already")
@@ -251,7 +267,7 @@ class FolderStream(TimedStream):
     def _all(self, video: str) -> np.ndarray | None:
         return self._opened(video) if video in self._files else None
 
-    def _known(self) -> Sequence[str]:
+    def known(self) -> Sequence[str]:
         return list(self._files)
 
     def _file(self, video: str) -> str:
@@ -288,7 +304,7 @@ class TableStream(TimedStream):
     def _all(self, video: str) -> np.ndarray | None:
         return self._table.get(video)
 
-    def _known(self) -> Sequence[str]:
+    def known(self) -> Sequence[str]:
         return list(self._table)
 
 
@@ -332,6 +348,9 @@ class ListStream(TableStream):
         if key is None and (start, end) == (None, None):
             key = self._only.get(video, video)
         return part_id(video, start, end) if key is None else key
+
+    def _taken(self, clip: Clip) -> Sequence[str]:
+        return (self._key(*clip),)
 
     def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
         return super().has(self._key(video, start, end))

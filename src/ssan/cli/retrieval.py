@@ -1,0 +1,217 @@
+"""``ssan retrieval``: train a joint space of texts and videos, and measure one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ssan.cli import options
+from ssan.errors import UsageError
+
+app = typer.Typer(help="Find videos by text: train on captions and features, and measure.")
+
+Captions = Annotated[str, typer.Option(help="Captions: msrvtt, youcook2, howto100m, lsmdc or captions_csv.")]
+Features = Annotated[
+    list[str], typer.Option(help="Folder or file of features; once for each stream, in the recipe's order.")
+]
+Rates = Annotated[
+    list[float] | None, typer.Option("--rate", help="Vectors a second of each, where the features do not say it.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out captions without features, or without known words.")
+]
+AllowUnused = Annotated[bool, typer.Option("--allow-unused", help="Features that no caption tells of are no fault.")]
+
+
+@app.command("train")
+def train(
+    captions: Captions,
+    features: Features,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of the run.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")] = None,
+    text: Annotated[str | None, typer.Option(help="gru, bigru, lstm, maxpool or transformer.")] = None,
+    vectors: Annotated[str | None, typer.Option(help="Word vectors: GloVe, word2vec or fastText.")] = None,
+    narrations: Annotated[
+        str | None, typer.Option(help="What is said in narrated videos (format howto100m), JSON or pickle.")
+    ] = None,
+    init: Annotated[str | None, typer.Option(help="A trained joint space to start from.")] = None,
+    val_split: Annotated[
+        str, typer.Option(help="Captions that choose the best epoch; `none` keeps the last epoch.")
+    ] = "val",
+    rate: Rates = None,
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    reader: options.Reader = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    skip_bad: SkipBad = False,
+    allow_unused: AllowUnused = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw; the recipe's by default.")] = None,
+    device: options.Device = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Processes that put batches together.")] = 0,
+) -> int:
+    """Train a joint space on captions and the features of their videos, and keep the best.
+
+    KEY=VALUE after the options changes the recipe, such as epochs=20 or loss=info_nce.
+    """
+    from ssan.processes import processes
+    from ssan.recipe import make_retrieval_recipe, read_retrieval_recipe
+    from ssan.retrieval.train import Material
+    from ssan.retrieval.train import train as run
+    from ssan.shipped import find_recipe
+    from ssan.training.callbacks import InterruptedRun
+
+    said = {"text": text, "init": init, "seed": seed}
+    changes = [*(f"{key}={value}" for key, value in said.items() if value is not None), *(overrides or [])]
+    if recipe is None:
+        chosen = make_retrieval_recipe({"features": "+".join(_names(features))}, changes)
+    else:
+        chosen = read_retrieval_recipe(find_recipe(recipe), changes)
+    material = Material(
+        captions=options.data_source(captions, format, annotations, videos, None, None, reader),
+        features=tuple(features),
+        rates=tuple(rate or ()),
+        vectors=vectors,
+        narrations=narrations,
+        val_split=None if val_split == "none" else val_split,
+    )
+    try:
+        answer = run(
+            chosen,
+            material,
+            out,
+            resume=resume,
+            skip_bad=skip_bad,
+            allow_unused=allow_unused,
+            device=options.choose_device(device),
+            workers=workers,
+            quiet=quiet,
+        )
+    except InterruptedRun as interrupted:
+        print(f"ssan: {interrupted}", file=sys.stderr)
+        return options.INTERRUPTED
+    if not processes().first:
+        return options.DONE
+    if json:
+        options.show_json({"schema": 1, **answer})
+    else:
+        val = answer["val"]
+        figures = ", ".join(
+            f"{name} {val[key]:.4f}" for key, name in (("r1", "R@1"), ("r5", "R@5"), ("r10", "R@10")) if key in val
+        )
+        figures = figures or f"loss {val['loss']:.4f}"
+        print(f"best epoch {answer['best_epoch']} of {answer['epochs']}: {figures}")
+        print(f"{answer['num_train']} pairs an epoch, {answer['num_skipped']} captions left out")
+        print(answer["model"])
+    return options.DONE
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="A model file, or a run's folder; none with --scores.")] = None,
+    captions: Annotated[str | None, typer.Option(help="Captions, as of `retrieval train`.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help="As of `retrieval train`, in the same order.")] = None,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    positives: Annotated[
+        Literal["own", "same_caption"],
+        typer.Option(help="Right is a caption's own clip, or every clip with the very caption."),
+    ] = "own",
+    twins: Annotated[str | None, typer.Option(help="CSV video,other,kind: whose own video scores higher?")] = None,
+    scores: Annotated[str | None, typer.Option(help="A matrix of scores (.npy) instead of a model.")] = None,
+    truth: Annotated[str | None, typer.Option(help="CSV query_row,video_column, for --scores.")] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, max=100_000, help="Draws behind the intervals; 0 for none.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Captions or clips at a time.")] = 512,
+    rate: Rates = None,
+    format: options.Format = "auto",
+    annotations: options.Annotations = None,
+    videos: options.Videos = None,
+    reader: options.Reader = None,
+    skip_bad: SkipBad = False,
+    allow_unused: Annotated[
+        bool, typer.Option("--allow-unused/--refuse-unused", help="Features that no caption of the split tells of.")
+    ] = True,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+) -> int:
+    """Rank all clips of a split for each caption, and the captions for each clip; or take the scores of any model."""
+    if (scores is None) != (truth is None):
+        raise UsageError("--scores FILE.npy and --truth FILE.csv belong together; give both or neither")
+    if scores is not None and truth is not None:
+        if model is not None or captions is not None or features:
+            raise UsageError("--scores are measured as they are; leave out the model, --captions and --features")
+        from ssan.retrieval.matrix import evaluate_matrix
+
+        answer = evaluate_matrix(scores, truth, bootstrap=bootstrap, seed=seed)
+    else:
+        if model is None or captions is None or not features:
+            raise UsageError("give a model, --captions and --features; or a matrix, by --scores and --truth")
+        from ssan.retrieval.evaluate import evaluate as run
+        from ssan.retrieval.model_file import load_retriever
+        from ssan.retrieval.train import open_streams
+
+        retriever = load_retriever(model, options.choose_device(device))
+        streams = open_streams(features, rate or (), [stream["name"] for stream in retriever.streams])
+        source = options.data_source(captions, format, annotations, videos, None, None, reader)
+        answer = run(
+            retriever,
+            source.read(split),
+            streams,
+            split=split,
+            positives=positives,
+            twins=twins,
+            skip_bad=skip_bad,
+            allow_unused=allow_unused,
+            bootstrap=bootstrap,
+            batch=batch,
+            seed=seed,
+        )
+        if (Path(model) / "journal.jsonl").is_file():
+            options.record_evaluation(
+                Path(model),
+                **{key: value for key, value in answer.items() if key != "dropped"},
+                split=split,
+                data={"root": source.root, "format": source.format, "options": source.options},
+                features=list(features),
+                model_hash=retriever.hash,
+            )
+    if json:
+        options.show_json({"schema": 1, **answer})
+    else:
+        _show(answer)
+    return options.SOME_FAILED if answer["num_missing"] else options.DONE
+
+
+def _names(features: list[str]) -> list[str]:
+    """Names for streams of which no recipe says any: those of their folders."""
+    return [Path(path).name.replace("+", "_") or "features" for path in features]
+
+
+def _show(answer: dict[str, Any]) -> None:
+    for name, title in (("text_to_video", "text to video"), ("video_to_text", "video to text")):
+        found = answer[name]
+        low, high = found["interval95"]["r1"] if "interval95" in found else (None, None)
+        interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
+        print(
+            f"{title}: R@1 {found['r1']:.4f}{interval}  R@5 {found['r5']:.4f}  R@10 {found['r10']:.4f}  median rank "
+            f"{found['median_rank']:g}  mean rank {found['mean_rank']:.1f}"
+        )
+    used = answer["protocol"]
+    print(
+        f"{answer['num_queries']} captions, {answer['num_candidates']} candidates, {answer['num_missing']} captions "
+        f"left out, {answer['num_ties']} ties; right: {used['positives']}, ties: {used['tie_rule']}"
+    )
+    for kind, found in answer.get("twins", {}).items():
+        if found["accuracy"] is not None:
+            print(f"twins that differ by {kind}: {found['accuracy']:.4f} of {found['num']} told apart")
+    for note in answer.get("notes", []):
+        print(f"note: {note}")
+    for dropped in answer.get("dropped", [])[:5]:
+        print(f"left out: {dropped['message']}")
+    if len(answer.get("dropped", [])) > 5:
+        print(f"left out: {len(answer['dropped']) - 5} more")

@@ -1,0 +1,219 @@
+"""A trained joint space on disk: weights, recipe, vocabulary, and what features it was made for, in one file."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssan.errors import ModelError, UsageError
+from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
+from ssan.retrieval.embedding import JointSpace
+from ssan.retrieval.features import Stream
+from ssan.retrieval.pairs import ClipFeatures, Encode
+from ssan.retrieval.text import Vocabulary
+from ssan.retrieval.towers import TransformerTower, build_tower, word_embedding
+from ssan.training.checkpoint import read_model_file, write_model_file
+
+KIND = "retrieval"
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A joint space with everything needed to put texts and features into it.
+
+    :param vocabulary: of the text tower; None where a transformers model brings its own.
+    :param streams: of each stream of features its ``name`` and ``dim``, and its ``provenance`` as it was in training.
+    :param hash: SHA-256 of its tensors.
+    """
+
+    model: JointSpace
+    recipe: RetrievalRecipe
+    vocabulary: Vocabulary | None
+    streams: list[dict[str, Any]]
+    protocol: dict[str, Any]
+    hash: str
+
+    @property
+    def encode(self) -> Encode:
+        """Captions to what the text tower takes."""
+        return encoder(self.model, self.recipe, self.vocabulary)
+
+    def check(self, streams: Sequence[Stream]) -> list[str]:
+        """Refuse features of another number or length than those of training; what else differs, in words.
+
+        :raises ModelError: another number of streams, or another length of vectors.
+        """
+        wanted = ", ".join(f"{stream['name']} ({stream['dim']})" for stream in self.streams)
+        given = ", ".join(f"{stream.name} ({stream.dim})" for stream in streams)
+        if [stream.dim for stream in streams] != [stream["dim"] for stream in self.streams]:
+            raise ModelError(
+                f"it was trained on features {wanted}, and is given {given}: name streams of the same lengths with "
+                "--features, in the same order",
+                code="wrong_model",
+            )
+        notes = []
+        for stream, known in zip(streams, self.streams, strict=True):
+            for key in ("model_hash", "window_seconds", "stride_seconds"):
+                was, now = known["provenance"].get(key), stream.provenance.get(key)
+                if was is not None and now is not None and was != now:
+                    notes.append(f"features {stream.name}: {key} is {now}, and was {was} in training")
+        return notes
+
+
+def encoder(model: JointSpace, recipe: RetrievalRecipe, vocabulary: Vocabulary | None) -> Encode:
+    """What makes of captions the whole numbers that a text tower takes, (n, l) int64, 0 where nothing stands."""
+    if vocabulary is not None:
+        return lambda captions: vocabulary.encode(captions, recipe.max_words)
+    tower: Any = model.tower
+    return lambda captions: np.asarray(tower.encode(captions, recipe.max_words))
+
+
+def build_space(
+    recipe: RetrievalRecipe, vocabulary: Vocabulary | None, matrix: np.ndarray | None, dims: Sequence[int]
+) -> JointSpace:
+    """The recipe's network with random weights.
+
+    :param matrix: the given word vectors, (words + 1, f); None where they are learned.
+    :param dims: the length of each stream's features.
+    """
+    if vocabulary is None:
+        tower: nn.Module = TransformerTower(recipe.transformer or "", trained=recipe.train_words)
+    else:
+        if matrix is None:
+            words = word_embedding(num_rows=vocabulary.num_rows, word_dim=recipe.word_dim)
+        else:
+            words = word_embedding(matrix=matrix, trained=recipe.train_words)
+        tower = build_tower(recipe.text, words, num_features=text_dim(recipe))
+    return JointSpace(tower, list(dims), recipe.dim, aggregate=recipe.aggregate)
+
+
+def text_dim(recipe: RetrievalRecipe) -> int:
+    """The length of what the text tower gives.
+
+    Unsaid by the paper, our choice: 1024 for a recurrent tower. Reference 22's has as many as the joint space.
+    """
+    return recipe.text_dim or (recipe.dim if recipe.text == "maxpool" else 1024)
+
+
+def save_retriever(
+    path: str | Path,
+    model: JointSpace,
+    recipe: RetrievalRecipe,
+    vocabulary: Vocabulary | None,
+    streams: Sequence[Mapping[str, Any]],
+    protocol: Mapping[str, Any],
+) -> str:
+    """Write a joint space with what is needed to use it; returns the hash of its tensors."""
+    metadata = {
+        "kind": KIND,
+        "recipe": recipe.model_dump(),
+        "vocabulary": None if vocabulary is None else vocabulary.as_dict(),
+        "streams": [dict(stream) for stream in streams],
+        "protocol": dict(protocol),
+    }
+    return write_model_file(path, model.state_dict(), metadata)
+
+
+def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
+    """Read a joint space that ``save_retriever`` wrote, in evaluation mode; a run's folder stands for its best model.
+
+    :raises ModelError: the file is not one of ours, or its parts do not fit together (code ``wrong_model``).
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    tensors, metadata = read_model_file(path)
+
+    def wrong(message: str) -> ModelError:
+        return ModelError(message, code="wrong_model", path=str(path))
+
+    if metadata.get("kind") != KIND:
+        raise wrong(
+            "a model of ssan, but not one that finds videos by text; expected what `ssan retrieval train` wrote"
+        )
+    streams, given = metadata.get("streams"), metadata.get("recipe")
+    if not isinstance(given, dict) or not _are_streams(streams):
+        raise wrong("its metadata lacks the recipe or the streams of features; copy the file again")
+    assert isinstance(streams, list)
+    try:
+        recipe = make_retrieval_recipe(given)
+        said = metadata.get("vocabulary")
+        vocabulary = None if recipe.text == "transformer" else Vocabulary.from_dict(said)
+    except UsageError as error:
+        raise wrong(
+            f"its recipe cannot be built by this version: {error}; use the version it was trained with"
+        ) from error
+    words = tensors.get("tower.words.weight")
+    dims = [stream["dim"] for stream in streams]
+    if vocabulary is not None:
+        if words is None or words.ndim != 2 or len(words) != vocabulary.num_rows:
+            raise wrong("its word vectors are not those of its vocabulary; copy the file again")
+        recipe = recipe.model_copy(update={"word_dim": words.shape[1]})
+    # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
+    with contextlib.nullcontext() if vocabulary is None else torch.device("meta"):
+        empty = build_space(recipe, vocabulary, None, dims).state_dict()
+    shapes = {name: tensor.shape for name, tensor in empty.items()}
+    other = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
+    if other is not None:
+        raise wrong(
+            f"its tensors do not fit its recipe ({recipe.text}, {recipe.dim}): {other[:80]!r} is "
+            f"{_shape(tensors, other)}, expected {shapes.get(other)}; copy the file again"
+        )
+    model = build_space(recipe, vocabulary, None, dims)
+    model.load_state_dict(tensors)
+    return Retriever(
+        model=model.eval().to(device),
+        recipe=recipe,
+        vocabulary=vocabulary,
+        streams=streams,
+        protocol=metadata.get("protocol") or {},
+        hash=metadata["sha256"],
+    )
+
+
+def _are_streams(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(stream, dict)
+        and isinstance(stream.get("name"), str)
+        and type(stream.get("dim")) is int
+        and stream["dim"] > 0
+        and isinstance(stream.get("provenance"), dict)
+        for stream in value
+    )
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+@torch.inference_mode()
+def embed_texts(model: JointSpace, words_nl: np.ndarray, *, batch: int = 512) -> np.ndarray:
+    """Embeddings (n, d) float32, each of length 1, of captions as the text tower takes them."""
+    device = next(model.parameters()).device
+    parts = [
+        model.embed_text(torch.from_numpy(words_nl[start : start + batch]).to(device)).float().cpu().numpy()
+        for start in range(0, len(words_nl), batch)
+    ]
+    return np.concatenate(parts)
+
+
+@torch.inference_mode()
+def embed_clips(model: JointSpace, features: ClipFeatures, num: int, *, batch: int = 512) -> np.ndarray:
+    """Embeddings (n, d) float32, each of length 1, of the first ``num`` clips that there are features of."""
+    device = next(model.parameters()).device
+    parts = [
+        model.embed_video(_to(features(np.arange(start, min(start + batch, num))), device)).float().cpu().numpy()
+        for start in range(0, num, batch)
+    ]
+    return np.concatenate(parts)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return type(value)(_to(inner, device) for inner in value)

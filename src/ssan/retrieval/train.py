@@ -1,0 +1,520 @@
+"""Training a joint space of texts and videos from captions and features (section 4.4, by the training of reference 22).
+
+Pre-training on narrated videos (HowTo100M) and fine-tuning on captions are the same function on two kinds of data.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import ssan
+from ssan.datasets.howto100m import NarratedVideos
+from ssan.datasets.samples import Samples, hash_list
+from ssan.datasets.source import DataSource
+from ssan.errors import ModelError, UsageError, few
+from ssan.files import writing
+from ssan.models.counting import num_parameters
+from ssan.models.weights import LoadReport
+from ssan.processes import processes
+from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, write_recipe
+from ssan.retrieval.embedding import JointSpace
+from ssan.retrieval.evaluate import positives_of, recalls
+from ssan.retrieval.features import Stream, open_features
+from ssan.retrieval.losses import LOSSES
+from ssan.retrieval.model_file import (
+    Retriever,
+    build_space,
+    embed_clips,
+    embed_texts,
+    encoder,
+    load_retriever,
+    save_retriever,
+)
+from ssan.retrieval.pairs import (
+    Batch,
+    Captioned,
+    CaptionPairs,
+    ClipFeatures,
+    Dropped,
+    Encode,
+    NarratedPairs,
+    as_it_is,
+    captioned,
+    features_of,
+    refuse,
+    unused,
+    write_dropped,
+)
+from ssan.retrieval.text import Vocabulary, coverage, read_word_vectors, word_counts, word_matrix
+from ssan.training.batches import Batches, BatchPlan
+from ssan.training.environment import environment
+from ssan.training.fit import Task, check_machine, fit
+from ssan.training.journal import Journal
+from ssan.training.optim import LearningRate, make_optimizer
+from ssan.training.run_folder import changes, ending_in_the_journal, open_run
+
+# Of the training captions, where there are none for validation, so many are looked at after each epoch.
+MOST_WATCHED = 1000
+# Words of a file of word vectors that are kept beside those of the captions: its first, which are the most frequent.
+MOST_VECTORS = 100_000
+# What an epoch has once, by the recipe's `captions`.
+EPOCHS = {"one": "clips, one caption drawn of each", "all": "captions"}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on.
+
+    :param captions: captions, or narrated videos (format ``howto100m``).
+    :param features: folders or files, one for each stream that the recipe names, in its order.
+    :param rates: vectors a second of each, where the features do not say it.
+    :param vectors: a file of word vectors; None to learn them.
+    :param narrations: what is said in narrated videos.
+    :param val_split: the captions that choose the best epoch; None keeps the last one.
+    """
+
+    captions: DataSource
+    features: tuple[str, ...]
+    rates: tuple[float | None, ...] = ()
+    vectors: str | None = None
+    narrations: str | None = None
+    val_split: str | None = "val"
+
+    def open(self, names: Sequence[str]) -> list[Stream]:
+        """The streams, by the names of the recipe.
+
+        :raises UsageError: another number of streams than names.
+        """
+        return open_streams(self.features, self.rates, names)
+
+
+def open_streams(features: Sequence[str], rates: Sequence[float | None], names: Sequence[str]) -> list[Stream]:
+    """Open folders or files of features as the streams of these names.
+
+    :raises UsageError: another number of streams than names; a file of reference 22's can hold two.
+    """
+    rates = [*rates, *[None] * (len(features) - len(rates))]
+    streams = [stream for path, rate in zip(features, rates, strict=False) for stream in open_features(path, rate)]
+    if len(streams) != len(names):
+        raise UsageError(
+            f"the recipe's features are {'+'.join(names)}, {len(names)} stream{'s' * (len(names) != 1)}, and "
+            f"{len(streams)} are given ({few([stream.name for stream in streams])}); give --features for each, in this "
+            "order, or name them in the recipe, as features=ssa or features=2d+ssa"
+        )
+    return streams
+
+
+@ending_in_the_journal
+def train(
+    recipe: RetrievalRecipe,
+    material: Material,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    skip_bad: bool = False,
+    allow_unused: bool = False,
+    device: Literal["cpu", "cuda"] = "cpu",
+    workers: int = 0,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a joint space and keep the best one; the answer has the fields of ``ssan retrieval train --json``.
+
+    Best is the epoch with the highest mean of R@1, R@5 and R@10 from text to video over the whole of ``val_split``.
+
+    :param skip_bad: leave out captions that are empty, have no known word, or no features; they are counted.
+    :param allow_unused: features that no caption tells of are no fault.
+    :raises UsageError: the recipe, the captions, the features or the folder do not allow it.
+    """
+    out, place = Path(out), processes()
+    quiet = quiet or not place.first
+    check_machine(place, device, compile=False)
+    streams = material.open(recipe.streams)
+    before = None if recipe.init is None else load_retriever(recipe.init)
+    source = material.captions
+    narrated = source.found_format == "howto100m"
+    train_samples = source.read("train")
+    if not train_samples:
+        raise UsageError("there are no captions in the split 'train'; name others with --captions", path=source.root)
+    val_samples = None
+    if material.val_split is not None and not narrated:
+        val_samples = source.read(material.val_split)
+        if not val_samples:
+            raise UsageError(
+                f"there are no captions in the split {material.val_split!r}, by which the best epoch is chosen; name "
+                "another with --val-split, or keep the last epoch with --val-split none",
+                path=source.root,
+            )
+    torch.manual_seed(recipe.seed)
+    vocabulary, matrix, words = _vocabulary(recipe, material, train_samples, val_samples, before)
+    if matrix is not None:
+        recipe = recipe.model_copy(update={"word_dim": matrix.shape[1]})
+    model = build_space(recipe, vocabulary, matrix, [stream.dim for stream in streams])
+    report = LoadReport() if before is None else start_from(model, vocabulary, before, recipe.init or "")
+    encode = encoder(model, recipe, vocabulary)
+    data: Captioned | None = None
+    pairs: CaptionPairs | NarratedPairs
+    if narrated:
+        pairs, dropped = _narrated(recipe, material.narrations, train_samples, streams, encode)
+    else:
+        data = captioned(train_samples, streams, encode)
+        dropped = list(data.dropped)
+    val = None if val_samples is None else captioned(val_samples, streams, encode)
+    dropped += [] if val is None else val.dropped
+    if not skip_bad:
+        num = len(train_samples) + len(val_samples or ())
+        refuse(
+            dropped, num, "captions cannot be used", "Extract what is missing, or leave them out with --skip-bad",
+            source.root,
+        )  # fmt: skip
+    superfluous = unused(streams, [*source.read("all"), *(val_samples or ())])
+    if not allow_unused:
+        refuse(
+            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption in any split",
+            "Look whether the captions are all there, or allow it with --allow-unused", source.root,
+        )  # fmt: skip
+    if (data is not None and not data.clips) or (val is not None and not val.clips):
+        raise UsageError("after leaving out what cannot be used a split has no captions", path=source.root)
+    if data is not None:
+        pairs = CaptionPairs(data, features_of(streams, data.clips, recipe.aggregate), recipe.captions, recipe.seed)
+    start = {
+        "task": "retrieval",
+        "recipe": recipe.model_dump(),
+        "data": {
+            "root": source.root, "format": source.format, "options": source.options,
+            "features": list(material.features), "vectors": material.vectors, "narrations": material.narrations,
+            "val_split": material.val_split,
+        },
+        "num_train": len(pairs),
+        "num_val": 0 if val is None else len(val.samples),
+        "num_skipped": len(dropped),
+        "num_unused": len({fault.video for fault in superfluous}),
+        "train_list": hash_list(train_samples),
+        "val_list": None if val_samples is None else hash_list(val_samples),
+        "epoch_of": "videos" if narrated else EPOCHS[recipe.captions],
+        "num_clips": len(train_samples) if data is None else len(data.clips),
+        "streams": [_told(name, stream) for name, stream in zip(recipe.streams, streams, strict=True)],
+        "words": words,
+        "weights": report.as_dict(),
+        "effective_batch": min(recipe.batch * place.world, len(pairs)) * recipe.accumulate,
+        "lr": recipe.lr,
+        "processes": place.world,
+        "machines": place.machines,
+        "device": device,
+        "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "environment": environment(device, place.world),
+        "cost": {"params": num_parameters(model)},
+    }  # fmt: skip
+
+    def begin(folder: Path) -> None:
+        with writing(folder / "recipe.yaml") as handle:
+            handle.write(write_recipe(recipe))
+        write_dropped(folder / "skipped.csv", [*dropped, *superfluous])
+
+    open_run(out, start, _changes, resume=resume, first=place.first, begin=begin)
+    if not quiet:
+        _announce(recipe, start)
+    looked_at = val if data is None or val is not None else data.beginning(MOST_WATCHED)
+    watched = _watched(recipe, streams, looked_at, pairs)
+    outcome = fit(
+        _task(out, recipe, model, pairs, watched, vocabulary, start, chosen=val is not None, workers=workers),
+        out,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        precision=recipe.precision,
+        checkpoint_every_steps=recipe.checkpoint_every_steps,
+        device=device,
+        quiet=quiet,
+        resume=resume,
+    )
+    answer = {
+        "model": str(out / "model.safetensors"),
+        "num_train": len(pairs),
+        "num_val": start["num_val"],
+        "num_skipped": len(dropped),
+        "num_unused": start["num_unused"],
+        "epochs": recipe.epochs,
+        "steps": outcome.steps,
+        "best_epoch": outcome.best_epoch,
+        "val": {key.removeprefix("val_"): value for key, value in outcome.best.items() if key != "train_loss"},
+        "train_seconds": round(outcome.seconds, 3),
+        "resumed_from_step": outcome.resumed_from_step,
+        "weights": report.as_dict(),
+    }
+    if place.first:
+        Journal(out).record("end", **answer)
+    return answer
+
+
+def _vocabulary(
+    recipe: RetrievalRecipe,
+    material: Material,
+    train_samples: Samples,
+    val_samples: Samples | None,
+    before: Retriever | None,
+) -> tuple[Vocabulary | None, np.ndarray | None, dict[str, Any]]:
+    """The words that the text tower will know, the vectors given for them, and what of it the journal tells.
+
+    With a file of word vectors these are the words of the captions, also of those for validation, as far as they have a
+    vector, and the file's most frequent ones beside; without, the words of the training captions, and those of the
+    joint space that is started from.
+    """
+    if recipe.text == "transformer":
+        return None, None, {"kind": "transformer"}
+    texts = [[sample.caption for sample in samples if sample.caption] for samples in (train_samples, val_samples or ())]
+    counts = word_counts(texts[0] + texts[1], recipe.tokens)
+    by_count = sorted(counts, key=lambda word: (-counts[word], word))
+    if material.vectors is not None:
+        first = read_word_vectors(material.vectors, most=MOST_VECTORS)
+        there = set(first.words)
+        others = [word for word in by_count if word not in there]
+        named = read_word_vectors(material.vectors, wanted=others) if others else None
+        rows = {word: first.matrix[row] for row, word in enumerate(first.words)}
+        rows |= {} if named is None else {word: named.matrix[row] for row, word in enumerate(named.words)}
+        words = [word for word in by_count if word in rows]
+        if by_count and not words:
+            word_matrix(Vocabulary(by_count, recipe.tokens), first)  # which says what is wrong with them
+        seen = set(words)
+        words += [word for word in first.words if word not in seen]
+        matrix = np.zeros((len(words) + 1, first.dim), np.float32)
+        for row, word in enumerate(words, start=1):
+            matrix[row] = rows[word]
+        told = coverage(counts, rows.keys())
+        return (
+            Vocabulary(words, recipe.tokens),
+            matrix,
+            {
+                "kind": "given, trained on" if recipe.train_words else "given, frozen",
+                "num_words": len(words),
+                "dim": first.dim,
+                **{key: value for key, value in asdict(told).items() if key != "missing"},
+                "missing": [list(pair) for pair in told.missing],
+            },
+        )
+    if not texts[0] and before is None:
+        raise UsageError("the words of narrated videos are not counted; give their vectors with --vectors")
+    words = list(Vocabulary.of(texts[0], recipe.tokens).words) if texts[0] else []
+    if before is not None and before.vocabulary is not None:
+        words = list(dict.fromkeys([*before.vocabulary.words, *words]))
+    return Vocabulary(words, recipe.tokens), None, {"kind": "learned", "num_words": len(words), "dim": recipe.word_dim}
+
+
+def start_from(model: JointSpace, vocabulary: Vocabulary | None, before: Retriever, source: str) -> LoadReport:
+    """Take over the weights of a trained joint space; of the word vectors those of the words that both know.
+
+    :raises ModelError: it is a network of another form (code ``wrong_model``).
+    """
+    WORDS = "tower.words.weight"
+    own, theirs = model.state_dict(), before.model.state_dict()
+    names = {name for name in (*own, *theirs) if name != WORDS}
+    other = next((name for name in sorted(names) if _size(own, name) != _size(theirs, name)), None)
+    if other is not None:
+        raise ModelError(
+            f"the joint space to start from is of another form: {other} is {_size(theirs, other)} in it, expected "
+            f"{_size(own, other)}. Use the text tower, dim, text_dim and features that it was trained with",
+            code="wrong_model",
+            path=source,
+        )
+    with torch.no_grad():
+        for name in names:
+            own[name].copy_(theirs[name])
+        missing: list[str] = []
+        if vocabulary is not None and before.vocabulary is not None:
+            if own[WORDS].shape[1] != theirs[WORDS].shape[1]:
+                raise ModelError(
+                    f"the joint space to start from has word vectors of length {theirs[WORDS].shape[1]}, and "
+                    f"{own[WORDS].shape[1]} are asked for; give the vectors that it was trained with",
+                    code="wrong_model",
+                    path=source,
+                )
+            rows = {word: row for row, word in enumerate(before.vocabulary.words, start=1)}
+            for row, word in enumerate(vocabulary.words, start=1):
+                if word in rows:
+                    own[WORDS][row] = theirs[WORDS][rows[word]]
+            new = sum(word not in rows for word in vocabulary.words)
+            missing = [f"{WORDS}: {new} of {len(vocabulary.words)} words"] if new else []
+    model.load_state_dict(own)
+    return LoadReport(matched=len(theirs), missing=missing)
+
+
+def _size(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
+
+
+def _narrated(
+    recipe: RetrievalRecipe, narrations: str | None, samples: Samples, streams: Sequence[Stream], encode: Encode
+) -> tuple[NarratedPairs, list[Dropped]]:
+    """The pairs of narrated videos, and the videos that have no captions or no features."""
+    if recipe.aggregate == "attention":
+        raise UsageError("aggregate=attention: clips of narrated videos are pooled over time; use max or mean")
+    if narrations is None:
+        raise UsageError("narrated videos want what is said in them: --narrations FILE, JSON or pickle")
+    told = NarratedVideos(narrations)
+    videos: list[tuple[str, str]] = []
+    dropped: list[Dropped] = []
+    for sample in samples:
+        video = sample.video or sample.id
+        lacking = next((stream.name for stream in streams if not stream.has(video, None, None)), None)
+        if sample.id not in told or not told.num_captions(sample.id):
+            dropped.append(Dropped(sample.id, video, "empty", f"{sample.id} has no captions in {narrations}"))
+        elif lacking is not None:
+            dropped.append(Dropped(sample.id, video, "missing", f"no features of {video} in {lacking}"))
+        else:
+            videos.append((sample.id, video))
+    if not videos:
+        raise UsageError("no narrated video has both captions and features", path=samples.source)
+    how: Literal["max", "mean"] = "mean" if recipe.aggregate == "mean" else "max"
+    pairs = NarratedPairs(
+        told, videos, streams, encode, count=recipe.clips, min_seconds=recipe.min_seconds, min_words=recipe.min_words,
+        how=how, seed=recipe.seed,
+    )  # fmt: skip
+    return pairs, dropped
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is looked at after each epoch: batches for the loss, and captions for the recalls."""
+
+    pairs: Dataset[Batch]
+    data: Captioned | None = None
+    features: ClipFeatures | None = None
+
+    def __len__(self) -> int:
+        return len(self.pairs)  # type: ignore[arg-type]
+
+    def recalls(self, module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, JointSpace)
+        assert self.data is not None
+        assert self.features is not None
+        text_nd = embed_texts(module, self.data.words)
+        video_md = embed_clips(module, self.features, len(self.data.clips))
+        return dict(recalls(text_nd, video_md, positives_of(self.data, "own")[0]))
+
+
+def _watched(
+    recipe: RetrievalRecipe, streams: Sequence[Stream], data: Captioned | None, pairs: Dataset[Batch]
+) -> Watched:
+    """The captions for validation; without any a beginning of those for training, and of narrated videos the loss."""
+    if data is None:
+        assert isinstance(pairs, NarratedPairs)
+        return Watched(pairs.beginning(max(1, MOST_WATCHED // recipe.clips)))
+    features = features_of(streams, data.clips, recipe.aggregate)
+    return Watched(CaptionPairs(data, features, "all", recipe.seed), data, features)
+
+
+def _task(
+    out: Path,
+    recipe: RetrievalRecipe,
+    model: JointSpace,
+    pairs: Dataset[Batch],
+    watched: Watched,
+    vocabulary: Vocabulary | None,
+    start: Mapping[str, Any],
+    *,
+    chosen: bool,
+    workers: int,
+) -> Task:
+    """What the recipe asks for, in the terms of ``training.fit``."""
+    options: dict[str, Any] = {
+        "max_margin": {
+            "margin": recipe.margin,
+            "hard_negative_rate": recipe.hard_negative_rate,
+            "negative_weighting": recipe.clips > 1,
+        },
+        "hardest_negative": {"margin": recipe.margin},
+    }.get(recipe.loss, {"temperature": recipe.temperature})
+
+    def batches(split: str, rank: int, world: int) -> Batches:
+        if split == "train":
+            plan = BatchPlan(start["num_train"], recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world)
+            return Batches(pairs, plan, workers=workers, collate=as_it_is)
+        plan = BatchPlan(len(watched), recipe.batch, rank=rank, world=world)
+        return Batches(watched.pairs, plan, collate=as_it_is)
+
+    def loss(outputs: tuple[Tensor, Tensor], groups: Tensor) -> Tensor:
+        return LOSSES[recipe.loss](*outputs, groups, **options)
+
+    def measure(outputs: tuple[Tensor, Tensor], groups: Tensor) -> dict[str, Tensor]:
+        return {"loss": loss(outputs, groups).expand(len(groups))}
+
+    def rate(steps_per_epoch: int) -> LearningRate:
+        return LearningRate(
+            base=recipe.lr,
+            schedule=recipe.schedule,
+            steps_per_epoch=steps_per_epoch,
+            epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            milestones=recipe.milestones,
+            gamma=recipe.gamma,
+            patience=recipe.patience,
+        )
+
+    def keep(module: nn.Module, measures: dict[str, float]) -> None:
+        assert isinstance(module, JointSpace)
+        protocol = {
+            "chosen_by": f"mean_recall on {start['data']['val_split']}" if chosen else "the last epoch is kept",
+            **{key: value for key, value in measures.items() if key != "train_loss"},
+        }
+        save_retriever(out / "model.safetensors", module, recipe, vocabulary, start["streams"], protocol)
+
+    return Task(
+        module=model,
+        batches=batches,
+        loss=loss,
+        measure=measure,
+        optimizer=lambda module, rate: make_optimizer(
+            module, "adamw", lr=rate, momentum=0.0, weight_decay=recipe.weight_decay
+        ),
+        rate=rate,
+        keep=keep,
+        monitor="mean_recall" if chosen else None,
+        whole=watched.recalls if watched.data is not None else None,
+    )
+
+
+def _told(name: str, stream: Stream) -> dict[str, Any]:
+    return {"name": name, "dim": stream.dim, "provenance": dict(stream.provenance)}
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return changes(
+        old,
+        new,
+        keys=("data", "num_train", "num_val", "streams", "processes"),
+        lists=("train", "val"),
+        defaults=json.loads(make_retrieval_recipe({}).model_dump_json()),
+    )
+
+
+def _announce(recipe: RetrievalRecipe, start: Mapping[str, Any]) -> None:
+    """Say on standard error what is about to be trained on."""
+    streams = " + ".join(f"{stream['name']} ({stream['dim']})" for stream in start["streams"])
+    words = start["words"]
+    lines = [
+        f"{start['num_train']} pairs an epoch ({start['epoch_of']}), {start['num_val']} captions for validation, "
+        f"{start['num_skipped']} left out; features {streams}",
+        f"{recipe.text} text tower, joint space of {recipe.dim}, {recipe.loss}, {recipe.aggregate} over time; learning "
+        f"rate {recipe.lr:g}, batch {recipe.batch}",
+    ]
+    if "num_running" in words:
+        shares = [words[f"num_{kind}_covered"] / max(1, words[f"num_{kind}"]) for kind in ("distinct", "running")]
+        lines.append(
+            f"word vectors for {words['num_distinct_covered']} of {words['num_distinct']} words of the captions "
+            f"({shares[0]:.1%}), {shares[1]:.1%} of the running ones"
+            + (f"; without: {few([word for word, _ in words['missing']])}" if words["missing"] else "")
+        )
+    elif "num_words" in words:
+        lines.append(f"{words['num_words']} words, whose vectors are learned")
+    if start["num_unused"]:
+        lines.append(f"{start['num_unused']} videos have features and no caption; skipped.csv lists them")
+    print("\n".join(lines), file=sys.stderr, flush=True)

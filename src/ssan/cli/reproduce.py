@@ -1,17 +1,20 @@
 """``ssan reproduce``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ssan.cli import options
 from ssan.cores import num_cores
-from ssan.errors import UsageError
+from ssan.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from ssan.reproduce.runs import Means
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(help="table1 to table6, or choices: what the paper leaves open.")],
+    table: Annotated[str, typer.Argument(help="table1 to table8, or choices: what the paper leaves open.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every recipe.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder or file of labelled videos.")] = None,
     rows: Annotated[str | None, typer.Option(help="Names of rows, with commas; all by default.")] = None,
@@ -29,6 +32,14 @@ def reproduce(
     processes: Annotated[int, typer.Option(min=1, help="Processes of each training, one for each GPU.")] = 1,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
     split: Annotated[str, typer.Option(help="What is evaluated, of --data.")] = "val",
+    captions: Annotated[str | None, typer.Option(help="Captions, of tables 7 and 8.")] = None,
+    features: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH, of tables 7 and 8: ssa, resnext, 2d; once for each.")
+    ] = None,
+    vectors: Annotated[str | None, typer.Option(help="Word vectors, of tables 7 and 8.")] = None,
+    narrated: Annotated[str | None, typer.Option(help="List of narrated videos, for what is pre-trained.")] = None,
+    narrations: Annotated[str | None, typer.Option(help="What is said in them.")] = None,
+    narrated_features: Annotated[list[str] | None, typer.Option(help="NAME=PATH, their features.")] = None,
     format: Annotated[str, typer.Option(help="Of --data; the table's own by default.")] = "",
     annotations: options.Annotations = None,
     videos: options.Videos = None,
@@ -44,13 +55,31 @@ def reproduce(
 
     It goes on where it stopped: what is done is not done again.
     """
+    from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.results import as_percent
-    from ssan.reproduce.runs import Means
     from ssan.reproduce.table import Order, rendered
     from ssan.reproduce.table import reproduce as run
-    from ssan.reproduce.tables import find_table
+    from ssan.reproduce.tables import TABLES, find_table
 
+    small = mini and options.choose_device(device) == "cpu"
+    if table in JOINT_TABLES:
+        if data is not None:
+            raise UsageError(f"{table} is of captions and features: name them with --captions and --features")
+        said = {"--captions": captions, "--features": features, "--vectors": vectors, "--narrated": narrated}
+        if mini and any(said.values()):
+            given = ", ".join(option for option, value in said.items() if value)
+            raise UsageError(f"--mini of {table} is on rendered videos; leave out {given}")
+        return _joint(
+            table, rows, overrides or [], Path(out), seeds, mini=mini, captions=captions, features=features,
+            vectors=vectors, narrated=narrated, narrations=narrations, narrated_features=narrated_features,
+            format=format, annotations=annotations, reader=reader, json=json, quiet=quiet,
+            means=_means(small, jobs, processes, device, workers, skip_bad),
+        )  # fmt: skip
+    if captions is not None or features or narrated is not None:
+        raise UsageError(f"--captions, --features and --narrated are of {' and '.join(JOINT_TABLES)}, not of {table}")
+    if table not in TABLES:
+        raise UsageError(unknown("table", table, [*TABLES, *JOINT_TABLES]))
     found = find_table(table)
     chosen = found.chosen(_words(rows) if rows else None)
     if data is None and not mini:
@@ -76,16 +105,7 @@ def reproduce(
             words += [option, value] if value is not None else []
         options.data_source(data, words[3], annotations, videos, splits, val_groups, reader).read("train")
         sets = [Data(words[3], tuple(words), split)]
-    small = mini and options.choose_device(device) == "cpu"
-    if small and workers is None:
-        workers = 0  # several runs side by side leave no core idle
-    means = Means(
-        jobs=jobs or (num_cores() if small else 1),
-        processes=processes,
-        words=("--device", device, *(["--workers", str(workers)] if workers is not None else [])),
-        threads=1 if small else None,
-        skip_bad=skip_bad,
-    )
+    means = _means(small, jobs, processes, device, workers, skip_bad)
     order = Order(found, chosen, sets, Path(out), seeds, backbone if mini else None, overrides or [], means)
     answer = run(order, quiet=quiet)
     if json:
@@ -104,6 +124,96 @@ def reproduce(
             print(f"failed: {error['path']}: {error['message']}")
         print(f"{answer['seconds']:.0f} s. Open {answer['page']}")
     return options.SOME_FAILED if answer["failed"] else options.DONE
+
+
+def _means(small: bool, jobs: int | None, processes: int, device: str, workers: int | None, skip_bad: bool) -> "Means":
+    """By what runs are made; small networks on a CPU side by side, each on one thread."""
+    from ssan.reproduce.runs import Means
+
+    if small and workers is None:
+        workers = 0  # several runs side by side leave no core idle
+    return Means(
+        jobs=jobs or (num_cores() if small else 1),
+        processes=processes,
+        words=("--device", device, *(["--workers", str(workers)] if workers is not None else [])),
+        threads=1 if small else None,
+        skip_bad=skip_bad,
+    )
+
+
+def _joint(
+    table: str,
+    rows: str | None,
+    overrides: list[str],
+    out: Path,
+    seeds: int,
+    *,
+    mini: bool,
+    captions: str | None,
+    features: list[str] | None,
+    vectors: str | None,
+    narrated: str | None,
+    narrations: str | None,
+    narrated_features: list[str] | None,
+    format: str,
+    annotations: str | None,
+    reader: list[str] | None,
+    means: "Means",
+    json: bool,
+    quiet: bool,
+) -> int:
+    """Tables 7 and 8: joint spaces of texts and videos."""
+    from ssan.reproduce.joint import JointOrder, Words, check, reproduce_joint
+    from ssan.reproduce.joint_tables import JOINT_TABLES
+    from ssan.reproduce.results import as_percent
+
+    found = JOINT_TABLES[table]
+    format = format or found.format
+    if captions is None and not mini:
+        raise UsageError(
+            f"{table} wants its captions and features: name them with --captions (format {found.format}) and "
+            "--features NAME=PATH, or add --mini for small networks on rendered videos"
+        )
+    words = Words(features=_paths(features, "--features"), vectors=vectors)
+    if captions is not None:
+        given = [*(["--annotations", annotations] if annotations else [])]
+        given += [word for option in (reader or list(found.options)) for word in ("--reader", option)]
+        words.captions = ("--captions", captions, "--format", format, *given)
+        options.data_source(captions, format, annotations, None, None, None, reader or list(found.options)).read(
+            "train"
+        )
+    if narrated is not None and narrations is not None:
+        words.narrations = ("--captions", narrated, "--format", "howto100m", "--narrations", narrations)
+        words.narrated = _paths(narrated_features, "--narrated-features")
+    name = "captions" if mini else format
+    order = JointOrder(
+        found, found.chosen(_words(rows) if rows else None), out, name, words, seeds, mini, overrides, means
+    )
+    check(order)
+    answer = reproduce_joint(order, quiet=quiet)
+    if json:
+        options.show_json({"schema": 1, **answer})
+    else:
+        print(f"  {'':32} {'paper R@1':>10} {'R@1':>7} {'R@5':>7} {'R@10':>7} {'seeds':>6}")
+        for row in answer["rows"]:
+            cells = [as_percent(share) for share in (row["paper"]["r1"], row["r1"], row["r5"], row["r10"])]
+            shown = f"{cells[0]:>10} {cells[1]:>7} {cells[2]:>7} {cells[3]:>7}"
+            print(f"  {row['title']:32} {shown} {row['num_seeds'] or '':>6}")
+        for error in answer["failed"]:
+            print(f"failed: {error['path']}: {error['message']}")
+        print(f"{answer['seconds']:.0f} s. Open {answer['page']}")
+    return options.SOME_FAILED if answer["failed"] else options.DONE
+
+
+def _paths(named: list[str] | None, option: str) -> dict[str, str]:
+    """``NAME=PATH`` words as a dict."""
+    found = {}
+    for word in named or []:
+        name, equals, path = word.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"{option} {word!r}: expected NAME=PATH, such as ssa=features/ssa")
+        found[name] = path
+    return found
 
 
 def _words(text: str) -> list[str]:

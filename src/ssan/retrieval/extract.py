@@ -362,7 +362,8 @@ def _told_of(job: Job, error: SsanError) -> SsanError:
         return error
     where = "" if job.part is None else f" (the part {job.id!r})"
     inner = f" ({error.path})" if error.path not in (None, job.path) else ""
-    return VideoError(f"{error.message}{where}{inner}", code=error.code, path=job.path)
+    message = f"{error.message}{where}{inner}"
+    return VideoError(message, code=error.code, path=job.path)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Captions as indices, vocabularies, and the word vectors of GloVe, fastText and word2vec in their own forms."""
 
 import gzip
+import pickle
 import re
 import struct
 import zipfile
@@ -104,6 +105,7 @@ def test_a_vocabulary_goes_through_a_model_file() -> None:
     vocabulary = Vocabulary.of(CAPTIONS, "lower")
     again = Vocabulary.from_dict(vocabulary.as_dict())
     assert (again.words, again.tokeniser) == (vocabulary.words, "lower")
+    again = pickle.loads(pickle.dumps(again))  # and to the processes that load data
     assert np.array_equal(again.encode(CAPTIONS, 7), vocabulary.encode(CAPTIONS, 7))
 
 
@@ -170,6 +172,7 @@ FORMS: dict[str, Callable[[dict[str, list[float]]], bytes]] = {
     "word2vec_lines": lambda vectors: word2vec(vectors, b"\n"),
     "glove_crlf": lambda vectors: glove(vectors).replace(b"\n", b"\r\n"),
     "fasttext_mark": lambda vectors: b"\xef\xbb\xbf" + fasttext(vectors),
+    "glove_mark": lambda vectors: b"\xef\xbb\xbf" + glove(vectors),
     "glove_no_last_end": lambda vectors: glove(vectors)[:-1],
 }
 

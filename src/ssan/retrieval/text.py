@@ -505,7 +505,7 @@ def _read_text(handle: IO[bytes], kept: _Kept, most: int | None) -> None:
             row = np.array(list(map(float, numbers)))
         except ValueError:
             row = None
-        if row is None or any(b"_" in text for text in numbers):
+        if row is None or b"_" in line[len(word) :]:  # which float() would take for digits' grouping
             wrong = next(text for text in numbers if not _is_number(text))
             raise _malformed(f"{_shown(wrong)} is no number, in the vector of {_shown(word)}", where, number)
         kept.keep(word, row, number)

@@ -327,9 +327,9 @@ def test_kinetics_is_csv_files_and_trimmed_videos(tmp_path: Path) -> None:
     assert samples.classes == ["air drumming", "hurling (sport)", "massaging person's head"]
     assert [tuple(sample.as_dict().values()) for sample in samples[:2]] == [
         ("-0a_Bc_000003_000013", f"{tmp_path}/-0a_Bc_000003_000013.mp4", "air drumming", 0, None, None, None, None,
-         True, "train"),
+         True, "train", None),
         ("b_000010_000020", f"{tmp_path}/b_000010_000020.mp4", "massaging person's head", 2, None, None, None, None,
-         False, "train"),
+         False, "train", None),
     ]  # fmt: skip
     assert [(s.id, s.label_index, s.split, s.exists) for s in samples[2:]] == [
         ("c_000000_000010", 1, "val", False),
@@ -679,9 +679,9 @@ def test_a_list_of_tsm_is_paths_numbers_of_frames_and_class_indices(tmp_path: Pa
     samples = read("auto", tmp_path, "train")
     assert samples.classes == ["run", "bend, low"]
     assert [tuple(sample.as_dict().values()) for sample in samples] == [
-        ("a/7", f"{tmp_path}/frames/a/7", "bend, low", 1, None, None, 54, None, True, "train"),
-        ("my clip 3", f"{tmp_path}/my clip 3.webm", "run", 0, None, None, 31, None, True, "train"),
-        ('"q" 12 2', f'{tmp_path}/"q" 12 2', "bend, low", 1, None, None, 3, None, False, "train"),
+        ("a/7", f"{tmp_path}/frames/a/7", "bend, low", 1, None, None, 54, None, True, "train", None),
+        ("my clip 3", f"{tmp_path}/my clip 3.webm", "run", 0, None, None, 31, None, True, "train", None),
+        ('"q" 12 2', f'{tmp_path}/"q" 12 2', "bend, low", 1, None, None, 3, None, False, "train", None),
     ]
     assert [(s.id, s.split) for s in read("auto", tmp_path, "all")][-1] == ("v", "val")
     assert _refused("tsm_list", tmp_path, "test").code == "missing"

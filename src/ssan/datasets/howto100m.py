@@ -29,8 +29,9 @@ MOST_ENTRY_BYTES = 50_000_000
 
 _WORD = re.compile(r"[\w']+")
 # One member of the outermost object: an id, and an object with no other in it, its strings skipped as they are written.
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_MEMBER = re.compile(rb"\s*+(" + _STRING + rb')\s*+:\s*+(\{(?:[^{}"]++|' + _STRING + rb")*+\})\s*+([,}])", re.DOTALL)
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_OBJECT = rb'\{[^{}"]*+(?:' + _STRING + rb'[^{}"]*+)*+\}'
+_MEMBER = re.compile(rb"\s*+(" + _STRING + rb")\s*+:\s*+(" + _OBJECT + rb")\s*+([,}])", re.DOTALL)
 _NOTHING_MORE = re.compile(rb"\s*+\Z")
 
 Caption = tuple[str, float, float]
@@ -105,8 +106,8 @@ class NarratedVideos:
 
     Of JSON only the places of the videos are kept in memory, and what is said in one is read when it is asked for: that
     of all of HowTo100M is larger than the memory of most machines. A pickle has to be read whole, by a reader that
-    makes plain containers, strings, numbers and arrays of these, refuses everything else by name and runs nothing; it
-    takes about a second for 100,000 captions, so JSON is the better form for many.
+    makes plain containers, strings, numbers and arrays of these, refuses everything else by name and runs nothing. That
+    takes some five seconds for a million captions, and all of them are in memory: JSON is the better form for many.
 
     A text that is null or NaN, as speech recognition leaves it, is a caption without words.
 

@@ -46,8 +46,8 @@ def part_id(video: str, start_seconds: float | None, end_seconds: float | None) 
     """
     if start_seconds is None and end_seconds is None:
         return video
-    end = "" if end_seconds is None else f"{end_seconds:g}"
-    return f"{video}@{start_seconds or 0:g}-{end}"
+    end = "" if end_seconds is None else f"{end_seconds:.10g}"
+    return f"{video}@{start_seconds or 0:.10g}-{end}"
 
 
 class Entry(NamedTuple):

@@ -54,25 +54,21 @@ def evaluate(
     :raises UsageError: captions that cannot be used, where ``skip_bad`` is off; scores that are not finite.
     :raises ModelError: the features are of another number or length than the model's.
     """
-    if not samples:
-        raise UsageError(
-            f"there are no captions in the split {split!r}; name another with --split", path=samples.source
-        )
     notes = retriever.check(streams)
     data = captioned(samples, streams, retriever.encode)
     if not skip_bad:
         refuse(
             data.dropped, len(samples), "captions cannot be used",
-            "Extract what is missing, or leave them out with --skip-bad", samples.source,
+            "extract what is missing, or leave them out with --skip-bad", samples.source,
         )  # fmt: skip
     superfluous = unused(streams, samples)
     if not allow_unused:
         refuse(
             superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
-            "Name the captions of all of them, or allow it with --allow-unused", samples.source,
+            "name the captions of all of them, or allow it with --allow-unused", samples.source,
         )  # fmt: skip
     if not data.clips:
-        raise UsageError("none of the captions can be used, so nothing can be measured", path=samples.source)
+        raise UsageError("none of the captions can be used, so nothing can be measured; look at --features", path=samples.source)
     embedded = embed(retriever, data, streams, batch=batch)
     right, num_repeated = positives_of(data, positives)
     figures = answer(from_embeddings(embedded.text_nd, embedded.video_md, right), right, bootstrap=bootstrap, seed=seed)

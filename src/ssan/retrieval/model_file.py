@@ -156,7 +156,10 @@ def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
         recipe = recipe.model_copy(update={"word_dim": words.shape[1]})
     # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
     with contextlib.nullcontext() if vocabulary is None else torch.device("meta"):
-        empty = build_space(recipe, vocabulary, None, dims).state_dict()
+        try:
+            empty = build_space(recipe, vocabulary, None, dims).state_dict()
+        except UsageError as error:
+            raise wrong(f"its recipe cannot be built: {error}; copy the file again") from error
     shapes = {name: tensor.shape for name, tensor in empty.items()}
     other = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if other is not None:
@@ -177,13 +180,17 @@ def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
 
 
 def _are_streams(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(stream, dict)
-        and isinstance(stream.get("name"), str)
-        and type(stream.get("dim")) is int
-        and stream["dim"] > 0
-        and isinstance(stream.get("provenance"), dict)
-        for stream in value
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(stream, dict)
+            and isinstance(stream.get("name"), str)
+            and type(stream.get("dim")) is int
+            and stream["dim"] > 0
+            and isinstance(stream.get("provenance"), dict)
+            for stream in value
+        )
     )
 
 

@@ -132,7 +132,7 @@ def refuse(dropped: Sequence[Dropped], num: int, what: str, advice: str, path: s
     """Refuse to go on with faults, unless there are none; the first few are named, and the first is explained."""
     if dropped:
         raise UsageError(
-            f"{len(dropped)} of {num} {what}: {few([fault.id for fault in dropped])}. First: {dropped[0].message}. "
+            f"{len(dropped)} of {num} {what}: {few([fault.id for fault in dropped])}. First: {dropped[0].message}; "
             f"{advice}",
             code=dropped[0].code,
             path=path,

@@ -20,7 +20,7 @@ import ssan
 from ssan.datasets.howto100m import NarratedVideos
 from ssan.datasets.samples import Samples, hash_list
 from ssan.datasets.source import DataSource
-from ssan.errors import ModelError, UsageError, few
+from ssan.errors import AnnotationError, ModelError, UsageError, few
 from ssan.files import writing
 from ssan.models.counting import num_parameters
 from ssan.models.weights import LoadReport
@@ -142,17 +142,9 @@ def train(
     source = material.captions
     narrated = source.found_format == "howto100m"
     train_samples = source.read("train")
-    if not train_samples:
-        raise UsageError("there are no captions in the split 'train'; name others with --captions", path=source.root)
     val_samples = None
     if material.val_split is not None and not narrated:
-        val_samples = source.read(material.val_split)
-        if not val_samples:
-            raise UsageError(
-                f"there are no captions in the split {material.val_split!r}, by which the best epoch is chosen; name "
-                "another with --val-split, or keep the last epoch with --val-split none",
-                path=source.root,
-            )
+        val_samples = _for_validation(source, material.val_split)
     torch.manual_seed(recipe.seed)
     vocabulary, matrix, words = _vocabulary(recipe, material, train_samples, val_samples, before)
     if matrix is not None:
@@ -172,17 +164,17 @@ def train(
     if not skip_bad:
         num = len(train_samples) + len(val_samples or ())
         refuse(
-            dropped, num, "captions cannot be used", "Extract what is missing, or leave them out with --skip-bad",
+            dropped, num, "captions cannot be used", "extract what is missing, or leave them out with --skip-bad",
             source.root,
         )  # fmt: skip
     superfluous = unused(streams, [*source.read("all"), *(val_samples or ())])
     if not allow_unused:
         refuse(
             superfluous, sum(len(stream.known()) for stream in streams), "features have no caption in any split",
-            "Look whether the captions are all there, or allow it with --allow-unused", source.root,
+            "look whether the captions are all there, or allow it with --allow-unused", source.root,
         )  # fmt: skip
     if (data is not None and not data.clips) or (val is not None and not val.clips):
-        raise UsageError("after leaving out what cannot be used a split has no captions", path=source.root)
+        raise UsageError("after leaving out what cannot be used a split has no captions; mend some", path=source.root)
     if data is not None:
         pairs = CaptionPairs(data, features_of(streams, data.clips, recipe.aggregate), recipe.captions, recipe.seed)
     start = {
@@ -254,6 +246,24 @@ def train(
     if place.first:
         Journal(out).record("end", **answer)
     return answer
+
+
+def _for_validation(source: DataSource, split: str) -> Samples:
+    """The captions that choose the best epoch.
+
+    :raises UsageError: there are none (code ``empty``).
+    """
+    try:
+        return source.read(split)
+    except AnnotationError as error:
+        if error.code != "empty":
+            raise
+        raise UsageError(
+            f"{error.message}; by them the best epoch is chosen: name another split with --val-split, or keep the last "
+            "epoch with --val-split none",
+            code="empty",
+            path=error.path,
+        ) from error
 
 
 def _vocabulary(

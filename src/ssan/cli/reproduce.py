@@ -74,7 +74,7 @@ def reproduce(
             table, rows, overrides or [], Path(out), seeds, mini=mini, captions=captions, features=features,
             vectors=vectors, narrated=narrated, narrations=narrations, narrated_features=narrated_features,
             format=format, annotations=annotations, reader=reader, json=json, quiet=quiet,
-            means=_means(small, jobs, processes, device, workers, skip_bad),
+            means=_means(small, jobs, processes, device, workers, skip_bad), num_videos=videos_per_task,
         )  # fmt: skip
     if captions is not None or features or narrated is not None:
         raise UsageError(f"--captions, --features and --narrated are of {' and '.join(JOINT_TABLES)}, not of {table}")
@@ -159,6 +159,7 @@ def _joint(
     annotations: str | None,
     reader: list[str] | None,
     means: "Means",
+    num_videos: int | None,
     json: bool,
     quiet: bool,
 ) -> int:
@@ -189,6 +190,7 @@ def _joint(
     order = JointOrder(
         found, found.chosen(_words(rows) if rows else None), out, name, words, seeds, mini, overrides, means
     )
+    order.num_videos = num_videos
     check(order)
     answer = reproduce_joint(order, quiet=quiet)
     if json:

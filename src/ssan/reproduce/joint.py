@@ -66,6 +66,8 @@ class JointOrder:
     :param name: of the data, for the folders of the runs.
     :param mini: whether the rows are small networks on rendered videos.
     :param overrides: ``key=value`` for every recipe.
+    :param classifier: ``key=value`` for the recipes of the small classifiers.
+    :param num_videos: rendered for the classifiers and with captions; as many as the figures are told of by default.
     :param labelled: the rendered videos that small classifiers learn from, once they are there.
     """
 
@@ -78,6 +80,8 @@ class JointOrder:
     mini: bool = False
     overrides: Sequence[str] = ()
     means: Means = field(default_factory=Means)
+    classifier: Sequence[str] = ()
+    num_videos: int | None = None
     labelled: Data | None = None
 
     @property
@@ -185,7 +189,7 @@ def _classifier(order: JointOrder, run: JointRun) -> Run:
     """The run of the small classifier whose features a row takes."""
     row = TABLES["table1"].row(CLASSIFIERS[run.row.small or ""])
     assert order.labelled is not None
-    return runs_of(row, order.labelled, run.seed + 1, order.out, mini="tiny")[run.seed]
+    return runs_of(row, order.labelled, run.seed + 1, order.out, order.classifier, mini="tiny")[run.seed]
 
 
 def _small_words(order: JointOrder, run: JointRun, crew: Crew, log: Path) -> Words:
@@ -266,10 +270,11 @@ def reproduce_joint(order: JointOrder, *, quiet: bool = False) -> dict[str, Any]
     """
     began = time.monotonic()
     if order.mini:
-        order.labelled = rendered(order.out, ["order"], workers=order.means.jobs)[0]
+        order.labelled = rendered(order.out, ["order"], num_videos=order.num_videos, workers=order.means.jobs)[0]
         render_captions(
-            order.out / "videos" / "captions", SMALL_VIDEOS, SMALL_SEED, size_px=SMALL_PX, workers=order.means.jobs
-        )
+            order.out / "videos" / "captions", order.num_videos or SMALL_VIDEOS, SMALL_SEED, size_px=SMALL_PX,
+            workers=order.means.jobs,
+        )  # fmt: skip
     wanted = [run for row in order.rows for run in runs(order, row)]
     pending = [run for run in wanted if figures_of(run, order.split) is None]
     for path, recipe in {run.folder.parent: run.recipe.model_copy(update={"seed": 0}) for run in pending}.items():

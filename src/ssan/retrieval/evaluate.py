@@ -68,7 +68,9 @@ def evaluate(
             "name the captions of all of them, or allow it with --allow-unused", samples.source,
         )  # fmt: skip
     if not data.clips:
-        raise UsageError("none of the captions can be used, so nothing can be measured; look at --features", path=samples.source)
+        raise UsageError(
+            "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
+        )
     embedded = embed(retriever, data, streams, batch=batch)
     right, num_repeated = positives_of(data, positives)
     figures = answer(from_embeddings(embedded.text_nd, embedded.video_md, right), right, bootstrap=bootstrap, seed=seed)

@@ -382,7 +382,9 @@ def _opened(file: Path, member: str | None, where: str) -> Iterator[IO[bytes]]:
     except (zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile, NotImplementedError) as problem:
         raise _malformed(f"it cannot be unpacked ({problem})", where) from None
     except OSError as problem:
-        raise UsageError(f"it cannot be read ({problem.strerror or problem}); look at its permissions", path=where) from None
+        raise UsageError(
+            f"it cannot be read ({problem.strerror or problem}); look at its permissions", path=where
+        ) from None
 
 
 def _member(archive: zipfile.ZipFile, name: str | None, file: Path, where: str) -> zipfile.ZipInfo:

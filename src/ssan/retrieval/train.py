@@ -382,7 +382,9 @@ def _narrated(
         else:
             videos.append((sample.id, video))
     if not videos:
-        raise UsageError("no narrated video has both captions and features", path=samples.source)
+        raise UsageError(
+            "no narrated video has both captions and features; look at --narrations and --features", path=samples.source
+        )
     how: Literal["max", "mean"] = "mean" if recipe.aggregate == "mean" else "max"
     pairs = NarratedPairs(
         told, videos, streams, encode, count=recipe.clips, min_seconds=recipe.min_seconds, min_words=recipe.min_words,

@@ -1,7 +1,9 @@
 """Captions and the features of the clips they tell of: which can be used, and the pairs that training draws of them."""
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,12 @@ class Dropped:
 def clip_of(sample: Sample) -> Clip:
     """The clip that a caption tells of."""
     return sample.video or sample.id, sample.start_seconds, sample.end_seconds
+
+
+def hash_captions(samples: Samples) -> str:
+    """The start of a SHA-256 over the ids, captions and clips, in their order."""
+    parts = [[sample.id, sample.caption, *clip_of(sample)] for sample in samples]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 import ssan
 from ssan.datasets.howto100m import NarratedVideos
-from ssan.datasets.samples import Samples, hash_list
+from ssan.datasets.samples import Samples
 from ssan.datasets.source import DataSource
 from ssan.errors import AnnotationError, ModelError, UsageError, few
 from ssan.files import writing
@@ -50,6 +50,7 @@ from ssan.retrieval.pairs import (
     as_it_is,
     captioned,
     features_of,
+    hash_captions,
     refuse,
     unused,
     write_dropped,
@@ -189,8 +190,8 @@ def train(
         "num_val": 0 if val is None else len(val.samples),
         "num_skipped": len(dropped),
         "num_unused": len({fault.video for fault in superfluous}),
-        "train_list": hash_list(train_samples),
-        "val_list": None if val_samples is None else hash_list(val_samples),
+        "train_list": hash_captions(train_samples),
+        "val_list": None if val_samples is None else hash_captions(val_samples),
         "epoch_of": "videos" if narrated else EPOCHS[recipe.captions],
         "num_clips": len(train_samples) if data is None else len(data.clips),
         "streams": [_told(name, stream) for name, stream in zip(recipe.streams, streams, strict=True)],
@@ -485,7 +486,12 @@ def _task(
         loss=loss,
         measure=measure,
         optimizer=lambda module, rate: make_optimizer(
-            module, "adamw", lr=rate, momentum=0.0, weight_decay=recipe.weight_decay
+            module,
+            "adamw",
+            lr=rate,
+            momentum=0.0,
+            weight_decay=recipe.weight_decay,
+            fused=recipe.precision != "16",  # which scales gradients by itself, and then they could not be clipped
         ),
         rate=rate,
         keep=keep,

@@ -4,6 +4,7 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -125,6 +126,14 @@ def with_chunk(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at:]
 
 
+def behind_odd(data: bytes) -> int:
+    """Where the first chunk of an odd size ends, and a zero follows."""
+    sizes = {
+        at: struct.unpack_from("<I", data, at + 4)[0] for at in (chunk(data, number) for number in range(NUM_FRAMES))
+    }
+    return next(at + 8 + size for at, size in sizes.items() if size % 2)
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut off in the pictures": lambda data: data[: chunk(data, 20) + 11],
     "cut off before its index": lambda data: data[: parts(data)[1]],
@@ -135,6 +144,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an entry with another size": lambda data: entry(data, 5, size=12),
     "an entry with another place": lambda data: entry(data, 5, place=chunk(data, 4)),
     "an entry of no stream": lambda data: entry(data, 5, name=b"07dc"),
+    "a picture of no stream": lambda data: changed(entry(data, 5, name=b"07dc"), chunk(data, 5), b"07dc"),
+    "something in the gap behind an odd size": lambda data: changed(data, behind_odd(data), b"0"),
     "a picture called sound": lambda data: changed(entry(data, 5, name=b"00wb"), chunk(data, 5), b"00wb"),
     "a key frame called none": lambda data: entry(data, 7, flags=0),
     "another picture called a key frame": lambda data: entry(data, 5, flags=0x10),
@@ -143,12 +154,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an empty picture that no entry tells of": lambda data: with_chunk(data, chunk(data, 5), b"00dc\0\0\0\0"),
     "a chunk behind the last": lambda data: with_chunk(data, parts(data)[1], data[chunk(data, 5) : chunk(data, 6)]),
     "a picture behind the index": lambda data: data + data[chunk(data, 7) : chunk(data, 8)],
-    "a writer whose name begins a chunk": lambda data: (
-        data + b"LIST\x14\0\0\0INFOISFT\x08\0\0\0" + b"my 00dc " + data[chunk(data, 7) : chunk(data, 8)]
-    ),
+    "a writer whose name begins a chunk": lambda data: data + b"LIST\x14\0\0\0INFOISFT\x08\0\0\0my 00dc ",
     "a picture not coded": lambda data: changed(data, chunk(data, 6) - 9, b"\0\0\x01\xb6\x50\0\0\0\0"),
     "two pictures in one packet": lambda data: changed(data, chunk(data, 6) - 40, avi.VOP + b"\x90" + bytes(35)),
-    "an index of indexes": lambda data: changed(data, data.index(b"JUNK"), b"indx"),
 }
 
 
@@ -181,6 +189,17 @@ def test_places_may_count_from_the_beginning_of_the_file(plain: bytes, tmp_path:
     assert given is not None
     assert expected is not None
     assert as_told(given) == as_told(expected)
+
+
+def test_an_index_of_indexes_or_one_that_ffmpeg_reads_otherwise_is_not_gone_by(plain: bytes, tmp_path: Path) -> None:
+    assert avi._indexed_chunks(plain, 0, 1) is not None
+    assert avi._indexed_chunks(changed(plain, plain.index(b"JUNK"), b"indx"), 0, 1) is None
+    (tmp_path / "a.avi").write_bytes(plain)
+    with decode._opened(str(tmp_path / "a.avi"), 1) as (_, stream):
+        entries = list(stream.index_entries)
+        for known, found in [(entries, True), (entries[:-1], False)]:
+            told: Any = SimpleNamespace(index=0, index_entries=known, codec_context=stream.codec_context)
+            assert (avi.from_index(str(tmp_path / "a.avi"), told, 1, 1 << 24) is not None) is found
 
 
 def test_a_large_file_is_not_read_at_once(plain: bytes, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Slices(Sequence[av.Packet]):
         return packet
 
 
-def from_index(path: str, stream: VideoStream, num_streams: int, most_bytes: int) -> Slices | None:
+def from_index(path: str, stream: VideoStream, num_streams: int, most_bytes: int) -> Sequence[av.Packet] | None:
     """The packets of MPEG-4 in an avi, with time stamps as ``put_in_order`` gives them; None where that is not sure.
 
     It is sure where the entries of the index, of all streams together, lie in the file as they say, one behind the
@@ -89,10 +89,16 @@ def from_index(path: str, stream: VideoStream, num_streams: int, most_bytes: int
         return None
     begins, ends, keys = chunks
     kinds, counts = _kinds(np.frombuffer(data, np.uint8), begins, ends)
-    if (counts != 1).any() or ((kinds == I_PICTURE) != keys).any():
+    if ((kinds == I_PICTURE) != keys).any():
         return None
+    slices = Slices(data, begins.tolist(), ends.tolist(), list(range(len(begins))), keys.tolist())
+    if (counts > 1).any():
+        return put_in_order(list(slices), stream)
     shown = _shown(kinds.tolist(), bool(stream.codec_context.has_b_frames))
-    return None if shown is None else Slices(data, begins.tolist(), ends.tolist(), shown, keys.tolist())
+    if shown is None:
+        return None
+    slices.shown = shown
+    return slices
 
 
 def _indexed_chunks(data: bytes, own: int, num_streams: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:

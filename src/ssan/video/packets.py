@@ -16,7 +16,7 @@ import av.container
 import av.error
 from av.video.stream import VideoStream
 
-from ssan.video.avi import from_index, put_in_order
+from ssan.video.avi import Slices, from_index, put_in_order
 
 
 @dataclass
@@ -144,10 +144,14 @@ def list_packets(path: str, container: av.container.InputContainer, stream: Vide
     codec = stream.codec_context.codec.canonical_name
     is_mpeg4_in_avi = container.format.name == "avi" and codec == "mpeg4"
     if is_mpeg4_in_avi:
-        slices = from_index(path, stream, len(container.streams), MOST_BYTES_HELD)
-        if slices is not None:
-            listing = Listing.of_pictures(slices.shown, slices.keys)
-            return Packets(slices, listing, len(slices.shown), len(slices.shown), None, listing.is_complete())
+        indexed = from_index(path, stream, len(container.streams), MOST_BYTES_HELD)
+        if indexed is not None:
+            if isinstance(indexed, Slices):
+                listing = Listing.of_pictures(indexed.shown, indexed.keys)
+            else:
+                listing = Listing.of(indexed)
+            num_frames = len(listing.pts)
+            return Packets(indexed, listing, num_frames, len(stream.index_entries), None, listing.is_complete())
     held: list[av.Packet] | None = []
     size = 0
     listing = Listing()

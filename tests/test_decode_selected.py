@@ -248,26 +248,3 @@ def test_of_packets_with_one_time_stamp_the_first_is_found() -> None:
     listing = packets.Listing(pts=[2, 5, None, 5, 3])
     assert [listing.place_of(tick) for tick in (2, 5, 3, 7)] == [0, 1, 4, None]
     assert listing.ticks == [2, 3, 5, 5]
-
-
-def test_pictures_are_found_in_the_packet_that_holds_their_start_code() -> None:
-    code = packets.VOP
-    contents = {
-        code + bytes([0x40]) + bytes(20): (1, 1),
-        b"\x00\x00\x01": (None, 0),  # the next one's first byte makes no start code of it
-        b"\xb6" + bytes(20): (None, 0),
-        bytes(7) + code + bytes([0x80]) + bytes(11): (2, 1),
-        bytes(7) + code + bytes([0x80]) + bytes(10): (None, 1),  # over after its type and time
-        code + bytes([0x00]) + bytes(13) + code + bytes([0xC0]) + bytes(13): (0, 2),
-        b"\xff" * 31: (None, 0),
-        bytes(3) + code: (None, 1),
-    }
-    assert packets._pictures([av.Packet(content) for content in contents]) == list(contents.values())
-    chance = np.random.default_rng(0)
-    noise = [chance.choice(np.array([0, 0, 1, 0xB6], np.uint8), size).tobytes() for size in range(1, 300)]
-    found = packets._pictures([av.Packet(content) for content in noise])
-    assert [count for _, count in found] == [content.count(code) for content in noise]
-    assert sum(count for _, count in found) > 100
-    for content, (kind, _) in zip(noise, found, strict=True):
-        at = content.find(code)
-        assert kind == (content[at + 4] >> 6 if at >= 0 and at + 16 <= len(content) else None)

@@ -16,6 +16,9 @@ import relation
 import trainings
 from ssan.models.catalogue import FAMILIES
 from ssan.recipe import Recipe, read_recipe
+from ssan.recognition.score_file import write_scores
+from ssan.recognition.train import complete
+from ssan.reproduce.plan import Data, recipe_of
 from ssan.shipped import shipped
 
 
@@ -70,14 +73,14 @@ def test_a_run_is_above_guessing_where_its_whole_interval_is() -> None:
 
 def test_a_section_has_a_line_a_run_says_what_holds_and_leaves_blank_what_was_not_run() -> None:
     told = {"within_pair_top1": 0.9, "reversed_top1": 0.05, "top1": 0.875}
-    rows = [row(), row(family="ssan", seed=1), row(family="ssan", **told), row(family="ssan", epochs=16, **told)]
+    rows = [row(), row(family="ssan", seed=1), row(family="ssan", **told), row(family="ssan", seed=2, **told)]
     rows.append(row(family="a2", pair_top1=0.25, within_pair_top1=None, task="relation"))
     lines = families.section("order", rows).splitlines()
     tsn = "| TSN | no | 0 | 8 | 0.250 | 0.463 | 0.540 | 0.250 | 0.250 | 1.000 | 1.375 |"
     ssa = [text for text in lines if text.startswith("| SSA |")]
     assert tsn in lines
     assert [text.split("|")[3:6] for text in ssa] == [
-        [" 0 ", " 8 ", " 0.875 "], [" 1 ", " 8 ", " 0.250 "], [" 0 ", " 16 ", " 0.875 "],
+        [" 0 ", " 8 ", " 0.875 "], [" 1 ", " 8 ", " 0.250 "], [" 2 ", " 8 ", " 0.875 "],
     ]  # fmt: skip
     assert "| double attention | no |  |  |  |  |  |  |  |  |  |" in lines
     assert "- Right pair above guessing: TSN; SSA." in lines
@@ -139,24 +142,90 @@ def test_rows_are_written_one_by_one_and_a_new_row_takes_the_place_of_the_old(tm
     ]  # fmt: skip
 
 
-def test_what_another_script_trains_is_read_from_its_results_and_not_run(
+@pytest.mark.parametrize("family", families.TITLES)
+@pytest.mark.parametrize("task", families.TASKS)
+def test_a_small_row_of_a_table_is_trained_as_the_recipe_of_its_family_says(task: str, family: str) -> None:
+    small = recipe_of(families.table_row(family), Data(task, (), "test", task), (), mini="tiny")
+    assert small is not None
+    assert complete(small).model_dump() == complete(read_recipe(shipped()[f"{task}/{family}_tiny"])).model_dump()
+    assert families.budget(task) == small.epochs
+
+
+def make_run(work: Path, task: str, family: str, seed: int, *, done: bool = True) -> None:
+    """Labels 0 1 2 3 3, answers 0 0 3 1 3: four in the right pair, two of them right; three epochs of training."""
+    (run,) = [run for run in families.runs(work, task, family) if run.seed == seed]
+    recipe = complete(run.recipe).model_dump()
+    made_by = {"ssan": "0.5.7", "ssan_commit": "abc"}
+    events: list[dict[str, Any]] = [{"event": "start", "recipe": recipe, "num_train": 7, "num_skipped": 0}]
+    events[0] |= {"environment": made_by}
+    events += [{"event": "epoch", "epoch": n, "train_loss": 3.0 - n, "seconds": 1.0} for n in range(3)]
+    if done:
+        probe = {"reversed_top1": 0.2, "shuffled_top1": 0.6, "reversed_same_prediction": 0.8}
+        protocol = {"split": "test", "views": 1, "crops": 1, "average": "logits"}
+        answer = {"top1": 0.4, "top5": 1.0, "num_scored": 5, "num_missing": 0, "num_failed": 0}
+        events += [{"event": "end"}, {"event": "evaluated", "protocol": protocol, "split": "test", "probe": probe}]
+        events[-1] |= answer
+    (run.folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    scores = np.eye(4, dtype=np.float32)[[0, 0, 3, 1, 3]]
+    write_scores(run.folder / "scores.npz", [*"vwxyz"], scores, np.array([0, 1, 2, 3, 3]), [*"abcd"], {})
+
+
+def test_rows_come_from_finished_runs_of_every_seed_and_replace_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = row(family="trn", task="relation")
-    theirs = {key: value for key, value in row(seed=2).items() if key not in ("task", "family")}
+    before = [row(family="tsm", seed=2), row(family="a2", top1=0.125), row(family="tsn", seed=5)]
+    monkeypatch.setattr(families, "RESULTS", tmp_path / "families.json")
+    families.RESULTS.write_text(json.dumps({"schema": 1, "runs": before}))
+    for name, seed, done in [("tsm_tiny_8f", 0, False), ("tsm_tiny_8f", 2, True), ("tsn_tiny_8f", 0, True)]:
+        (tmp_path / "runs" / "order" / name / f"seed_{seed}").mkdir(parents=True)
+        make_run(tmp_path, "order", name.split("_")[0], seed, done=done)
+    families.write_results(tmp_path)
+    found = {(one["family"], one["seed"]): one for one in trainings.rows_of(families.RESULTS)}
+    assert list(found) == [("tsn", 0), ("tsn", 5), ("a2", 0), ("tsm", 2)]
+    assert [found["a2", 0], found["tsn", 5]] == before[1:]
+    assert found["tsm", 2] == {
+        "task": "order", "family": "tsm", "seed": 2, "epochs": 3, "top1": 0.4, "pair_top1": 0.8,
+        "within_pair_top1": 0.5, "reversed_top1": 0.2, "shuffled_top1": 0.6, "reversed_same_prediction": 0.8,
+        "last_train_loss": 1.0, "num_train": 7, "num_test": 5, "version": "0.5.7", "commit": "abc",
+    }  # fmt: skip
+
+
+def test_what_is_lacking_is_made_by_the_tables_that_the_families_are_rows_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        families, "rendered", lambda work, tasks, workers: [Data(task, (), "test", task) for task in tasks]
+    )
+    monkeypatch.setattr(families, "reproduce", lambda order: made.append(order) or {"failed": []})
+    assert families.train(tmp_path, ["order"], ["tsn", "ssan", "a2", "trn"], 2, families.Means()) == 0
+    assert [(order.table.name, [one.name for one in order.rows]) for order in made] == [
+        ("table1", ["tsn", "trn"]), ("table2", ["ssa"]), ("table4", ["a2"]),
+    ]  # fmt: skip
+    for order in made:
+        assert (order.out, order.mini, order.seeds) == (tmp_path, "tiny", 2)
+        assert [data.name for data in order.data] == ["order"]
+
+
+def test_what_relation_trained_stands_in_for_runs_that_are_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [row(family=family, task="relation", seed=2, top1=0.5) for family in ("trn", "tsn")]
+    theirs = {key: value for key, value in row().items() if key not in ("task", "family", "seed")}
     far, other = {"level": "cue_far_colours"}, {"level": "cue_far_three"}
     variants = [
-        far | {"variant": "tsm_tiny"},
-        far | {"variant": "ssan_without_space_tiny"},
-        other | {"variant": "tsn_tiny"},
+        far | {"variant": "tsm_tiny", "seed": 2},
+        far | {"variant": "tsn_tiny", "seed": 2},
+        far | {"variant": "tsn_tiny", "seed": 1},
+        far | {"variant": "ssan_without_space_tiny", "seed": 2},
+        other | {"variant": "tsn_tiny", "seed": 3},
     ]
-    for name, script, rows in [("f", families, [own]), ("r", relation, [theirs | variant for variant in variants])]:
+    for name, script, rows in [("f", families, own), ("r", relation, [theirs | variant for variant in variants])]:
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps({"schema": 1, "runs": rows}))
         monkeypatch.setattr(script, "RESULTS", path)
     found = families.all_rows()
-    assert [(one["task"], one["family"], one["seed"]) for one in found] == [
-        ("relation", "trn", 0),
-        ("relation", "tsm", 2),
-    ]
-    assert sorted(families.ELSEWHERE) == [("relation", "ssan"), ("relation", "tsm"), ("relation", "tsn")]
+    assert [(one["family"], one["seed"], one["top1"]) for one in found] == [
+        ("trn", 2, 0.5), ("tsn", 2, 0.5), ("tsm", 2, 0.25), ("tsn", 1, 0.25),
+    ]  # fmt: skip
+    assert {one["task"] for one in found} == {"relation"}

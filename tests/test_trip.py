@@ -1,7 +1,7 @@
 """What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs.
 
-Frames are decoded in a process apart, where three more files are at work: apart.py, which passes them on, decode.py and
-packets.py.
+Frames are decoded in a process apart, where three more files are at work, and for avi a fourth: apart.py, which passes
+them on, decode.py, packets.py and avi.py.
 """
 
 import sys

@@ -70,7 +70,7 @@ class VideoFile(Video):
         self._decoder_is_fresh = True
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-            self._packets = list_packets(self._container, self._stream)
+            self._packets = list_packets(self.path, self._container, self._stream)
             self._survey(self._stream)
         except BaseException:
             self.close()
@@ -86,9 +86,8 @@ class VideoFile(Video):
         of mp4, mov and avi; webm and mkv keep no such index, so one that is cut off promises no more than it holds.
         """
         packets = self._packets
-        indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
         self.num_frames = packets.num_frames
-        self.num_promised = max(packets.num_frames, indexed)
+        self.num_promised = max(packets.num_frames, packets.num_indexed)
         self.random_access = packets.trusted and self._threads == 1
         ticks = packets.listing.end - packets.listing.start
         tick = float(stream.time_base or 0)

@@ -14,8 +14,9 @@ from itertools import accumulate
 import av
 import av.container
 import av.error
-import numpy as np
 from av.video.stream import VideoStream
+
+from ssan.video.avi import Slices, from_index, put_in_order
 
 
 @dataclass
@@ -40,6 +41,13 @@ class Listing:
         for packet in packets:
             listing.add(packet)
         return listing
+
+    @classmethod
+    def of_pictures(cls, shown: list[int], keys: Iterable[bool]) -> "Listing":
+        """Of pictures shown for one tick each: their time stamps, and from which of them decoding can begin."""
+        beginnings = [place for place, key in enumerate(keys) if key]
+        seek_ticks = [shown[place] for place in beginnings]
+        return cls([*shown], beginnings, seek_ticks, min(shown), max(shown) + 1)
 
     def add(self, packet: av.Packet) -> None:
         if not packet.size:  # the last one is empty, and only empties the decoder
@@ -107,13 +115,15 @@ class Packets:
     """The packets of a stream.
 
     :param held: themselves, the last one empty, which empties the decoder; None where together they are too large.
+    :param num_indexed: how many the index of the file tells of, where it has one.
     :param broken: what ended the listing before the end of the file.
     :param trusted: whether frame i of the video is the one with the i-th smallest time stamp.
     """
 
-    held: list[av.Packet] | None
+    held: Sequence[av.Packet] | None
     listing: Listing
     num_frames: int
+    num_indexed: int
     broken: av.error.FFmpegError | None
     trusted: bool
 
@@ -123,13 +133,25 @@ class Packets:
 MOST_BYTES_HELD = 16_000_000
 
 # Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame. In the others
-# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated; of MPEG-4 in avi the order in which
-# frames are shown follows from the pictures' types.
+# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated; of MPEG-4 in avi ``ssan.video.avi``
+# knows the order in which frames are shown.
 TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
 
 
-def list_packets(container: av.container.InputContainer, stream: VideoStream) -> Packets:
+def list_packets(path: str, container: av.container.InputContainer, stream: VideoStream) -> Packets:
+    """What ``container``, the file at ``path``, holds of a stream."""
+    codec = stream.codec_context.codec.canonical_name
+    is_mpeg4_in_avi = container.format.name == "avi" and codec == "mpeg4"
+    if is_mpeg4_in_avi:
+        indexed = from_index(path, stream, len(container.streams), MOST_BYTES_HELD)
+        if indexed is not None:
+            if isinstance(indexed, Slices):
+                listing = Listing.of_pictures(indexed.shown, indexed.keys)
+            else:
+                listing = Listing.of(indexed)
+            num_frames = len(listing.pts)
+            return Packets(indexed, listing, num_frames, len(stream.index_entries), None, listing.is_complete())
     held: list[av.Packet] | None = []
     size = 0
     listing = Listing()
@@ -145,77 +167,14 @@ def list_packets(container: av.container.InputContainer, stream: VideoStream) ->
                 listing, held = Listing.of(held), None
     except av.error.FFmpegError as error:
         broken = error  # a broken file can end before its own index does
-    codec = stream.codec_context.codec.canonical_name
-    if held is not None and broken is None and container.format.name == "avi" and codec == "mpeg4":
-        ordered = _put_in_order(held, stream)
+    num_indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
+    if held is not None and broken is None and is_mpeg4_in_avi:
+        ordered = put_in_order(held, stream)
         if ordered is not None:
             listing = Listing.of(ordered)
-            return Packets(ordered, listing, len(listing.pts), broken, listing.is_complete())
+            return Packets(ordered, listing, len(listing.pts), num_indexed, broken, listing.is_complete())
     if held is not None:
         listing = Listing.of(held)
     known = container.format.name in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
     trusted = known and broken is None and listing.num_discarded == 0 and listing.is_complete()
-    return Packets(held, listing, len(listing.pts) - listing.num_discarded, broken, trusted)
-
-
-def _put_in_order(packets: list[av.Packet], stream: VideoStream) -> list[av.Packet] | None:
-    """Packets of MPEG-4 in avi, each with one picture, its time stamp the number at which it is shown; or None.
-
-    A B picture is shown when it is decoded, any other one when the next that is no B has come. DivX packs a B picture
-    behind the one before and leaves an empty place; FFmpeg's own filter takes such packets apart. None where a packet
-    does not hold one coded picture, and where B pictures lack one to refer to: how many frames come is then not known.
-    """
-    single, emptying = packets[:-1], packets[-1:]
-    if not single or not all(packet.size for packet in single):
-        return None
-    pictures = _pictures(single)
-    if any(count > 1 for _, count in pictures):
-        unpack = av.BitStreamFilterContext("mpeg4_unpack_bframes", stream)
-        single = [part for packet in single for part in unpack.filter(packet)]
-        pictures = _pictures(single)
-    shown, waiting, references = 0, None, 0
-    for packet, (kind, count) in zip(single, pictures, strict=True):
-        if kind is None or count > 1:
-            return None
-        is_b = kind == 2
-        if is_b and (references < 2 or not stream.codec_context.has_b_frames):
-            return None
-        if is_b:
-            packet.pts = shown
-        else:
-            references += 1
-            if waiting is not None:
-                waiting.pts = shown
-            waiting, shown = packet, shown + (waiting is not None)
-        shown += is_b
-    if waiting is None:
-        return None
-    waiting.pts = shown
-    return [*single, *emptying]
-
-
-def _pictures(packets: Sequence[av.Packet]) -> list[tuple[int | None, int]]:
-    """Of each packet the type of its first coded picture (0 intra, 1 predicted, 2 B), and how many pictures it has.
-
-    The type is None where there is no start code of a picture, or next to nothing after it: a picture that is not coded
-    is over after its type and time, and gives no frame.
-    """
-    data = np.frombuffer(APART.join([*packets, b""]), np.uint8)  # ``Packet`` has the buffer protocol
-    ends = np.cumsum([packet.size + len(APART) for packet in packets]) - len(APART)
-    # All at once, from the rarest byte on: packet by packet this was a tenth of the time of reading a clip.
-    starts = np.flatnonzero(data[3:] == VOP[3])
-    for place in (2, 1, 0):
-        starts = starts[data[starts + place] == VOP[place]]
-    firsts = np.searchsorted(starts, np.append(0, ends))
-    counts = np.diff(firsts)
-    first = np.append(starts, len(data))[firsts[:-1]]  # where a packet has none, one beyond its end
-    types = data[np.minimum(first + 4, len(data) - 1)].astype(int) >> 6
-    kinds = np.where(first + 16 <= ends, types, -1)
-    return [(kind if kind >= 0 else None, count) for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)]
-
-
-VOP = b"\x00\x00\x01\xb6"
-"""The start code of a picture in MPEG-4 part 2 (a video object plane)."""
-
-APART = b"\xff"
-"""Between packets, so that the end of one and the beginning of the next make no start code."""
+    return Packets(held, listing, len(listing.pts) - listing.num_discarded, num_indexed, broken, trusted)

@@ -467,7 +467,7 @@ def test_a_model_file_whose_parts_do_not_fit_is_refused(trained: Path, tmp_path:
 def test_a_classifier_is_no_joint_space_and_says_so(trained: Path) -> None:
     from ssan.recognition.model_file import load_labeller
 
-    with pytest.raises(ModelError, match=r"lacks 'classes'"):
+    with pytest.raises(ModelError, match="a joint space of texts and videos, which has no classes"):
         load_labeller(trained)
 
 
@@ -592,6 +592,20 @@ def test_a_shipped_recipe_of_a_joint_space_builds_and_says_its_command(name: str
     head = shipped()[name].read_text(encoding="utf-8")
     assert f"--recipe {name} " in head
     assert head.count("--features ") >= len(recipe.streams)
+
+
+def test_a_recipe_of_the_other_kind_is_sent_to_its_command(ssan: Any, tmp_path: Path) -> None:
+    done = ssan("train", "--recipe", "table7/gru_ssa", "--data", tmp_path, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "a recipe of a joint space of texts and videos; give it to `ssan retrieval train`" in done.err
+    with pytest.raises(UsageError, match="a recipe of a classifier; give it to `ssan train`"):
+        read_retrieval_recipe(shipped()["table1/ssa_8f"])
+
+
+def test_a_page_of_a_run_that_is_none_of_a_classifier_is_refused(trained: Path, ssan: Any) -> None:
+    done = ssan("report", trained)
+    assert done.code == 2
+    assert "a run of `ssan retrieval train`" in done.err
 
 
 def test_the_recipes_are_the_training_of_reference_22() -> None:

@@ -281,7 +281,7 @@ def _make(
         key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
-            message = unknown("key", key[:80], recipe_keys(kind))
+            message = _not_of_this_kind(kind, values) or unknown("key", key[:80], recipe_keys(kind))
         elif not head:
             message = problem["msg"]
         else:
@@ -290,6 +290,18 @@ def _make(
         if head in where:
             raise UsageError(f"in the override {_shown(where[head])}: {message}") from None
         raise UsageError(message, path=path, line=lines.get(key, lines.get(head))) from None
+
+
+def _not_of_this_kind(kind: type[BaseModel], values: dict[str, Any]) -> str | None:
+    """What to say of a recipe that is whole, but the other command's; None of any other."""
+    other: type[BaseModel]
+    if kind is Recipe:
+        other, what, command = RetrievalRecipe, "a joint space of texts and videos", "ssan retrieval train"
+    else:
+        other, what, command = Recipe, "a classifier", "ssan train"
+    if len(set(values) - set(kind.model_fields)) > 1 and set(values) <= set(other.model_fields):
+        return f"this is a recipe of {what}; give it to `{command}`"
+    return None
 
 
 def write_recipe(recipe: Recipe | RetrievalRecipe) -> str:

@@ -232,6 +232,12 @@ def _read(folder: str, name: str) -> Run:
             code="bad_annotation",
             path=str(path),
         )
+    if starts[-1].get("task") == "retrieval":
+        raise UsageError(
+            "a run of `ssan retrieval train`, of which this page does not tell; look at metrics.csv in it, or at the "
+            "page of `ssan reproduce table7`",
+            path=folder,
+        )
     rows: dict[int, dict[str, Any]] = {}
     evaluations: dict[tuple[Any, ...], Evaluation] = {}
     for event in events:

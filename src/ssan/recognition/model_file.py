@@ -94,6 +94,12 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
             raise ModelError(f"its metadata lacks {name!r}", code="wrong_model", path=str(path))
         return value
 
+    if metadata.get("kind") == "retrieval":
+        raise ModelError(
+            "it is a joint space of texts and videos, which has no classes; use it with `ssan retrieval eval`",
+            code="wrong_model",
+            path=str(path),
+        )
     classes = [str(label) for label in part("classes", list)]
     try:
         recipe = make_recipe(part("recipe", dict))

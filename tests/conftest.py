@@ -73,6 +73,31 @@ def order_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT with random weights and a tokeniser of a few words, as transformers saves them."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "man", "walks", "left", "right"]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=10, num_hidden_layers=1, num_attention_heads=2, intermediate_size=7,
+        max_position_embeddings=13,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
 class Answer:
     """What a command gave: its exit status, and what it printed."""
 

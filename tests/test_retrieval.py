@@ -116,6 +116,16 @@ def test_every_text_tower_and_every_loss_learns(world: Path, tmp_path: Path, tex
     assert answer["val"]["mean_recall"] == pytest.approx(np.mean([answer["val"][key] for key in ("r1", "r5", "r10")]))
 
 
+def test_a_text_model_of_the_transformers_library_reads_the_captions(world: Path, tmp_path: Path, bert: Path) -> None:
+    recipe = small(text="transformer", transformer=str(bert), train_words=True, epochs=2)
+    train(recipe, material(world), tmp_path / "run", quiet=True)
+    start = torch.load(tmp_path / "run" / "last" / "state.ckpt", weights_only=True)["state_dict"]
+    assert any(name.startswith("module.tower.model.") for name in start)
+    found = figures(world, tmp_path / "run")
+    assert found["num_queries"] == 35
+    assert found["protocol"]["text"] == "transformer"
+
+
 @pytest.mark.parametrize("aggregate", ["mean", "attention"])
 def test_features_over_time_are_aggregated_as_the_recipe_says(world: Path, tmp_path: Path, aggregate: str) -> None:
     train(small(aggregate=aggregate, epochs=8), material(world), tmp_path / "run", quiet=True)

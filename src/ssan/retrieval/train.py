@@ -153,31 +153,9 @@ def train(
     model = build_space(recipe, vocabulary, matrix, [stream.dim for stream in streams])
     report = LoadReport() if before is None else start_from(model, vocabulary, before, recipe.init or "")
     encode = encoder(model, recipe, vocabulary)
-    data: Captioned | None = None
-    pairs: CaptionPairs | NarratedPairs
-    if narrated:
-        pairs, dropped = _narrated(recipe, material.narrations, train_samples, streams, encode)
-    else:
-        data = captioned(train_samples, streams, encode)
-        dropped = list(data.dropped)
-    val = None if val_samples is None else captioned(val_samples, streams, encode)
-    dropped += [] if val is None else val.dropped
-    if not skip_bad:
-        num = len(train_samples) + len(val_samples or ())
-        refuse(
-            dropped, num, "captions cannot be used", "extract what is missing, or leave them out with --skip-bad",
-            source.root,
-        )  # fmt: skip
-    superfluous = unused(streams, [*source.read("all"), *(val_samples or ())])
-    if not allow_unused:
-        refuse(
-            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption in any split",
-            "look whether the captions are all there, or allow it with --allow-unused", source.root,
-        )  # fmt: skip
-    if (data is not None and not data.clips) or (val is not None and not val.clips):
-        raise UsageError("after leaving out what cannot be used a split has no captions; mend some", path=source.root)
-    if data is not None:
-        pairs = CaptionPairs(data, features_of(streams, data.clips, recipe.aggregate), recipe.captions, recipe.seed)
+    found = _gather(
+        recipe, material, train_samples, val_samples, streams, encode, skip_bad=skip_bad, allow_unused=allow_unused
+    )
     start = {
         "task": "retrieval",
         "recipe": recipe.model_dump(),
@@ -186,18 +164,18 @@ def train(
             "features": list(material.features), "vectors": material.vectors, "narrations": material.narrations,
             "val_split": material.val_split,
         },
-        "num_train": len(pairs),
-        "num_val": 0 if val is None else len(val.samples),
-        "num_skipped": len(dropped),
-        "num_unused": len({fault.video for fault in superfluous}),
+        "num_train": len(found.pairs),
+        "num_val": 0 if found.val is None else len(found.val.samples),
+        "num_skipped": len(found.dropped),
+        "num_unused": len({fault.video for fault in found.unused}),
         "train_list": hash_captions(train_samples),
         "val_list": None if val_samples is None else hash_captions(val_samples),
         "epoch_of": "videos" if narrated else EPOCHS[recipe.captions],
-        "num_clips": len(train_samples) if data is None else len(data.clips),
+        "num_clips": len(train_samples) if found.data is None else len(found.data.clips),
         "streams": [_told(name, stream) for name, stream in zip(recipe.streams, streams, strict=True)],
         "words": words,
         "weights": report.as_dict(),
-        "effective_batch": min(recipe.batch * place.world, len(pairs)) * recipe.accumulate,
+        "effective_batch": min(recipe.batch * place.world, len(found.pairs)) * recipe.accumulate,
         "lr": recipe.lr,
         "processes": place.world,
         "machines": place.machines,
@@ -210,15 +188,15 @@ def train(
     def begin(folder: Path) -> None:
         with writing(folder / "recipe.yaml") as handle:
             handle.write(write_recipe(recipe))
-        write_dropped(folder / "skipped.csv", [*dropped, *superfluous])
+        write_dropped(folder / "skipped.csv", [*found.dropped, *found.unused])
 
     open_run(out, start, _changes, resume=resume, first=place.first, begin=begin)
     if not quiet:
         _announce(recipe, start)
-    looked_at = val if data is None or val is not None else data.beginning(MOST_WATCHED)
-    watched = _watched(recipe, streams, looked_at, pairs)
+    watched = _watched(recipe, streams, found)
+    chosen = found.val is not None
     outcome = fit(
-        _task(out, recipe, model, pairs, watched, vocabulary, start, chosen=val is not None, workers=workers),
+        _task(out, recipe, model, found.pairs, watched, vocabulary, start, chosen=chosen, workers=workers),
         out,
         epochs=recipe.epochs,
         seed=recipe.seed,
@@ -232,9 +210,9 @@ def train(
     )
     answer = {
         "model": str(out / "model.safetensors"),
-        "num_train": len(pairs),
+        "num_train": start["num_train"],
         "num_val": start["num_val"],
-        "num_skipped": len(dropped),
+        "num_skipped": start["num_skipped"],
         "num_unused": start["num_unused"],
         "epochs": recipe.epochs,
         "steps": outcome.steps,
@@ -247,6 +225,64 @@ def train(
     if place.first:
         Journal(out).record("end", **answer)
     return answer
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What of captions and features is used, and what is not.
+
+    :param data: the captions for training; None of narrated videos.
+    :param val: the captions that choose the best epoch, where there are any.
+    """
+
+    pairs: CaptionPairs | NarratedPairs
+    data: Captioned | None
+    val: Captioned | None
+    dropped: list[Dropped]
+    unused: list[Dropped]
+
+
+def _gather(
+    recipe: RetrievalRecipe,
+    material: Material,
+    train_samples: Samples,
+    val_samples: Samples | None,
+    streams: Sequence[Stream],
+    encode: Encode,
+    *,
+    skip_bad: bool,
+    allow_unused: bool,
+) -> Gathered:
+    """Find what can be used; refuses where something cannot and that is not allowed."""
+    source = material.captions
+    everything = [*source.read("all"), *(val_samples or ())]
+    for stream in streams:
+        stream.match(everything)
+    data = val = None
+    pairs: CaptionPairs | NarratedPairs
+    if source.found_format == "howto100m":
+        pairs, dropped = _narrated(recipe, material.narrations, train_samples, streams, encode)
+    else:
+        data = captioned(train_samples, streams, encode)
+        val = None if val_samples is None else captioned(val_samples, streams, encode)
+        dropped = [*data.dropped, *(val.dropped if val else ())]
+    if not skip_bad:
+        num = len(train_samples) + len(val_samples or ())
+        refuse(
+            dropped, num, "captions cannot be used", "extract what is missing, or leave them out with --skip-bad",
+            source.root,
+        )  # fmt: skip
+    superfluous = unused(streams, everything)
+    if not allow_unused:
+        refuse(
+            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption in any split",
+            "look whether the captions are all there, or allow it with --allow-unused", source.root,
+        )  # fmt: skip
+    if any(of_split is not None and not of_split.clips for of_split in (data, val)):
+        raise UsageError("after leaving out what cannot be used a split has no captions; mend some", path=source.root)
+    if data is not None:
+        pairs = CaptionPairs(data, features_of(streams, data.clips, recipe.aggregate), recipe.captions, recipe.seed)
+    return Gathered(pairs, data, val, dropped, superfluous)
 
 
 def _for_validation(source: DataSource, split: str) -> Samples:
@@ -414,13 +450,12 @@ class Watched:
         return dict(recalls(text_nd, video_md, positives_of(self.data, "own")[0]))
 
 
-def _watched(
-    recipe: RetrievalRecipe, streams: Sequence[Stream], data: Captioned | None, pairs: Dataset[Batch]
-) -> Watched:
+def _watched(recipe: RetrievalRecipe, streams: Sequence[Stream], found: Gathered) -> Watched:
     """The captions for validation; without any a beginning of those for training, and of narrated videos the loss."""
-    if data is None:
-        assert isinstance(pairs, NarratedPairs)
-        return Watched(pairs.beginning(max(1, MOST_WATCHED // recipe.clips)))
+    if isinstance(found.pairs, NarratedPairs):
+        return Watched(found.pairs.beginning(max(1, MOST_WATCHED // recipe.clips)))
+    assert found.data is not None
+    data = found.val or found.data.beginning(MOST_WATCHED)
     features = features_of(streams, data.clips, recipe.aggregate)
     return Watched(CaptionPairs(data, features, "all", recipe.seed), data, features)
 

@@ -20,6 +20,7 @@ from ssan.errors import UsageError, few
 from ssan.files import writing
 from ssan.retrieval.features import Clip, Stream, pooled
 from ssan.training.batches import Draw
+from ssan.vectors import part_id
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Captions to the words that a text tower takes, (n, l) int64; a caption of which nothing can be read is all 0."""
@@ -111,8 +112,7 @@ def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode) -> Ca
                 Dropped(sample.id, clip[0], "empty", f"no word of the caption {quoted(sample.caption or '')} is known")
             )
         elif lacking is not None:
-            part = "" if clip[1] is None and clip[2] is None else f" from {clip[1] or 0:g} to {clip[2] or 0:g} s"
-            dropped.append(Dropped(sample.id, clip[0], "missing", f"no features of {clip[0]}{part} in {lacking}"))
+            dropped.append(Dropped(sample.id, clip[0], "missing", f"no features of {part_id(*clip)} in {lacking}"))
         else:
             kept.append(place)
     places: dict[Clip, int] = {}

@@ -87,7 +87,7 @@ def test_figures_are_means_over_seeds_and_what_was_not_run_is_blank(tmp_path: Pa
     shown = page(write(asked, []))
     assert "25.0 ± 7.1" in shown
     assert "10.9" in shown  # the paper's, of a row that was not run
-    assert "50 captions of <i>val</i>, 40 candidates" in shown
+    assert "is blank. 50 captions of <i>val</i>, 40 candidates" in shown
     assert "told apart" not in shown  # no twins here
 
 

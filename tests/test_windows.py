@@ -132,3 +132,29 @@ def test_the_windows_before_the_end_of_a_truncated_video_come_and_then_its_error
 def test_windows_out_of_order_or_empty_are_a_mistake_of_usage(video: Path, windows: list[list[int]]) -> None:
     with open_video(video) as opened, pytest.raises(UsageError, match="ascending"):
         list(read_windows(opened, windows))
+
+
+def test_a_frame_that_several_windows_show_is_decoded_once_for_all_of_them(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    windows = [list(range(start, start + 40, 5)) for start in range(0, 160, 5)]  # 32 of them, an eighth apart
+    with open_video(video, apart=False) as opened:
+        read = type(opened).read
+
+        def noted(self: Any, indices: Any, **options: Any) -> Any:
+            asked.append(list(indices))
+            return read(self, indices, **options)
+
+        monkeypatch.setattr(type(opened), "read", noted)
+        clips = list(read_windows(opened, windows))
+        monkeypatch.setattr(type(opened), "read", read)
+        assert [list(clip.indices) for clip in clips] == windows
+        for clip in clips[::7]:
+            assert torch.equal(clip.frames, opened.read(clip.indices).frames)
+            assert clip.frames.permute(0, 2, 3, 1).is_contiguous()
+    if video.name.endswith("mp4"):
+        assert len(asked) == 2  # sixteen windows at a time, whose frames are in memory together
+        assert all(len(set(indices)) == len(indices) == 8 + 15 for indices in asked)
+    else:
+        assert not asked

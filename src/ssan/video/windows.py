@@ -2,16 +2,21 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, VideoError
 from ssan.video.clip import Clip, Resize, Video
+
+MOST_TOGETHER = 16
+"""Of windows that overlap, so many are read at a time: their frames are in memory together."""
 
 
 def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resize | None = None) -> Iterator[Clip]:
     """Read the frames of each window, in the order of the windows, which must be that of their first frames.
 
-    Of a file in which decoding can begin anywhere, only what each window needs is decoded. Any other is decoded once,
-    from its beginning to the end of the last window, and of its frames those are kept that a later window needs.
+    Of a file in which decoding can begin anywhere, only what the windows need is decoded, and of windows that overlap
+    each frame once, several windows at a time. Any other is decoded once, from its beginning to the end of the last
+    window, and of its frames those are kept that a later window needs.
 
     :param windows: frame numbers, ascending in each window.
     :raises VideoError: a frame cannot be had; all windows before it have been given then.
@@ -20,8 +25,8 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
     if len(firsts) < len(windows) or firsts != sorted(firsts) or any(list(w) != sorted(w) for w in windows):
         raise UsageError("windows must hold frames, ascending, and come in the order of their first frames")
     if video.random_access:
-        for window in windows:
-            yield video.read(window, resize=resize)
+        for group in _overlapping(windows):
+            yield from _read_together(video, group, resize)
         return
     from torch import Tensor, stack
 
@@ -37,7 +42,7 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
         while waiting < len(windows) and windows[waiting][-1] <= clip.indices[-1]:
             frames, times, durations = zip(*(kept[index] for index in windows[waiting]), strict=True)
             yield Clip(
-                frames=stack(frames),
+                frames=stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2),
                 indices=tuple(int(index) for index in windows[waiting]),
                 times_seconds=times,
                 durations_seconds=durations,
@@ -52,3 +57,39 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
         kept = {index: frame for index, frame in kept.items() if index >= windows[waiting][0]}
     if waiting < len(windows):
         yield video.read(windows[waiting], resize=resize)  # which says what is wrong with it
+
+
+def _overlapping(windows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Windows in groups: those that begin before an earlier one of the group has ended, a few at most."""
+    group: list[Sequence[int]] = []
+    last = -1
+    for window in windows:
+        if group and (window[0] > last or len(group) == MOST_TOGETHER):
+            yield group
+            group = []
+        group.append(window)
+        last = max(last, window[-1]) if len(group) > 1 else window[-1]
+    if group:
+        yield group
+
+
+def _read_together(video: Video, windows: list[Sequence[int]], resize: Resize | None) -> Iterator[Clip]:
+    """The clip of each window, of frames that are decoded once for all of them."""
+    try:
+        together = video.read(sorted({index for window in windows for index in window}), resize=resize)
+    except VideoError:
+        if len(windows) == 1:
+            raise
+        for window in windows:  # those before the fault can be had
+            yield video.read(window, resize=resize)
+        return
+    places = {index: place for place, index in enumerate(together.indices)}
+    for window in windows:
+        chosen = [places[index] for index in window]
+        yield replace(
+            together,
+            frames=together.frames.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2),
+            indices=tuple(int(index) for index in window),
+            times_seconds=tuple(together.times_seconds[place] for place in chosen),
+            durations_seconds=tuple(together.durations_seconds[place] for place in chosen),
+        )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ssan.datasets.clips import Preprocess
 from ssan.datasets.source import DataSource
 from ssan.errors import ModelError, UsageError
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, read_retrieval_recipe
@@ -426,6 +427,23 @@ def test_features_of_another_length_are_refused(world: Path, trained: Path) -> N
     samples = DataSource(str(world / "captions.csv"), "captions_csv").read("test")
     with pytest.raises(ModelError, match=r"trained on features ours \(13\), and is given more \(7\)"):
         evaluate(load_retriever(trained), samples, open_features(world / "more"), split="test")
+
+
+def test_features_of_another_network_or_rate_than_in_training_are_told_of(world: Path, trained: Path) -> None:
+    from ssan.retrieval.extract import Rate, provenance
+
+    retriever = load_retriever(trained)
+    (stream,) = open_features(world / "features")
+    encoder = type("Encoder", (), {"name": "ssan_tiny", "hash": "1f", "preprocess": Preprocess()})()
+    retriever.streams[0]["provenance"] = provenance(encoder, Rate(4.0, 2.0))
+    stream.provenance = provenance(encoder, Rate(4.0, 2.0))
+    assert retriever.check([stream]) == []
+    encoder.hash = "2e"
+    stream.provenance = provenance(encoder, Rate(4.0, 1.0))
+    assert retriever.check([stream]) == [
+        "features ours: hash is 2e, and was 1f in training",
+        "features ours: stride_seconds is 1.0, and was 2.0 in training",
+    ]
 
 
 def test_features_that_are_not_finite_are_refused_by_name(world: Path, tmp_path: Path) -> None:

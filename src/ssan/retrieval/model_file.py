@@ -58,10 +58,10 @@ class Retriever:
             )
         notes = []
         for stream, known in zip(streams, self.streams, strict=True):
-            for key in ("model_hash", "window_seconds", "stride_seconds"):
+            for key in ("model", "hash", "window_seconds", "stride_seconds"):
                 was, now = known["provenance"].get(key), stream.provenance.get(key)
                 if was is not None and now is not None and was != now:
-                    notes.append(f"features {stream.name}: {key} is {now}, and was {was} in training")
+                    notes.append(f"features {known['name']}: {key} is {now}, and was {was} in training")
         return notes
 
 

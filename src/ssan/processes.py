@@ -7,7 +7,10 @@
 
 import os
 import re
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ssan.cores import num_cores
@@ -211,3 +214,22 @@ def _first_machine(environment: Mapping[str, str]) -> str:
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", listed)
     assert first is not None
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first.group())
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM be as Ctrl-C is, so that what was begun is ended in order, and what was started is stopped too.
+
+    Of a shell's job in the background, which ignores Ctrl-C, both are heard again. Elsewhere than in the main thread it
+    does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = signal.SIGTERM, signal.SIGINT
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -23,11 +23,12 @@ from ssan.errors import SsanError, UsageError
 from ssan.files import write_json, writing
 from ssan.insight.page import render_page
 from ssan.insight.plots import seeds_plot
+from ssan.processes import terminable
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, read_retrieval_recipe, write_recipe
 from ssan.reproduce.joint_tables import JointRow, JointTable
 from ssan.reproduce.plan import Data, Run, runs_of
 from ssan.reproduce.results import as_percent, over_seeds
-from ssan.reproduce.runs import Crew, Means, evaluation, make, terminable
+from ssan.reproduce.runs import Crew, Means, evaluation, make
 from ssan.reproduce.table import PROTOCOL, rendered
 from ssan.reproduce.tables import TABLES
 from ssan.shipped import shipped

@@ -2,19 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssan.errors import SsanError, TrainingError
 from ssan.files import writing
+from ssan.processes import terminable
 from ssan.recipe import write_recipe
 from ssan.recognition.train import complete
 from ssan.reproduce.plan import Run
@@ -191,21 +190,6 @@ def make_all(
             crew.stop()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM be as Ctrl-C is, so that what was started is stopped too."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupt)
 
 
 def ensemble(members: Sequence[Run], crew: Crew, log: Path, scores: Path) -> dict[str, Any]:

@@ -6,12 +6,9 @@ features, 1.5 a second; the paper puts its own network in the place of the latte
 
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from ssan.files import sha256
 from ssan.models.catalogue import BACKBONES, build, specification
 from ssan.models.classifier import Classifier
 from ssan.models.weights import imagenet_file, load_backbone, read_state_dict
-from ssan.processes import Processes
+from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
 from ssan.vectors import VectorWriter, part_id
 from ssan.video.reader import Part
@@ -277,7 +274,7 @@ def extract(
     began = time.perf_counter()
     done = Extraction(encoder.dim)
     origin = provenance(encoder, rate)
-    with _terminable(), VectorWriter(out, encoder.dim, origin, part=place.rank) as writer:
+    with terminable(), VectorWriter(out, encoder.dim, origin, part=place.rank) as writer:
         mine = every[place.rank :: place.world]
         jobs = [job for job in mine if job.id not in writer.done]
         done.num_done_before = len(mine) - len(jobs)
@@ -364,18 +361,3 @@ def _told_of(job: Job, error: SsanError) -> SsanError:
     inner = f" ({error.path})" if error.path not in (None, job.path) else ""
     message = f"{error.message}{where}{inner}"
     return VideoError(message, code=error.code, path=job.path)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM be as Ctrl-C is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = signal.SIGTERM, signal.SIGINT
-    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

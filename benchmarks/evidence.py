@@ -145,10 +145,10 @@ def figure_4(setting: Setting) -> dict[str, Any] | None:
             title = (
                 f"SSA less TSM on relation, seed {a.seed}: {100 * answer['difference']:+.1f} [{low:.1f}, {high:.1f}]"
             )
-            save_figure(gains_plot(answer["classes"], title), FIGURE)
+            save_figure(gains_plot(answer["per_class"], title), FIGURE)
             return {
                 "seed": a.seed,
-                **{key: answer[key] for key in ("num_videos", "difference", "difference_interval95", "classes")},
+                **{key: answer[key] for key in ("num_videos", "difference", "difference_interval95", "per_class")},
             }
     return None
 
@@ -281,7 +281,7 @@ def figure_section(found: Mapping[str, Any] | None) -> list[str]:
         "",
         *heading("class", "videos", "TSM", "SSA", "difference"),
     ]
-    for row in found["classes"]:
+    for row in found["per_class"]:
         cells = [share(row[key]) for key in ("top1_a", "top1_b")]
         change = "" if row["difference"] is None else f"{row['difference']:+.3f}"
         lines.append(line(row["label"], row["num"], *cells, change))

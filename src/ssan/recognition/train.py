@@ -196,18 +196,6 @@ def _task(
             multiples=tsm_multiples(module, is_last) if recipe.parameter_groups == "tsm" else None,
         )
 
-    def rate(steps_per_epoch: int) -> LearningRate:
-        return LearningRate(
-            base=lr,
-            schedule=recipe.schedule,
-            steps_per_epoch=steps_per_epoch,
-            epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            milestones=recipe.milestones,
-            gamma=recipe.gamma,
-            patience=recipe.patience,
-        )
-
     def keep(module: nn.Module, measures: dict[str, float]) -> None:
         assert isinstance(module, Classifier)
         protocol = {
@@ -222,7 +210,7 @@ def _task(
         loss=F.cross_entropy,
         measure=measure,
         optimizer=optimizer,
-        rate=rate,
+        rate=lambda steps: LearningRate.of(recipe, lr, steps),
         keep=keep,
         frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
     )

@@ -90,13 +90,6 @@ class Material:
     narrations: str | None = None
     val_split: str | None = "val"
 
-    def open(self, names: Sequence[str]) -> list[Stream]:
-        """The streams, by the names of the recipe.
-
-        :raises UsageError: another number of streams than names.
-        """
-        return open_streams(self.features, self.rates, names)
-
 
 def open_streams(features: Sequence[str], rates: Sequence[float | None], names: Sequence[str]) -> list[Stream]:
     """Open folders or files of features as the streams of these names.
@@ -138,7 +131,7 @@ def train(
     out, place = Path(out), processes()
     quiet = quiet or not place.first
     check_machine(place, device, compile=False)
-    streams = material.open(recipe.streams)
+    streams = open_streams(material.features, material.rates, recipe.streams)
     before = None if recipe.init is None else load_retriever(recipe.init)
     source = material.captions
     narrated = source.found_format == "howto100m"
@@ -495,18 +488,6 @@ def _task(
     def measure(outputs: tuple[Tensor, Tensor], groups: Tensor) -> dict[str, Tensor]:
         return {"loss": loss(outputs, groups).expand(len(groups))}
 
-    def rate(steps_per_epoch: int) -> LearningRate:
-        return LearningRate(
-            base=recipe.lr,
-            schedule=recipe.schedule,
-            steps_per_epoch=steps_per_epoch,
-            epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            milestones=recipe.milestones,
-            gamma=recipe.gamma,
-            patience=recipe.patience,
-        )
-
     def keep(module: nn.Module, measures: dict[str, float]) -> None:
         assert isinstance(module, JointSpace)
         protocol = {
@@ -528,7 +509,7 @@ def _task(
             weight_decay=recipe.weight_decay,
             fused=recipe.precision != "16",  # which scales gradients by itself, and then they could not be clipped
         ),
-        rate=rate,
+        rate=lambda steps: LearningRate.of(recipe, recipe.lr, steps),
         keep=keep,
         monitor="mean_recall" if chosen else None,
         whole=watched.recalls if watched.data is not None else None,

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssan.recipe import Recipe, RetrievalRecipe
+
 # Layers with a weight and a bias for each channel and nothing else.
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -122,6 +124,20 @@ class LearningRate:
     reductions: int = 0
     best_loss: float = math.inf
     epochs_since_best: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe | RetrievalRecipe, base: float, steps_per_epoch: int) -> "LearningRate":
+        """The schedule that a recipe asks for, at the rate ``base``."""
+        return cls(
+            base=base,
+            schedule=recipe.schedule,
+            steps_per_epoch=steps_per_epoch,
+            epochs=recipe.epochs,
+            warmup_epochs=recipe.warmup_epochs,
+            milestones=recipe.milestones,
+            gamma=recipe.gamma,
+            patience=recipe.patience,
+        )
 
     def value(self, step: int) -> float:
         """The rate of optimizer step ``step``, counted from 0."""

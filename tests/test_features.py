@@ -316,13 +316,13 @@ def _call(module: str, name: str, argument: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (_call("os", "mkdir", "{mark}"), "it contains os.mkdir"),
-        (_call("posix", "mkdir", "{mark}"), "it contains posix.mkdir"),
-        (_call("numpy", "load", "{mark}"), "it contains numpy.load"),
-        (_call("builtins", "eval", "1"), "it contains builtins.eval"),
-        (pickle.dumps({"a": np.array([{}], dtype=object)}), "an array of 'O8'"),
-        (pickle.dumps({"a": np.zeros(3, [("x", "<f4")])}), "an array of 'V4'"),
-        (pickle.dumps({"a": np.zeros(3, "datetime64[s]")}), "an array of 'M8'"),
+        (_call("os", "mkdir", "{mark}"), "(os.mkdir)"),
+        (_call("posix", "mkdir", "{mark}"), "(posix.mkdir)"),
+        (_call("numpy", "load", "{mark}"), "(numpy.load)"),
+        (_call("builtins", "eval", "1"), "(builtins.eval)"),
+        (pickle.dumps({"a": np.array([{}], dtype=object)}), "not features of videos"),
+        (pickle.dumps({"a": np.zeros(3, [("x", "<f4")])}), "numpy.dtype of 'V4'"),
+        (pickle.dumps({"a": np.zeros(3, "datetime64[s]")}), "numpy.dtype of 'M8'"),
         (pickle.dumps({"a": [1.0, 2.0]}), "not features of videos"),
         (pickle.dumps([]), "not features of videos"),
         (pickle.dumps([{"2d": 3, "caption": "a", "id": "b"}]), "not features of videos"),
@@ -332,9 +332,9 @@ def _call(module: str, name: str, argument: str) -> bytes:
         (pickle.dumps({"a": np.ones(3)})[:-9], "cannot be read"),
         (b"", "cannot be read"),
         (b"no pickle at all", "cannot be read"),
-        (b"\x80\x02]r\xff\xff\xff\x7f.", "LONG_BINPUT 2147483647"),  # a place that would need 16 GB
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "not features of videos"),  # place 2147483647
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0fx.", "cannot be read"),  # bytes that are not there
-        (b"\x80\x02X\x01\x00\x00\x00aQ.", "it asks for what is not in it"),
+        (b"\x80\x02X\x01\x00\x00\x00aQ.", "persistent id"),
     ],
 )
 def test_a_pickle_of_anything_else_is_refused_by_name(tmp_path: Path, content: bytes, said: str) -> None:

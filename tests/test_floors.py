@@ -11,7 +11,7 @@ SRC = Path(ssan.__file__).parent
 
 # Rooms of each floor, the ground first. demo and reproduce put together what insight, search and export offer.
 FLOORS = [
-    {"cores", "errors", "files", "processes", "recipe", "shipped", "vectors"},
+    {"cores", "errors", "files", "pickles", "processes", "recipe", "shipped", "vectors"},
     {"layers", "video", "training"},
     {"models", "datasets"},
     {"recognition", "retrieval"},

@@ -34,7 +34,8 @@ from ssan.models.weights import load_backbone, read_state_dict
 from ssan.recipe import Recipe, make_recipe, read_recipe, recipe_keys, write_recipe
 from ssan.recognition.model_file import build_from, load_labeller, save_labeller
 from ssan.recognition.train import complete
-from ssan.retrieval.text import Vocabulary, read_word_vectors
+from ssan.retrieval.text import Vocabulary
+from ssan.retrieval.word_vectors import read_word_vectors
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "ssan-hypothesis")
 SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much)

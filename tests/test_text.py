@@ -13,18 +13,9 @@ import numpy as np
 import pytest
 
 from ssan.errors import AnnotationError, ModelError, SsanError, UsageError
-from ssan.retrieval import text
-from ssan.retrieval.text import (
-    TOKENISERS,
-    Dropped,
-    Vocabulary,
-    WordVectors,
-    coverage,
-    read_word_vectors,
-    unusable,
-    word_counts,
-    word_matrix,
-)
+from ssan.retrieval import word_vectors
+from ssan.retrieval.text import TOKENISERS, Dropped, Vocabulary, unusable, word_counts
+from ssan.retrieval.word_vectors import WordVectors, coverage, read_word_vectors, word_matrix
 
 CAPTIONS = ["a man walks left", "a man, a dog", "The Man's dog"]
 
@@ -380,7 +371,7 @@ def test_a_file_that_is_not_there_and_one_that_is_no_archive_are_told(tmp_path: 
 
 
 def test_more_vectors_than_memory_should_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "MOST_MATRIX_BYTES", 24)
+    monkeypatch.setattr(word_vectors, "MOST_MATRIX_BYTES", 24)
     path = pack(tmp_path / "vectors", glove(VECTORS), "plain")
     with pytest.raises(AnnotationError, match="say which words are wanted"):
         read_word_vectors(path)

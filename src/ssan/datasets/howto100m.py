@@ -9,7 +9,6 @@ import mmap
 import os
 import pickle
 import re
-import struct
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from ssan.datasets.samples import Sample, Samples, is_plain, quoted
 from ssan.datasets.tables import MOST_SECONDS, Where, beginning_of, check_id, check_once, fault, rows_with_header
 from ssan.errors import UsageError
 from ssan.files import is_text
+from ssan.pickles import DamagedPickle, read_pickle
 
 LIST = "HowTo100M_v1.csv"
 MIN_SECONDS, MIN_WORDS = 5.0, 0
@@ -133,7 +133,7 @@ class NarratedVideos:
                 self._bytes = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         begins = beginning_of(self.path, 1000).removeprefix(b"\xef\xbb\xbf").lstrip()
         if begins[:1] in (b"\x80", b"(", b"}", b"c"):
-            self._content = _read_pickle(self._bytes, self.path)
+            self._content = _from_pickle(self.path)
         else:
             self._places = _places(self._bytes, self.path)
         self._known = lru_cache(maxsize=256)(self._read)
@@ -290,8 +290,8 @@ def _checked(entry: object, video: str, path: str) -> tuple[list[str], list[floa
 
 def _listed(column: object) -> list[Any] | None:
     """A column as a list; an array of a pickle is one too."""
-    if isinstance(column, _Array):
-        column = column.values
+    if isinstance(column, np.ndarray):
+        return column.tolist() if column.ndim == 1 else None
     return [*column] if isinstance(column, list | tuple) else None
 
 
@@ -331,141 +331,18 @@ def _places(content: mmap.mmap | bytes, path: str) -> dict[str, tuple[int, int]]
 # ------------------------------------------------------------------------------------------------------------- pickle
 
 
-class _Dtype:
-    """What a pickle says of numpy's dtype: a plain one, or none."""
-
-    def __init__(self, kind: object, align: object = False, copy: object = False) -> None:
-        if not isinstance(kind, str) or re.fullmatch(r"[biuf][1248]|[US]\d{1,4}|O8?", kind) is None:
-            raise pickle.UnpicklingError("numpy.dtype of another kind than numbers and text")
-        self._kind, self._byteorder = kind, "<"
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
-            self._byteorder = state[1]
-
-    @property
-    def is_object(self) -> bool:
-        return self._kind.startswith("O")
-
-    def read(self, content: object) -> list[Any]:
-        """The values that bytes of this type stand for."""
-        if not isinstance(content, bytes) or self.is_object:
-            raise pickle.UnpicklingError("numpy.ndarray whose values are not there")
-        kind = np.dtype(self._byteorder + self._kind)
-        if kind.itemsize == 0 or len(content) % kind.itemsize:
-            raise pickle.UnpicklingError("numpy.ndarray of another size than its values")
-        values: list[Any] = np.frombuffer(content, kind).tolist()
-        return values
-
-
-class _Array:
-    """What a pickle says of a numpy array: its values alone. Nothing of numpy's own is given what stands there."""
-
-    def __init__(self, *_: object) -> None:
-        self.values: list[Any] = []
-
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
-            raise pickle.UnpicklingError("numpy.ndarray in another form than numpy writes")
-        _, shape, dtype, _, content = state
-        self.values = content if dtype.is_object and isinstance(content, list) else dtype.read(content)
-        if shape != (len(self.values),):
-            raise pickle.UnpicklingError("numpy.ndarray of another shape than one list")
-
-
-def _scalar(dtype: object, content: object) -> object:
-    if not isinstance(dtype, _Dtype) or len(values := dtype.read(content)) != 1:
-        raise pickle.UnpicklingError("numpy scalar in another form than numpy writes")
-    return values[0]
-
-
-def _from_buffer(content: object, dtype: object, shape: object, order: object) -> _Array:
-    """How numpy writes an array from protocol 5 on."""
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order, content))
-    return array
-
-
-def _no_bytes(*content: object) -> bytes:
-    """How no bytes stand in pickles of protocol 2 and before."""
-    if content:
-        raise pickle.UnpicklingError("bytes of an object")
-    return b""
-
-
-def _latin(text: object, encoding: object) -> bytes:
-    """How bytes stand in pickles of protocol 2 and before."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("_codecs.encode of another encoding than latin1")
-    return text.encode("latin-1")
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): _latin,
-    ("builtins", "bytes"): _no_bytes,
-    ("__builtin__", "bytes"): _no_bytes,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    **{
-        (f"numpy.{room}.multiarray", name): made
-        for room in ("core", "_core")
-        for name, made in (("_reconstruct", _Array), ("scalar", _scalar))
-    },
-    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-}
-
-
-class _PlainUnpickler(pickle._Unpickler):
-    """Python's own reader of pickles in Python: the faster one in C lets a file of a few bytes ask for all memory."""
-
-    def load_build(self) -> None:
-        # On anything else it would set attributes, also of what is found by name.
-        if not isinstance(self.stack[-2], _Array | _Dtype):  # type: ignore[attr-defined]
-            raise pickle.UnpicklingError("an object with a state of its own")
-        super().load_build()  # type: ignore[misc]
-
-    def load_bytearray8(self) -> None:
-        # The base makes room for as many bytes as the file says, before there are any.
-        (size,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
-        self.append(bytes(self.read(size)))  # type: ignore[attr-defined]
-
-    dispatch = {  # noqa: RUF012 - the base has it so
-        **{
-            code: step
-            for code, step in pickle._Unpickler.dispatch.items()
-            if code not in (pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
-        },
-        pickle.BUILD[0]: load_build,  # type: ignore[dict-item]
-        pickle.BYTEARRAY8[0]: load_bytearray8,  # type: ignore[dict-item]
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return _ALLOWED[module, name]
-
-
-_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError,
-           RecursionError, TypeError, ValueError, struct.error)  # fmt: skip
-"""What reading a damaged pickle runs into."""
-
-
-def _read_pickle(content: mmap.mmap | bytes, path: str) -> dict[str, Any]:
+def _from_pickle(path: str) -> dict[str, Any]:
     expected = (
         'expected {"VIDEO": {"start": [...], "end": [...], "text": [...]}} of strings, numbers and arrays of them'
     )
     try:
-        if isinstance(content, bytes):
-            raise EOFError
-        found = _PlainUnpickler(content).load()
+        found = read_pickle(path)
+    except DamagedPickle as error:
+        raise fault(f"a damaged pickle ({error}); {expected}. Export it as JSON", path) from None
     except pickle.UnpicklingError as error:
         raise fault(
             f"a pickle with {quoted(str(error))}, which is not read; {expected}. Export it as JSON", path
         ) from None
-    except _DAMAGE as error:
-        raise fault(f"a damaged pickle ({type(error).__name__}); {expected}. Export it as JSON", path) from None
     if not isinstance(found, dict) or not all(isinstance(video, str) for video in found):
         raise fault(f"a pickle of something else; {expected}", path)
     for number, video in enumerate(found, start=1):

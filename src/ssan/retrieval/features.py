@@ -8,11 +8,10 @@ youcook.pkl                    [{"2d": array, "3d": array, "caption": str, "id":
 
 import os
 import pickle
-import pickletools
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ import torch
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, UsageError, few
 from ssan.models.weights import UNREADABLE
+from ssan.pickles import read_pickle
 from ssan.vectors import MOST_DIM, STORE, open_vectors, part_id
 
 # Files of other forms are read into memory. Reference 22's largest, of 128,000 clips, has 2 GB.
@@ -460,110 +460,10 @@ def _as_arrays(content: Any, depth: int) -> Any:
 
 
 def _of_pickle(path: Path) -> Any:
-    """What a pickle holds, read with nothing of numpy's or anyone's called: arrays are made here of their bytes."""
     try:
-        with open(path, "rb") as handle:
-            _look_through(handle)
-            handle.seek(0)
-            return _plain(_Unpickler(handle).load(), 3)
-    except (pickle.UnpicklingError, *UNREADABLE) as error:
+        return read_pickle(path)
+    except (pickle.UnpicklingError, OSError) as error:
         raise _unreadable(path, error) from None
-
-
-def _look_through(handle: Any) -> None:
-    """Refuse what would ask for memory that the file does not account for: numbers of places far beyond its steps."""
-    for number, (operation, argument, _) in enumerate(pickletools.genops(handle)):
-        if operation.name in ("LONG_BINPUT", "BINPUT", "PUT") and not 0 <= int(argument or 0) <= number:
-            raise pickle.UnpicklingError(f"{operation.name} {argument} at step {number}")
-        if operation.name in ("PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"):
-            raise pickle.UnpicklingError(f"it asks for what is not in it ({operation.name})")
-
-
-class _Type:
-    """Stands for numpy.dtype: floats, whole numbers, truths and words of a plain layout, and nothing else."""
-
-    def __init__(self, name: Any, *_: Any) -> None:
-        if not isinstance(name, str) or name[:1] not in tuple("fiubU") or not name[1:].isdigit():
-            raise pickle.UnpicklingError(f"it holds an array of {str(name)[:40]!r}")
-        self.name, self.order = name, "="
-
-    def __setstate__(self, state: Any) -> None:
-        # (version, byte order, subarray, names, fields, ...): structured types have the latter three.
-        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError("it holds an array of a strange type")
-        if any(field is not None for field in state[2:5]):
-            raise pickle.UnpicklingError("it holds an array with fields")
-        self.order = state[1]
-
-    def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.order.replace("|", "=") + self.name)
-
-
-class _Array:
-    """Stands for numpy.ndarray until its bytes are there."""
-
-    value: np.ndarray | None = None
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise pickle.UnpicklingError("it holds a strange array")
-        _, shape, dtype, fortran, content = state
-        self.value = _array(content, dtype, shape, "F" if fortran else "C")
-
-
-def _array(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    plain = isinstance(shape, tuple) and all(type(length) is int and length >= 0 for length in shape) and len(shape) < 9
-    if not (plain and isinstance(dtype, _Type) and isinstance(content, (bytes, bytearray)) and order in ("C", "F")):
-        raise pickle.UnpicklingError("it holds a strange array")
-    return np.frombuffer(content, dtype.numpy()).reshape(shape, order=order)
-
-
-def _scalar(dtype: Any, content: Any = b"") -> Any:
-    return _array(content, dtype, (), "C").item()
-
-
-def _latin1(text: Any, encoding: Any = None) -> bytes:
-    """Bytes, as pickles before protocol 3 write them."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("it encodes words in a strange way")
-    return text.encode("latin1")
-
-
-# numpy's room had another name before its version 2.
-_ROOMS = ("numpy.core", "numpy._core")
-_ALLOWED: dict[str, Callable[..., Any]] = {
-    "numpy.ndarray": _Array,
-    "numpy.dtype": _Type,
-    "_codecs.encode": _latin1,
-    **{f"{room}.multiarray._reconstruct": _Array for room in _ROOMS},
-    **{f"{room}.multiarray.scalar": _scalar for room in _ROOMS},
-    **{f"{room}.numeric._frombuffer": _array for room in _ROOMS},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        found = _ALLOWED.get(f"{module}.{name}")
-        if found is None:
-            raise pickle.UnpicklingError(f"it contains {f'{module}.{name}'[:200]}")
-        return found
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it asks for what is not in it")
-
-
-def _plain(content: Any, depth: int) -> Any:
-    """Lists and dicts with the arrays in the place of what stood for them."""
-    if isinstance(content, _Array):
-        return content.value
-    if isinstance(content, list) and depth:
-        return [_plain(inner, depth - 1) for inner in content]
-    if isinstance(content, dict) and depth:
-        return {key: _plain(inner, depth - 1) for key, inner in content.items()}
-    return content
 
 
 # --------------------------------------------------------------------------------------------------------- pooling

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssan.errors import ModelError, UsageError
+from ssan.models.weights import LoadReport
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.features import Stream
@@ -98,6 +99,48 @@ def text_dim(recipe: RetrievalRecipe) -> int:
     Unsaid by the paper, our choice: 1024 for a recurrent tower. Reference 22's has as many as the joint space.
     """
     return recipe.text_dim or (recipe.dim if recipe.text == "maxpool" else 1024)
+
+
+def start_from(model: JointSpace, vocabulary: Vocabulary | None, before: Retriever, source: str) -> LoadReport:
+    """Take over the weights of a trained joint space; of the word vectors those of the words that both know.
+
+    :raises ModelError: it is a network of another form (code ``wrong_model``).
+    """
+    WORDS = "tower.words.weight"
+    own, theirs = model.state_dict(), before.model.state_dict()
+    names = {name for name in (*own, *theirs) if name != WORDS}
+    other = next((name for name in sorted(names) if _size(own, name) != _size(theirs, name)), None)
+    if other is not None:
+        raise ModelError(
+            f"the joint space to start from is of another form: {other} is {_size(theirs, other)} in it, expected "
+            f"{_size(own, other)}. Use the text tower, dim, text_dim and features that it was trained with",
+            code="wrong_model",
+            path=source,
+        )
+    with torch.no_grad():
+        for name in names:
+            own[name].copy_(theirs[name])
+        missing: list[str] = []
+        if vocabulary is not None and before.vocabulary is not None:
+            if own[WORDS].shape[1] != theirs[WORDS].shape[1]:
+                raise ModelError(
+                    f"the joint space to start from has word vectors of length {theirs[WORDS].shape[1]}, and "
+                    f"{own[WORDS].shape[1]} are asked for; give the vectors that it was trained with",
+                    code="wrong_model",
+                    path=source,
+                )
+            rows = {word: row for row, word in enumerate(before.vocabulary.words, start=1)}
+            for row, word in enumerate(vocabulary.words, start=1):
+                if word in rows:
+                    own[WORDS][row] = theirs[WORDS][rows[word]]
+            new = sum(word not in rows for word in vocabulary.words)
+            missing = [f"{WORDS}: {new} of {len(vocabulary.words)} words"] if new else []
+    model.load_state_dict(own)
+    return LoadReport(matched=len(theirs), missing=missing)
+
+
+def _size(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None
 
 
 def save_retriever(

@@ -20,7 +20,7 @@ import ssan
 from ssan.datasets.howto100m import NarratedVideos
 from ssan.datasets.samples import Samples
 from ssan.datasets.source import DataSource
-from ssan.errors import AnnotationError, ModelError, UsageError, few
+from ssan.errors import AnnotationError, UsageError, few
 from ssan.files import writing
 from ssan.models.counting import num_parameters
 from ssan.models.weights import LoadReport
@@ -38,6 +38,7 @@ from ssan.retrieval.model_file import (
     encoder,
     load_retriever,
     save_retriever,
+    start_from,
 )
 from ssan.retrieval.pairs import (
     Batch,
@@ -55,7 +56,8 @@ from ssan.retrieval.pairs import (
     unused,
     write_dropped,
 )
-from ssan.retrieval.text import Vocabulary, coverage, read_word_vectors, word_counts, word_matrix
+from ssan.retrieval.text import Vocabulary, word_counts
+from ssan.retrieval.word_vectors import vocabulary_with_vectors
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.environment import environment
 from ssan.training.fit import Task, check_machine, fit
@@ -65,8 +67,6 @@ from ssan.training.run_folder import changes, ending_in_the_journal, open_run
 
 # Of the training captions, where there are none for validation, so many are looked at after each epoch.
 MOST_WATCHED = 1000
-# Words of a file of word vectors that are kept beside those of the captions: its first, which are the most frequent.
-MOST_VECTORS = 100_000
 # What an epoch has once, by the recipe's `captions`.
 EPOCHS = {"one": "clips, one caption drawn of each", "all": "captions"}
 
@@ -312,83 +312,23 @@ def _vocabulary(
     if recipe.text == "transformer":
         return None, None, {"kind": "transformer"}
     texts = [[sample.caption for sample in samples if sample.caption] for samples in (train_samples, val_samples or ())]
-    counts = word_counts(texts[0] + texts[1], recipe.tokens)
-    by_count = sorted(counts, key=lambda word: (-counts[word], word))
     if material.vectors is not None:
-        first = read_word_vectors(material.vectors, most=MOST_VECTORS)
-        there = set(first.words)
-        others = [word for word in by_count if word not in there]
-        named = read_word_vectors(material.vectors, wanted=others) if others else None
-        rows = {word: first.matrix[row] for row, word in enumerate(first.words)}
-        rows |= {} if named is None else {word: named.matrix[row] for row, word in enumerate(named.words)}
-        words = [word for word in by_count if word in rows]
-        if by_count and not words:
-            word_matrix(Vocabulary(by_count, recipe.tokens), first)  # which says what is wrong with them
-        seen = set(words)
-        words += [word for word in first.words if word not in seen]
-        matrix = np.zeros((len(words) + 1, first.dim), np.float32)
-        for row, word in enumerate(words, start=1):
-            matrix[row] = rows[word]
-        told = coverage(counts, rows.keys())
-        return (
-            Vocabulary(words, recipe.tokens),
-            matrix,
-            {
-                "kind": "given, trained on" if recipe.train_words else "given, frozen",
-                "num_words": len(words),
-                "dim": first.dim,
-                **{key: value for key, value in asdict(told).items() if key != "missing"},
-                "missing": [list(pair) for pair in told.missing],
-            },
-        )
+        counts = word_counts(texts[0] + texts[1], recipe.tokens)
+        vocabulary, matrix, told = vocabulary_with_vectors(counts, recipe.tokens, material.vectors)
+        about = {
+            "kind": "given, trained on" if recipe.train_words else "given, frozen",
+            "num_words": len(vocabulary.words),
+            "dim": matrix.shape[1],
+            **asdict(told),
+            "missing": [list(pair) for pair in told.missing],
+        }
+        return vocabulary, matrix, about
     if not texts[0] and before is None:
         raise UsageError("the words of narrated videos are not counted; give their vectors with --vectors")
     words = list(Vocabulary.of(texts[0], recipe.tokens).words) if texts[0] else []
     if before is not None and before.vocabulary is not None:
         words = list(dict.fromkeys([*before.vocabulary.words, *words]))
     return Vocabulary(words, recipe.tokens), None, {"kind": "learned", "num_words": len(words), "dim": recipe.word_dim}
-
-
-def start_from(model: JointSpace, vocabulary: Vocabulary | None, before: Retriever, source: str) -> LoadReport:
-    """Take over the weights of a trained joint space; of the word vectors those of the words that both know.
-
-    :raises ModelError: it is a network of another form (code ``wrong_model``).
-    """
-    WORDS = "tower.words.weight"
-    own, theirs = model.state_dict(), before.model.state_dict()
-    names = {name for name in (*own, *theirs) if name != WORDS}
-    other = next((name for name in sorted(names) if _size(own, name) != _size(theirs, name)), None)
-    if other is not None:
-        raise ModelError(
-            f"the joint space to start from is of another form: {other} is {_size(theirs, other)} in it, expected "
-            f"{_size(own, other)}. Use the text tower, dim, text_dim and features that it was trained with",
-            code="wrong_model",
-            path=source,
-        )
-    with torch.no_grad():
-        for name in names:
-            own[name].copy_(theirs[name])
-        missing: list[str] = []
-        if vocabulary is not None and before.vocabulary is not None:
-            if own[WORDS].shape[1] != theirs[WORDS].shape[1]:
-                raise ModelError(
-                    f"the joint space to start from has word vectors of length {theirs[WORDS].shape[1]}, and "
-                    f"{own[WORDS].shape[1]} are asked for; give the vectors that it was trained with",
-                    code="wrong_model",
-                    path=source,
-                )
-            rows = {word: row for row, word in enumerate(before.vocabulary.words, start=1)}
-            for row, word in enumerate(vocabulary.words, start=1):
-                if word in rows:
-                    own[WORDS][row] = theirs[WORDS][rows[word]]
-            new = sum(word not in rows for word in vocabulary.words)
-            missing = [f"{WORDS}: {new} of {len(vocabulary.words)} words"] if new else []
-    model.load_state_dict(own)
-    return LoadReport(matched=len(theirs), missing=missing)
-
-
-def _size(tensors: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None
 
 
 def _narrated(

@@ -1,0 +1,195 @@
+"""MSR-VTT: its official split, and the lists of 1k-A. Source: Xu et al., CVPR 2016; Yu et al., ECCV 2018 (1k-A)."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+from ssan.datasets.captions import Places, caption_of, entries, files_named, id_of, of_split, shown
+from ssan.datasets.lists import split_named
+from ssan.datasets.samples import Sample, Samples, quoted
+from ssan.datasets.tables import Where, check_id, check_once, fault, known_split, table_with_header
+from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.files import is_text, read_json
+
+MSRVTT_DATA = ("MSRVTT_data.json", "train_val_videodatainfo.json", "test_videodatainfo.json")
+MSRVTT_PAIRS = "MSRVTT_JSFUSION_test.csv"
+MSRVTT_LISTS = {"1k-A-9k": "MSRVTT_train.9k.csv", "1k-A-7k": "MSRVTT_train.7k.csv"}
+MSRVTT_PLACES = ("", "annotations", "annotation", "msrvtt_data", "train_val_annotation", "test_videodatainfo")
+MSRVTT_FOLDERS = ("videos", "videos/all", "TrainValVideo", "TestVideo")
+PROTOCOLS = ("full", *MSRVTT_LISTS)
+
+
+def find_msrvtt(place: str) -> dict[str, str]:
+    """The files of MSR-VTT in a folder and in those that people unpack them to, by name."""
+    return files_named(place, MSRVTT_PLACES, (*MSRVTT_DATA, MSRVTT_PAIRS, *MSRVTT_LISTS.values()))
+
+
+def read_msrvtt(
+    root: str,
+    split: str,
+    *,
+    annotations: str | None = None,
+    videos: str | None = None,
+    protocol: str | None = None,
+    list: str | None = None,
+) -> Samples:
+    """MSR-VTT: ``MSRVTT_data.json``, or ``train_val_videodatainfo.json`` and ``test_videodatainfo.json``; 1k-A by CSV.
+
+    They lie in the folder, or in ``annotations``, ``annotation``, ``msrvtt_data``, ``train_val_annotation`` or
+    ``test_videodatainfo`` in it. The protocols:
+
+    - ``full``: the official split, 6,513 videos for training, 497 for validation, 2,990 for testing, 20 captions each.
+    - ``1k-A-9k``, ``1k-A-7k``: for testing the 1,000 pairs of a caption and a video in ``MSRVTT_JSFUSION_test.csv``
+      (``key,vid_key,video_id,sentence``), which needs no JSON; for training all captions of the videos in
+      ``MSRVTT_train.9k.csv`` or ``MSRVTT_train.7k.csv`` (``video_id``). There is nothing for validation: ``val`` and
+      ``test`` are both the pairs, ``all`` is training, where the JSON is there, and the pairs.
+
+    Unsaid by the paper, our choice: without ``protocol`` it is ``full`` where the pairs are not there; with them it is
+    ``1k-A-9k``, or ``1k-A-7k`` where only that list is there
+    (test_the_protocol_of_msrvtt_follows_from_the_files_that_are_there).
+
+    The id is ``{video_id}#{sen_id}``, of a pair its key; ``video`` is the ``video_id``. The times in the JSON are
+    places in the video on YouTube that a clip was cut from, not in the clip: samples have no part. Categories are
+    numbers without names: samples have no label. Videos are ``{video_id}.mp4`` or of another suffix, in the root or in
+    ``videos``, ``videos/all``, ``TrainValVideo`` or ``TestVideo``.
+
+    :param annotations: the folder of these files, where that is another; or one of them. So may be the root.
+    :param videos: the folder of the videos, where that is another.
+    :param protocol: ``full``, ``1k-A-9k`` or ``1k-A-7k``.
+    :param list: instead, a CSV file of the videos (``video_id``) or of the pairs (``video_id,sentence``, with a ``key``
+        if there is one) that the split is.
+    :raises UsageError: a file is not there, or no such protocol.
+    :raises AnnotationError: a file is malformed, a caption is empty or of no video, an id is no file name or stands
+        twice, or there is no caption of the split.
+    """
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UsageError(unknown("protocol", protocol, PROTOCOLS))
+    if protocol is not None and list is not None:
+        raise UsageError("protocol and list both say which videos; give one of them")
+    given = [path for path in (annotations, root) if path is not None and os.path.isfile(path)]
+    data = [path for path in given if path.lower().endswith(".json")]
+    if list is None and protocol is None:
+        list = next((path for path in given if path.lower().endswith(".csv")), None)
+    place = annotations or root
+    files = find_msrvtt(os.path.dirname(place) if given and os.path.isfile(place) else place)
+    data = data or [files[name] for name in MSRVTT_DATA[:1] if name in files]
+    data = data or [files[name] for name in MSRVTT_DATA[1:] if name in files]
+    places = Places(root, videos, MSRVTT_FOLDERS)
+    if list is not None:
+        home = split_named(list)
+        if split not in ("all", home or split) and (split, home) != ("val", "test"):
+            raise UsageError(f"the split {split!r} was asked for, and the name of the list says {home!r}", path=list)
+        return Samples(_listed(list, data, places, home if split == "all" else split), (), list)
+    if protocol is None and not data and MSRVTT_PAIRS not in files:
+        raise UsageError(
+            f"no files of MSR-VTT here; expected {MSRVTT_DATA[0]}, or {' and '.join(MSRVTT_DATA[1:])}, or "
+            f"{MSRVTT_PAIRS} for the pairs of 1k-A; --annotations names another folder, or one file",
+            code="missing",
+            path=place,
+        )
+    if protocol is None:
+        only_7k = MSRVTT_LISTS["1k-A-7k"] in files and MSRVTT_LISTS["1k-A-9k"] not in files
+        whole = MSRVTT_PAIRS not in files or (data and data == given[:1])
+        protocol = "full" if whole else f"1k-A-{'7k' if only_7k else '9k'}"
+    if protocol == "full":
+        return of_split(_official(_Captions(data, place), places), split, place)
+    samples = []
+    for home, name in (("train", MSRVTT_LISTS[protocol]), ("test", MSRVTT_PAIRS)):
+        if split == "all" and not (data if home == "train" else name in files):
+            continue
+        if split in ("all", home) or (split, home) == ("val", "test"):
+            if name not in files:
+                raise UsageError(
+                    f"there is no {name} here, which is the protocol {protocol} for the split {split!r}; expected it "
+                    "beside the others. --annotations names another folder, --reader list=FILE another list",
+                    code="missing",
+                    path=place,
+                )
+            samples += _listed(files[name], data, places, home if split == "all" else split)
+    if not samples:
+        raise fault(f"there is neither a JSON file nor {MSRVTT_PAIRS} in it; expected one of them", place, code="empty")
+    return Samples(samples, (), place)
+
+
+class _Captions:
+    """What the JSON files say: the split of each video, and its captions with their ids."""
+
+    def __init__(self, paths: Sequence[str], place: str) -> None:
+        if not paths:
+            raise UsageError(
+                f"no JSON file of MSR-VTT here, which has the captions; expected {MSRVTT_DATA[0]}, or "
+                f"{' and '.join(MSRVTT_DATA[1:])}; --annotations names another folder, or the file",
+                code="missing",
+                path=place,
+            )
+        self.named_in = " and ".join(paths)
+        self.splits: dict[str, str] = {}
+        self.captions: dict[str, list[tuple[str, str]]] = {}
+        seen: dict[str, Where] = {}
+        wrong = '{"videos": [{"video_id", "split"}], "sentences": [{"video_id", "caption", "sen_id"}]}'
+        contents = [(path, read_json(path)) for path in paths]
+        for path, content in contents:
+            for number, video in entries(content, "videos", path, wrong):
+                identity = id_of(video.get("video_id"), path, f"video {number}: ")
+                check_once(seen, identity, path, number, unit="video")
+                split = video.get("split")
+                if not isinstance(split, str):
+                    raise fault(f"video {number} ({quoted(identity)}) has no split; expected {wrong}", path)
+                try:
+                    self.splits[identity] = known_split(split, path, None)
+                except AnnotationError as error:
+                    raise fault(f"video {number} ({quoted(identity)}): {error.message}", path) from None
+                self.captions[identity] = []
+        said: dict[str, Where] = {}
+        for path, content in contents:
+            for number, sentence in entries(content, "sentences", path, wrong):
+                place = f"sentence {number}: "
+                identity = id_of(sentence.get("video_id"), path, place)
+                if identity not in self.captions:
+                    raise fault(f"{place}there is no video {quoted(identity)}; expected it among 'videos'", path)
+                key = sentence.get("sen_id")
+                if type(key) not in (int, str) or not is_text(str(key)[:80]):
+                    raise fault(f"{place}the sen_id is {shown(key)}; expected a number", path)
+                key = f"{identity}#{str(key)[:80]}"
+                check_once(said, key, path, number, unit="sentence")
+                self.captions[identity].append((key, caption_of(sentence.get("caption"), path, place=place)))
+
+
+def _official(data: _Captions, places: Places) -> list[Sample]:
+    return [
+        _sample(key, video, caption, places, split)
+        for video, split in data.splits.items()
+        for key, caption in data.captions[video]
+    ]
+
+
+def _listed(path: str, data: Sequence[str], places: Places, split: str | None) -> list[Sample]:
+    """The pairs that a list has; of a list of videos alone all their captions."""
+    rows = table_with_header(path, ["video_id"])
+    if not rows:
+        raise fault("there is nothing in it; expected the id of a video in every line", path, code="empty")
+    pairs = "sentence" in rows[0][1]
+    known = None if pairs else _Captions(data, path)
+    samples = []
+    seen: dict[str, Where] = {}
+    num_of: Counter[str] = Counter()
+    for line, row in rows:
+        video = row["video_id"]
+        check_id(video, path, line)
+        if known is None:
+            caption = caption_of(row["sentence"], path, line)
+            identity = row.get("key") or f"{video}#{num_of[video]}"
+            num_of[video] += 1
+            check_once(seen, identity, path, line)
+            samples.append(_sample(identity, video, caption, places, split))
+            continue
+        check_once(seen, video, path, line)
+        if not known.captions.get(video):
+            raise fault(f"there is no caption of {quoted(video)} in {known.named_in}; expected some", path, line)
+        samples += [_sample(key, video, caption, places, split) for key, caption in known.captions[video]]
+    return samples
+
+
+def _sample(identity: str, video: str, caption: str, places: Places, split: str | None) -> Sample:
+    path, exists = places.place(video)
+    return Sample(identity, path, caption=caption, exists=exists, split=split, video=video)

@@ -21,8 +21,8 @@ from ssan.cli.main import status
 from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
+from ssan.insight.cells import duration, protocol
 from ssan.insight.page import as_text
-from ssan.insight.report import duration, protocol
 from ssan.insight.runs import Spread, comparable, grouped, read_runs, spread
 from ssan.models.classifier import Classifier
 from ssan.models.counting import multiply_adds

@@ -176,10 +176,15 @@ class _PlainUnpickler(pickle._Unpickler):
         return _ALLOWED[module, name]
 
 
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
 def _resolved(content: Any, depth: int) -> Any:
     """Lists and dicts with the values in the place of what stood for arrays."""
     if isinstance(content, _Array):
         return content.value
+    if not isinstance(content, _PLAIN):
+        raise pickle.UnpicklingError("a type or a function by itself")
     if isinstance(content, list) and depth:
         return [_resolved(inner, depth - 1) for inner in content]
     if isinstance(content, dict) and depth:

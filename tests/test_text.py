@@ -15,7 +15,7 @@ import pytest
 from ssan.errors import AnnotationError, ModelError, SsanError, UsageError
 from ssan.retrieval import word_vectors
 from ssan.retrieval.text import TOKENISERS, Dropped, Vocabulary, unusable, word_counts
-from ssan.retrieval.word_vectors import WordVectors, coverage, read_word_vectors, word_matrix
+from ssan.retrieval.word_vectors import coverage, read_word_vectors, vocabulary_with_vectors
 
 CAPTIONS = ["a man walks left", "a man, a dog", "The Man's dog"]
 
@@ -410,20 +410,24 @@ def test_coverage_of_distinct_and_of_running_words() -> None:
     assert coverage({}, ["a"]).of_running == 0
 
 
-def vectors_of(*words: str) -> WordVectors:
-    matrix = np.arange(1, 2 * len(words) + 1, dtype=np.float32).reshape(-1, 2)
-    return WordVectors(list(words), matrix, "v.txt", 2, len(words), 0, 0, None)
+def three_vectors(tmp_path: Path) -> Path:
+    path = tmp_path / "v.txt"
+    path.write_text("left 1 2\nx 3 4\ndog 5 6\n")
+    return path
 
 
-def test_the_matrix_has_a_row_of_zeros_and_then_that_of_each_word() -> None:
-    vocabulary, matrix = word_matrix(Vocabulary(["dog", "man", "left"], "lower"), vectors_of("left", "x", "dog"))
-    assert vocabulary.words == ("dog", "left")
-    assert matrix.tolist() == [[0, 0], [5, 6], [1, 2]]
+@pytest.mark.parametrize(("most", "beside"), [(3, ["x"]), (2, ["x"]), (1, [])])
+def test_the_matrix_has_a_row_of_zeros_and_then_that_of_each_word(tmp_path: Path, most: int, beside: list[str]) -> None:
+    counts = {"man": 3, "left": 1, "dog": 2}
+    vocabulary, matrix, told = vocabulary_with_vectors(counts, "lower", three_vectors(tmp_path), most=most)
+    assert vocabulary.words == ("dog", "left", *beside)
+    assert matrix.tolist() == [[0, 0], [5, 6], [1, 2], *([3, 4] for _ in beside)]
     assert matrix.dtype == np.float32
     # A word without a vector is dropped from every caption, and takes no place.
     assert vocabulary.encode(["the man, left dog"], 3).tolist() == [[2, 1, 0]]
+    assert (told.num_distinct, told.num_distinct_covered, told.missing) == (3, 2, [("man", 3)])
 
 
-def test_vectors_of_none_of_the_words_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"none of the 1 words of the captions \('Dog'\) has a vector in v.txt"):
-        word_matrix(Vocabulary(["Dog"], "howto100m"), vectors_of("dog"))
+def test_vectors_of_none_of_the_words_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none of the 1 words of the captions \('Dog'\) has a vector in .*v.txt"):
+        vocabulary_with_vectors({"Dog": 1}, "howto100m", three_vectors(tmp_path))

@@ -24,7 +24,7 @@ def word_embedding(
 
     :param num_rows: of random ones: the number of words and one more, ``Vocabulary.num_rows``.
     :param word_dim: of random ones: their length.
-    :param matrix: (num_rows, word_dim), as ``text.word_matrix`` makes it; instead of the two above.
+    :param matrix: (num_rows, word_dim), as ``vocabulary_with_vectors`` makes it; instead of the two above.
     :param trained: whether training changes them; vectors that stay random would say nothing.
     :raises UsageError: neither a matrix nor both sizes, both at once, or random vectors that are not trained.
     """

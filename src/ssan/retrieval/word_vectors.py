@@ -6,7 +6,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -395,30 +395,14 @@ def coverage(counts: Mapping[str, int], words: Collection[str], *, most: int = 2
     )
 
 
-def word_matrix(vocabulary: Vocabulary, vectors: WordVectors) -> tuple[Vocabulary, np.ndarray]:
-    """The words of a vocabulary that have a vector, and their embedding matrix, float32 (num_rows, dim).
-
-    Row 0, padding, is zero. Words without a vector are dropped from the vocabulary, as in reference 22, and so from
-    every caption; the others keep their order.
-
-    :raises UsageError: no word has a vector.
-    """
-    row_of = {word: row for row, word in enumerate(vectors.words)}
-    words = [word for word in vocabulary.words if word in row_of]
-    if not words:
-        raise _no_vector(vocabulary.words, vectors)
-    matrix = np.zeros((len(words) + 1, vectors.dim), np.float32)
-    matrix[1:] = vectors.matrix[[row_of[word] for word in words]]
-    return Vocabulary(words, vocabulary.tokeniser), matrix
-
-
 def vocabulary_with_vectors(
     counts: Mapping[str, int], tokeniser: str, path: str | Path, *, most: int = MOST_BESIDE
 ) -> tuple[Vocabulary, np.ndarray, Coverage]:
     """The words of captions that have a vector, the most frequent first, and then the file's first, as it has them.
 
-    So a text tower whose vectors are frozen knows words that no caption of training has. Returns the vocabulary, its
-    embedding matrix, float32 (num_rows, dim) with zeros for padding, and how many words of the captions have a vector.
+    Words without a vector are dropped, as in reference 22, and so from every caption. With those of the file a tower
+    whose vectors are frozen knows words that no caption of training has. Returns the vocabulary, its embedding matrix,
+    float32 (num_rows, dim) with zeros for padding, and how many words of the captions have a vector.
 
     :param counts: as of ``word_counts``.
     :param most: how many of the file's first words, which are the most frequent, are taken beside.
@@ -435,18 +419,14 @@ def vocabulary_with_vectors(
         rows |= zip(named.words, named.matrix, strict=True)
     words = [word for word in by_count if word in rows]
     if by_count and not words:
-        raise _no_vector(by_count, first)
+        raise UsageError(
+            f"none of the {len(by_count):,} words of the captions ({few(by_count)}) has a vector in {path} "
+            f"({few(first.words)}); look at the language and the case of both",
+            code="empty",
+        )
     known = set(words)
     words += [word for word in first.words if word not in known]
     matrix = np.zeros((len(words) + 1, first.dim), np.float32)
     for row, word in enumerate(words, start=1):
         matrix[row] = rows[word]
     return Vocabulary(words, tokeniser), matrix, coverage(counts, rows.keys())
-
-
-def _no_vector(words: Sequence[str], vectors: WordVectors) -> UsageError:
-    return UsageError(
-        f"none of the {len(words):,} words of the captions ({few(words)}) has a vector in {vectors.source} "
-        f"({few(vectors.words)}); look at the language and the case of both",
-        code="empty",
-    )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
+from ssan.layers.temporal_convolution import TemporalConvolution
 
 
 class SeparableSelfAttention(nn.Module):
@@ -96,9 +97,9 @@ class SeparableSelfAttention(nn.Module):
         if position_branch or channel_branch:
             self.theta = nn.Linear(channels, e)
             self.phi = nn.Linear(channels, e)
-        # 3x1x1 over (t, h, w) is 3x1 over (t, p).
-        num_outputs = 2 * e if temporal_embedding == "split" else e
-        self.temporal = nn.Conv2d(e, num_outputs, (temporal_kernel, 1), padding=(temporal_kernel // 2, 0))
+        self.temporal = TemporalConvolution(
+            e, e, kernel=temporal_kernel, parts=2 if temporal_embedding == "split" else 1
+        )
         self.g_temporal = None if shared_value else nn.Linear(e, e)
         if output == "residual":
             self.out: nn.Linear | None = nn.Linear(e, channels, bias=False)
@@ -147,8 +148,8 @@ class SeparableSelfAttention(nn.Module):
 
     def _attend_over_frames(self, a_btpe: Tensor, value_btpe: Tensor) -> Tensor:
         """Equations 7 and 8 up to M_T g_T: spatial attention maps and values (b, t, p, e) to (b, t, p, e)."""
-        embedded = self.temporal(a_btpe.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        theta, phi = embedded.chunk(2, dim=-1) if embedded.shape[-1] != self.embedding else (embedded, embedded)
+        embedded = self.temporal(a_btpe)
+        theta, phi = embedded[0], embedded[-1]  # one and the same where they are tied
         if self.temporal_scope == "position":
             theta, phi, value = (z.transpose(1, 2) for z in (theta, phi, value_btpe))  # (b, p, t, e)
             scale = self._scale(self.embedding)

@@ -37,7 +37,7 @@ def attended(model: nn.Module, clip: Tensor, queries: Tensor) -> list[Attended]:
     if not blocks:
         raise UsageError("this model has no separable self-attention to look into; take an ssan_* model")
     inputs: dict[str, Tensor] = {}
-    embedded: dict[str, Tensor] = {}
+    embedded: dict[str, tuple[Tensor, ...]] = {}
     hooks = []
     for name, block in blocks.items():
         hooks.append(block.register_forward_pre_hook(lambda _, args, name=name: inputs.update({name: args[0]})))
@@ -70,11 +70,9 @@ def _position_rows(block: SeparableSelfAttention, x: Tensor, queries: Tensor) ->
     return similarity.flatten(1).softmax(dim=1).view(t, h, w)
 
 
-def _frame_rows(block: SeparableSelfAttention, embedded: Tensor) -> Tensor | None:
+def _frame_rows(block: SeparableSelfAttention, embedded: tuple[Tensor, ...]) -> Tensor | None:
     if block.temporal_scope == "position":
         return None
-    e = block.embedding
-    theta = embedded[0, :e]  # (e, t, p)
-    phi = embedded[0, e:] if embedded.shape[1] > e else theta
-    scale = 1 / math.sqrt(theta[:, 0].numel()) if block.similarity_scale == "sqrt" else 1.0
-    return torch.einsum("etp,esp->ts", theta * scale, phi).softmax(dim=1)
+    theta, phi = embedded[0][0], embedded[-1][0]  # (t, p, e)
+    scale = 1 / math.sqrt(theta[0].numel()) if block.similarity_scale == "sqrt" else 1.0
+    return torch.einsum("tpe,spe->ts", theta * scale, phi).softmax(dim=1)

@@ -323,6 +323,13 @@ def test_the_figure_shows_all_classes_where_there_are_few() -> None:
     assert shown(gains(0.0, 0.0), top=5)[1] == [0.0, 0.0]
 
 
+def test_the_figure_has_a_lower_panel_only_where_classes_are_left_unnamed() -> None:
+    (alone,) = gains_plot(gains(0.5, 0.0, -0.25, -0.5), "title", top=2).axes
+    assert "all 4 classes: 1 gain, 2 lose, 1 stay" in alone.get_xlabel()
+    _, below = gains_plot(gains(0.5, 0.0, -0.25, -0.5), "title", top=1).axes
+    assert below.get_xlabel() == "all 4 classes: 1 gain, 2 lose, 1 stay"
+
+
 def test_the_lower_panel_of_the_figure_shows_every_class() -> None:
     rows = gains(*np.linspace(-0.5, 0.5, 173))
     panel = gains_plot([*rows, {"label": "empty", "num": 0, "difference": None}], "title", top=3).axes[1]

@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ssan.datasets.captions import header_of, read_captions_csv
+from ssan.datasets.captions import is_captions_csv, read_captions_csv
 from ssan.datasets.folders import read_csv, read_folder
 from ssan.datasets.folds import find_hmdb_lists, find_ucf_lists, read_hmdb51, read_ucf101
 from ssan.datasets.howto100m import find_howto100m, is_howto100m, read_howto100m
 from ssan.datasets.kinetics import find_tables, is_table, read_kinetics
 from ssan.datasets.lists import find_lists, kind_of_list, read_mmaction2_list, read_tsm_list
-from ssan.datasets.lsmdc import LSMDC_FORMS, find_lsmdc, read_lsmdc
-from ssan.datasets.msrvtt import MSRVTT_DATA, MSRVTT_LISTS, MSRVTT_PAIRS, find_msrvtt, read_msrvtt
+from ssan.datasets.lsmdc import find_lsmdc, is_lsmdc, read_lsmdc
+from ssan.datasets.msrvtt import find_msrvtt, is_msrvtt, read_msrvtt
 from ssan.datasets.samples import Sample, Samples, canonical_split
 from ssan.datasets.something import (
     JESTER_PREFIX,
@@ -28,7 +28,7 @@ from ssan.datasets.something import (
     read_something_v2,
 )
 from ssan.datasets.tree import is_tree
-from ssan.datasets.youcook2 import YOUCOOK_CLIPS, YOUCOOK_FORM, find_youcook, read_youcook2
+from ssan.datasets.youcook2 import find_youcook, is_youcook, read_youcook2
 from ssan.errors import UsageError, unknown
 
 __all__ = ["FORMATS", "Sample", "Samples", "detect", "read"]
@@ -85,21 +85,8 @@ def detect(root: str, annotations: str | None = None) -> str:
 
 def _caption_format(path: str) -> str | None:
     """The format of captions that a file has, by its name or its first line; None where it has none of them."""
-    name = os.path.basename(path)
-    if any(form.fullmatch(name) for form in LSMDC_FORMS.values()):
-        return "lsmdc"
-    if name in (*MSRVTT_DATA, MSRVTT_PAIRS, *MSRVTT_LISTS.values()):
-        return "msrvtt"
-    if name == YOUCOOK_CLIPS or YOUCOOK_FORM.fullmatch(name):
-        return "youcook2"
-    if not name.lower().endswith(".csv"):
-        return None
-    header = header_of(path)
-    if {"path", "label"} <= header:
-        return None
-    forms = {"captions_csv": {"video", "caption"}, "msrvtt": {"video_id", "sentence"},
-             "youcook2": {"video_id", "text", "start", "end"}}  # fmt: skip
-    return next((format for format, columns in forms.items() if columns <= header), None)
+    forms = {"captions_csv": is_captions_csv, "msrvtt": is_msrvtt, "youcook2": is_youcook, "lsmdc": is_lsmdc}
+    return next((format for format, is_of in forms.items() if is_of(path)), None)
 
 
 def _format_of_lists(paths: list[str]) -> str | None:

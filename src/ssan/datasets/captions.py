@@ -44,6 +44,31 @@ def header_of(path: str) -> set[str]:
     return {word.strip(' "') for line in first for word in line.split(",")}
 
 
+def has_columns(path: str, *names: str) -> bool:
+    """Whether a CSV file has these columns of a list of captions, and is not one of labels."""
+    if not path.lower().endswith(".csv"):
+        return False
+    header = header_of(path)
+    return header >= set(names) and not header >= {"path", "label"}
+
+
+def is_captions_csv(path: str) -> bool:
+    """Whether a file begins with a header as ``read_captions_csv`` reads it."""
+    return has_columns(path, "video", "caption")
+
+
+class CaptionIds:
+    """Ids of captions that have none: that of the video, ``#``, and how many of its captions came before."""
+
+    def __init__(self) -> None:
+        self._num_of: Counter[str] = Counter()
+
+    def next(self, video: str) -> str:
+        number = self._num_of[video]
+        self._num_of[video] += 1
+        return f"{video}#{number}"
+
+
 def caption_of(text: object, source: str, line: int | None = None, *, place: str = "") -> str:
     """What a caption says, without the blanks around it."""
     if not isinstance(text, str) or not text.strip() or not is_text(text):
@@ -115,7 +140,7 @@ def read_captions_csv(root: str, split: str, *, annotations: str | None = None, 
     """
     path = annotations or (os.path.join(root, "captions.csv") if is_tree(root) else root)
     samples = []
-    num_of: Counter[str] = Counter()
+    ids = CaptionIds()
     finder = Finder(videos or (root if is_tree(root) else os.path.dirname(root) or "."))
     for line, row in table_with_header(path, ["video", "caption"]):
         home = known_split(row["split"], path, line) if "split" in row else None if split == "all" else split
@@ -129,7 +154,7 @@ def read_captions_csv(root: str, split: str, *, annotations: str | None = None, 
         start, end = part(row.get("start"), row.get("end"), path, line)
         samples.append(
             Sample(
-                f"{video}#{num_of[video]}",
+                ids.next(video),
                 there,
                 start_seconds=start,
                 end_seconds=end,
@@ -139,5 +164,4 @@ def read_captions_csv(root: str, split: str, *, annotations: str | None = None, 
                 video=video,
             )
         )
-        num_of[video] += 1
     return of_split(samples, split, path)

@@ -2,10 +2,9 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 
-from ssan.datasets.captions import Places, caption_of
+from ssan.datasets.captions import CaptionIds, Places, caption_of
 from ssan.datasets.lists import split_named
 from ssan.datasets.samples import Sample, Samples, quoted
 from ssan.datasets.tables import check_id, fault, lines_of
@@ -33,6 +32,11 @@ def find_lsmdc(place: str) -> dict[str, list[str]]:
         if any(found.values()):
             return {split: paths for split, paths in found.items() if paths}
     return {}
+
+
+def is_lsmdc(path: str) -> bool:
+    """Whether a file has a name of LSMDC's; it has no header."""
+    return any(form.fullmatch(os.path.basename(path)) for form in LSMDC_FORMS.values())
 
 
 def read_lsmdc(
@@ -78,7 +82,7 @@ def read_lsmdc(
         )
     places = Places(root, videos, LSMDC_FOLDERS, ".avi")
     samples = []
-    num_of: Counter[str] = Counter()
+    ids = CaptionIds()
     for home in wanted:
         if len(files[home]) > 1:
             raise UsageError(
@@ -90,7 +94,7 @@ def read_lsmdc(
             path, exists = places.place(clip, clip.rpartition("_")[0])
             samples.append(
                 Sample(
-                    f"{clip}#{num_of[clip]}",
+                    ids.next(clip),
                     path,
                     caption=caption_of(sentence, files[home][0], line),
                     exists=exists,
@@ -98,7 +102,6 @@ def read_lsmdc(
                     video=clip,
                 )
             )
-            num_of[clip] += 1
     return Samples(samples, (), place)
 
 

@@ -1,10 +1,19 @@
 """MSR-VTT: its official split, and the lists of 1k-A. Source: Xu et al., CVPR 2016; Yu et al., ECCV 2018 (1k-A)."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 
-from ssan.datasets.captions import Places, caption_of, entries, files_named, id_of, of_split, shown
+from ssan.datasets.captions import (
+    CaptionIds,
+    Places,
+    caption_of,
+    entries,
+    files_named,
+    has_columns,
+    id_of,
+    of_split,
+    shown,
+)
 from ssan.datasets.lists import split_named
 from ssan.datasets.samples import Sample, Samples, quoted
 from ssan.datasets.tables import Where, check_id, check_once, fault, known_split, table_with_header
@@ -22,6 +31,12 @@ PROTOCOLS = ("full", *MSRVTT_LISTS)
 def find_msrvtt(place: str) -> dict[str, str]:
     """The files of MSR-VTT in a folder and in those that people unpack them to, by name."""
     return files_named(place, MSRVTT_PLACES, (*MSRVTT_DATA, MSRVTT_PAIRS, *MSRVTT_LISTS.values()))
+
+
+def is_msrvtt(path: str) -> bool:
+    """Whether a file is one of MSR-VTT, by its name or its columns."""
+    named = os.path.basename(path) in (*MSRVTT_DATA, MSRVTT_PAIRS, *MSRVTT_LISTS.values())
+    return named or has_columns(path, "video_id", "sentence")
 
 
 def read_msrvtt(
@@ -172,14 +187,14 @@ def _listed(path: str, data: Sequence[str], places: Places, split: str | None) -
     known = None if pairs else _Captions(data, path)
     samples = []
     seen: dict[str, Where] = {}
-    num_of: Counter[str] = Counter()
+    ids = CaptionIds()
     for line, row in rows:
         video = row["video_id"]
         check_id(video, path, line)
         if known is None:
             caption = caption_of(row["sentence"], path, line)
-            identity = row.get("key") or f"{video}#{num_of[video]}"
-            num_of[video] += 1
+            numbered = ids.next(video)  # of each line, whether it has a key or not
+            identity = row.get("key") or numbered
             check_once(seen, identity, path, line)
             samples.append(_sample(identity, video, caption, places, split))
             continue

@@ -3,11 +3,20 @@
 import math
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ssan.datasets.captions import Places, caption_of, entries, files_named, id_of, of_split, shown
+from ssan.datasets.captions import (
+    CaptionIds,
+    Places,
+    caption_of,
+    entries,
+    files_named,
+    has_columns,
+    id_of,
+    of_split,
+    shown,
+)
 from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import (
     MOST_SECONDS,
@@ -33,6 +42,13 @@ def find_youcook(place: str) -> list[str]:
     """The JSON files of YouCook2 in a folder, or without any the list of clips."""
     found = files_named(place, YOUCOOK_PLACES, YOUCOOK_DATA) or files_named(place, YOUCOOK_PLACES, [YOUCOOK_CLIPS])
     return [*found.values()]
+
+
+def is_youcook(path: str) -> bool:
+    """Whether a file is one of YouCook2, by its name or its columns."""
+    name = os.path.basename(path)
+    named = name == YOUCOOK_CLIPS or YOUCOOK_FORM.fullmatch(name) is not None
+    return named or has_columns(path, "video_id", "text", "start", "end")
 
 
 def read_youcook2(root: str, split: str, *, annotations: str | None = None, videos: str | None = None) -> Samples:
@@ -129,7 +145,7 @@ def _segment(segment: object, duration: float, path: str, place: str) -> tuple[f
 def _clips(path: str, places: Places) -> list[Sample]:
     """The clips of the list."""
     samples = []
-    num_of: Counter[str] = Counter()
+    ids = CaptionIds()
     for line, row in table_with_header(path, ["end", "start", "text", "video_id"]):
         video = row["video_id"]
         check_id(video, path, line)
@@ -139,7 +155,7 @@ def _clips(path: str, places: Places) -> list[Sample]:
         there, exists = places.place(video, f"validation/{row.get('task') or ''}")
         samples.append(
             Sample(
-                f"{video}#{num_of[video]}",
+                ids.next(video),
                 there,
                 start_seconds=start,
                 end_seconds=end,
@@ -149,5 +165,4 @@ def _clips(path: str, places: Places) -> list[Sample]:
                 video=video,
             )
         )
-        num_of[video] += 1
     return samples

@@ -140,8 +140,8 @@ def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
 def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) -> Figure:
     """Gains and losses of top-1 by class, largest gain on top, as figure 4 of the SSAN paper shows them.
 
-    Above, the ``top`` largest gains and losses with their names, the number of videos in brackets; below, all classes
-    side by side in the same order, so that what is not named is not hidden.
+    Above, the ``top`` largest gains and losses with their names, the number of videos in brackets; where that is not
+    all of them, below, all classes side by side in the same order, so that what is not named is not hidden.
 
     :param rows: of ``recognition.compare``, sorted by gain; those without a video are left out.
     :param title: a line of its own above the bars.
@@ -157,8 +157,11 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     reach = 1.18 * max(1.0, float(np.abs(points).max()))
 
     inches = 0.27 * len(named) + 0.3
-    figure = Figure(figsize=(9.6, inches + 2.3), layout="constrained")
-    axes, strip = figure.subplots(2, 1, height_ratios=[inches, 1.0])
+    figure = Figure(figsize=(9.6, inches + (2.3 if left_out else 0.9)), layout="constrained")
+    if left_out:
+        axes, strip = figure.subplots(2, 1, height_ratios=[inches, 1.0])
+    else:
+        axes, strip = figure.subplots(), None
     for place, row in enumerate(named):
         if row is not None:
             value = 100 * row["difference"]
@@ -180,21 +183,21 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     axes.axvline(0, color="#444444", linewidth=0.8)
     lines = [_short(line, 100) for line in title.split("\n")]
     axes.set_title("\n".join(lines), fontsize=10.5, loc="left", parse_math=False)
-    axes.set_xlabel("difference of top-1 in percentage points", fontsize=9)
+    better, worse = int((points > 0).sum()), int((points < 0).sum())
+    summary = f"all {len(points)} classes: {better} gain, {worse} lose, {len(points) - better - worse} stay"
+    unit = "difference of top-1 in percentage points"
+    axes.set_xlabel(unit if left_out else f"{unit}; {summary}", fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-    strip.bar(range(len(points)), points, width=1.0, color=[GAIN if value > 0 else LOSS for value in points])
-    strip.axhline(0, color="#444444", linewidth=0.8)
-    better, worse = int((points > 0).sum()), int((points < 0).sum())
-    strip.set_xlabel(
-        f"all {len(points)} classes: {better} gain, {worse} lose, {len(points) - better - worse} stay", fontsize=9
-    )
-    strip.set_xlim(-0.6, len(points) - 0.4)
-    strip.set_xticks([])
-    strip.tick_params(labelsize=8)
-    strip.spines[["top", "right", "bottom"]].set_visible(False)
+    if strip is not None:
+        strip.bar(range(len(points)), points, width=1.0, color=[GAIN if value > 0 else LOSS for value in points])
+        strip.axhline(0, color="#444444", linewidth=0.8)
+        strip.set_xlabel(summary, fontsize=9)
+        strip.set_xlim(-0.6, len(points) - 0.4)
+        strip.set_xticks([])
+        strip.tick_params(labelsize=8)
+        strip.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssan.layers.temporal_convolution import TemporalConvolution
+from ssan.layers.ssa import TemporalConvolution
 
 # All sizes are different primes, so that no two axes can be mistaken for each other.
 B, T, P, C, E = 2, 5, 7, 3, 11

@@ -315,6 +315,18 @@ def test_the_layer_in_which_a_number_was_lost_is_named(layer: str) -> None:
     assert not any(part._forward_hooks for part in model.modules())
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_number_lost_in_one_of_several_outputs_is_found(kind: type) -> None:
+    from ssan.training.fit import first_not_finite
+
+    class Split(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return kind([x.long(), x, x / 0])
+
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), Split())
+    assert first_not_finite(network, torch.ones(1, 2)) == "1"
+
+
 def test_a_bad_video_is_refused_by_name_or_skipped_and_counted(order_set: Path, tmp_path: Path) -> None:
     import shutil
 

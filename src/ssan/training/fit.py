@@ -247,7 +247,8 @@ def first_not_finite(module: nn.Module, inputs: Any) -> str | None:
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(part: nn.Module, given: Any, out: Any) -> None:
-            if isinstance(out, Tensor) and out.is_floating_point() and not torch.isfinite(out).all():
+            outputs = [z for z in (out if isinstance(out, tuple | list) else [out]) if isinstance(z, Tensor)]
+            if not all(torch.isfinite(z).all() for z in outputs if z.is_floating_point()):
                 found.append(name)
 
         return hook

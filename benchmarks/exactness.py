@@ -161,7 +161,7 @@ def compare(path: Path, held: bool) -> dict[str, Any]:
     before = packets.MOST_BYTES_HELD
     packets.MOST_BYTES_HELD = before if held else 0
     try:
-        with open_video(path, apart=held, ahead=held) as video:
+        with open_video(path, apart=held) as video:
             result["way"] = "selecting" if not held and video._packets.trusted else ""  # type: ignore[attr-defined]
             for choice in choices(len(reference)):
                 clip = video.read(choice)

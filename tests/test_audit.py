@@ -162,7 +162,7 @@ def test_damaged_frames_are_counted_and_the_first_has_its_time(tmp_path: Path) -
 def test_a_long_video_is_examined_in_stretches(whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "STRETCH_SECONDS", 0.0)
     server = apart.Server(None, None, None)  # type: ignore[arg-type]
-    number, *_ = server.open(None, str(whole["h264.mp4"]), 1, False)
+    number, *_ = server.open(None, str(whole["h264.mp4"]), 1)
     answers = [server.examine(number)]
     while answers[-1] is None:
         answers.append(server.examine(number))

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import av
@@ -14,7 +12,6 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from exactness import STREAMS, picture
-from ssan.errors import VideoError
 from ssan.video import decode, packets
 from ssan.video.reader import open_video
 
@@ -33,8 +30,6 @@ FROM_THE_BENCHMARK = {
 STRUCTURES: dict[str, tuple[str, dict[str, str], str]] = {
     **{f"{name}.{kind}": STREAMS[name] for name, kinds in FROM_THE_BENCHMARK.items() for kind in kinds},
     "h264_strict_pyramid.mov": ("libx264", {"bf": "5", "x264-params": "b-pyramid=strict:b-adapt=0"}, "yuv420p"),
-    "h264_two_groups.mp4": ("libx264", {"g": "30", "bf": "2"}, "yuv420p"),
-    "vp9_one_group.webm": ("libvpx-vp9", {"g": "9999", "deadline": "realtime", "cpu-used": "8"}, "yuv420p"),
     "h264_slices.mp4": ("libx264", {"g": "12", "bf": "3", "slices": "4"}, "yuv420p"),
     "h264.ts": ("libx264", {"g": "12", "bf": "3"}, "yuv420p"),
     "h264.avi": ("libx264", {"g": "12", "bf": "2"}, "yuv420p"),
@@ -84,26 +79,16 @@ CHOICES = [
 
 
 def check(path: Path) -> Any:
-    """Every choice of frames against the frames of the whole; returns the packets as they were listed.
-
-    From one video after the other, and each from a video that has decoded ahead.
-    """
+    """Every choice of frames against the frames of the whole; returns the packets as they were listed."""
     reference = everything(path)
-    choices = [[number for number in choice if number < len(reference)] for choice in CHOICES]
-
-    def compare(video: decode.VideoFile, choice: list[int]) -> None:
-        clip = video.read(choice)
-        for place, number in enumerate(choice):
-            own = clip.frames[place].permute(1, 2, 0).numpy()
-            assert np.array_equal(own, reference[number][1]), f"{path.name}: frame {number} of {choice}"
-
-    for choice in choices:
-        with decode.VideoFile(path) as video:
-            video.decode_ahead()
-            compare(video, choice)
-    with decode.VideoFile(path) as video:
-        for choice in choices:
-            compare(video, choice)
+    with open_video(path, apart=False) as video:
+        assert isinstance(video, decode.VideoFile)
+        for choice in CHOICES:
+            choice = [number for number in choice if number < len(reference)]
+            clip = video.read(choice)
+            for place, number in enumerate(choice):
+                own = clip.frames[place].permute(1, 2, 0).numpy()
+                assert np.array_equal(own, reference[number][1]), f"{path.name}: frame {number} of {choice}"
         return video._packets
 
 
@@ -145,94 +130,6 @@ def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
         video.read([NUM_FRAMES - 1])
         assert fed[0] == video._packets.listing.pts[begin]
         assert len(fed) <= NUM_FRAMES - begin + 1 < NUM_FRAMES
-
-
-class NotedDecoder:
-    """A decoder that notes what it is told to do; all else is the decoder's own."""
-
-    def __init__(self, decoder: Any) -> None:
-        self.__dict__.update(decoder=decoder, told=[])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.decoder, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.decoder, name, value)
-
-    def decode(self, packet: av.Packet | None) -> Any:
-        self.told.append(None if packet is None else packet.pts)
-        return self.decoder.decode(packet)
-
-    def flush_buffers(self) -> None:
-        self.told.append("empty")
-        self.decoder.flush_buffers()
-
-
-@pytest.mark.parametrize(
-    ("name", "taken"),
-    [("vp9_one_group.webm", 1), ("h264_one_group.mp4", 1), ("h264_two_groups.mp4", 1), ("h264_closed.mp4", 0),
-     ("h264.ts", 0)],
-)  # fmt: skip
-def test_decoding_ahead_takes_the_first_packet_where_most_need_it_and_none_is_decoded_twice(
-    name: str, taken: int, tmp_path: Path
-) -> None:
-    render(tmp_path / name, *STRUCTURES[name])
-    told: list[list[Any]] = []
-    for ahead in (True, False):
-        with decode.VideoFile(tmp_path / name) as video:
-            decoder = NotedDecoder(video._stream.codec_context)
-            video._stream = cast(Any, SimpleNamespace(codec_context=decoder, time_base=video._stream.time_base))
-            if ahead:
-                video.decode_ahead()
-                assert decoder.told == video._packets.listing.pts[:taken]
-            if video.random_access:
-                video.read([10])
-                assert video._ahead is None
-            told.append(decoder.told)
-    with_ahead, without = told
-    assert [step for step in with_ahead if step != "empty"] == [step for step in without if step != "empty"]
-    assert len(set(with_ahead)) == len(with_ahead)
-
-
-def test_what_was_decoded_ahead_and_is_not_needed_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    render(path, *STRUCTURES["h264_two_groups.mp4"])
-    with decode.VideoFile(path) as video:
-        decoder = NotedDecoder(video._stream.codec_context)
-        video._stream = cast(Any, SimpleNamespace(codec_context=decoder, time_base=video._stream.time_base))
-        video.decode_ahead()
-        second = video._packets.listing.beginnings[1]
-        clip = video.read([NUM_FRAMES - 1])
-        pts = video._packets.listing.pts
-        assert decoder.told[:3] == [pts[0], "empty", pts[second]]
-    assert np.array_equal(clip.frames[0].permute(1, 2, 0).numpy(), everything(path)[-1][1])
-
-
-def test_a_frame_beyond_the_end_is_looked_for_by_another_decoder_than_one_that_decoded_ahead(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    render(path, *STRUCTURES["h264_one_group.mp4"])
-    with decode.VideoFile(path) as video:
-        video.decode_ahead()
-        with pytest.raises(VideoError, match=f"the video has frames 0 to {NUM_FRAMES - 1}"):
-            video.read([5, NUM_FRAMES])
-        assert video.num_frames == NUM_FRAMES
-
-
-def test_what_is_wrong_with_the_first_packet_is_said_when_a_frame_is_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "a.webm"
-    render(path, *STRUCTURES["vp9_realtime.webm"])
-    said = []
-    for ahead in (True, False):
-        with decode.VideoFile(path) as video:
-            assert video._packets.held is not None
-            broken = av.Packet(b"\xff" * 50)
-            broken.pts = broken.dts = video._packets.held[0].pts
-            video._packets = replace(video._packets, held=[broken, *video._packets.held[1:]])
-            if ahead:
-                video.decode_ahead()
-                assert video._ahead is None
-            said.append(video.read([10]).frames)
-    assert np.array_equal(said[0].numpy(), said[1].numpy())
 
 
 @pytest.mark.parametrize("name", ["h264_closed.mp4", "hevc_closed.mkv", "mpeg4_b.avi"])

@@ -1,10 +1,8 @@
 """Decoding in a process apart: the same frames, and a file that brings the decoder down brings down nothing else."""
 
 import gc
-import io
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +17,7 @@ import pytest
 import torch
 
 from ssan.errors import UsageError, VideoError
-from ssan.video import apart, reader
+from ssan.video import reader
 from ssan.video.reader import open_video, read_clip
 
 POSIX = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm that ends a process")
@@ -200,21 +198,6 @@ def test_one_process_serves_many_videos_at_a_time(video: str) -> None:
         assert torch.equal(one.read([3]).frames, other.read([3]).frames)
     read_clip(video, lambda n: [0])
     assert of_this_process()._process.pid == pid != os.getpid()
-
-
-def test_videos_are_closed_although_the_next_is_opened_before_anything_is_read(video: str) -> None:
-    """Of videos opened to be read at once the one before is closed later; ten that nobody reads leave two behind."""
-    requests, answers = io.BytesIO(), io.BytesIO()
-    for number in range(10):
-        closed = [number] if number else []
-        requests.write(pickle.dumps((closed, 60.0, 0, "open", None, video, 1, True)))
-    requests.seek(0)
-    server = apart.Server(requests, answers, None)
-    server.serve()
-    assert list(server.videos) == [9, 10]
-    server.requests = io.BytesIO(pickle.dumps(([], 60.0, 0, "pictures", 10, (3,), None)))
-    server.serve()
-    assert list(server.videos) == [10]
 
 
 @POSIX

@@ -32,7 +32,6 @@ class Server:
         self.streams: dict[int, Iterator[Pictures]] = {}
         self.examinations: dict[int, Iterator[Examination | None]] = {}
         self.opened = self.place = 0
-        self.closing: list[int] = []
         self.verbs: dict[str, Callable[..., Any]] = {
             "open": self.open,
             "size": lambda number: self.videos[number].size_px,
@@ -63,24 +62,15 @@ class Server:
                 answer = ("memory", None)
             _alarm(0)
             self.send(answer)
-            # From here on nobody waits, or, where frames are about to be asked for, not for long.
-            _alarm(limit_seconds)
-            if verb == "open" and arguments[-1] and answer[0] == "ok":
-                self.videos[self.opened].decode_ahead()
-                due, self.closing = self.closing, let_go
-            else:
-                due, self.closing = [*self.closing, *let_go], []
-            for number in due:
-                self.close(number)
-            _alarm(0)
+            if let_go:  # while nobody waits
+                _alarm(limit_seconds)
+                for number in let_go:
+                    self.streams.pop(number, None)
+                    self.examinations.pop(number, None)
+                    self.videos.pop(number).close()
+                _alarm(0)
 
-    def close(self, number: int) -> None:
-        self.streams.pop(number, None)
-        self.examinations.pop(number, None)
-        self.videos.pop(number).close()
-
-    def open(self, where: str | None, path: str, threads: int, ahead: bool) -> tuple[int, int, int, float, bool, Size]:
-        """Open a video; with ``ahead``, of which ``serve`` makes use, its frames will be asked for at once."""
+    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float, bool, Size]:
         if where is not None:
             os.chdir(where)
         video = VideoFile(path, threads=threads)

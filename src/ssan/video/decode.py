@@ -68,7 +68,6 @@ class VideoFile(Video):
         self._open = ExitStack()
         self._container, self._stream = self._open.enter_context(_opened(self.path, threads))
         self._decoder_is_fresh = True
-        self._ahead: list[av.VideoFrame] | None = None
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
             self._packets = list_packets(self.path, self._container, self._stream)
@@ -115,16 +114,6 @@ class VideoFile(Video):
         except _EndOfVideoError as end:
             raise self._too_short(end, 0) from end.cause
         return _upright_size(frame)
-
-    def decode_ahead(self) -> None:
-        """Decode the first packet before any frame is asked for, where half of them need it, or more."""
-        listed, held = self._packets.listing, self._packets.held
-        if not self.random_access or held is None:
-            return
-        if len(listed.beginnings) == 1 or listed.beginnings[1] >= len(listed.pts) / 2:
-            self._decoder_is_fresh = False
-            with suppress(av.error.FFmpegError, MemoryError):  # it is met again when a frame is asked for
-                self._ahead = self._stream.codec_context.decode(held[0])
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         return self._clip(self.pictures(indices, resize=resize), indices)
@@ -335,7 +324,6 @@ class VideoFile(Video):
         Damage that it meets nowhere, in what is not decoded, stays unseen.
         """
         listed, decoder = self._packets.listing, self._stream.codec_context
-        ahead, self._ahead = self._ahead, None
         goals = [listed.ticks[number] for number in wanted]
         begins = [listed.last_beginning(goal) for goal in goals]
         asked, tail = set(goals), set(listed.pts[-MOST_DELAY:])
@@ -346,16 +334,14 @@ class VideoFile(Video):
             for number, goal, begin, following in zip(wanted, goals, begins, [*begins[1:], math.inf], strict=True):
                 frame = next((f for f in waiting if f.pts == goal), None)
                 if frame is None and begin > began:
-                    if ahead is None or begin > 0:
-                        decoder.flush_buffers()
-                        ahead = None
+                    decoder.flush_buffers()
                     packets, began, waiting = self._packets_from(begin), begin, []
                 while frame is None:
                     packet = next(packets, None)
                     if packet is None:
                         return
                     decoder.skip_frame = "DEFAULT" if packet.pts in asked or not packet.size else "NONREF"
-                    frames, ahead = decoder.decode(packet) if ahead is None else ahead, None
+                    frames = decoder.decode(packet)
                     if packet.pts == goal and following > began and goal not in tail:
                         frames += decoder.decode(None)
                         packets = iter(())

@@ -48,15 +48,13 @@ def open_video(
     threads: int = 1,
     limit_seconds: float = LIMIT_SECONDS,
     apart: bool = True,
-    ahead: bool = False,
 ) -> Video:
     """Open a video file, a folder that directly holds JPEG or PNG files, one per frame, or ``x.clips/a``: video ``a``
     of the clip file ``x.clips`` (``ssan.video.clip_file``).
 
     ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
     helps when a single video is read, and hurts when several processes read one each. ``apart=False`` decodes in this
-    process, without the limits of time and memory. ``ahead`` says that frames of a file will be asked for at once: the
-    process apart then begins while they are picked, where most need the first one.
+    process, without the limits of time and memory.
 
     :raises VideoError: it cannot be read; the code says why.
     """
@@ -81,7 +79,7 @@ def open_video(
             return FrameFolder(path, frames_per_second=frames_per_second)
         return FrameFolder(path, frames_per_second=frames_per_second, decode=decode, look=look)
     if apart:
-        return VideoApart(path, threads=threads, limit_seconds=limit_seconds, ahead=ahead)
+        return VideoApart(path, threads=threads, limit_seconds=limit_seconds)
     from ssan.video.decode import VideoFile
 
     return VideoFile(path, threads=threads)
@@ -107,7 +105,7 @@ def read_clip(
     more with the true number; the clip then has ``num_frames < num_promised``.
     """
     video = open_video(
-        path, frames_per_second=frames_per_second, threads=threads, limit_seconds=limit_seconds, apart=apart, ahead=True
+        path, frames_per_second=frames_per_second, threads=threads, limit_seconds=limit_seconds, apart=apart
     )
     try:
         try:
@@ -130,12 +128,10 @@ def _chosen(video: Video, choose: Callable[[int], Sequence[int]], part: Part | N
 class VideoApart(Video):
     """A video file that the process apart has open."""
 
-    def __init__(
-        self, path: str, *, threads: int = 1, limit_seconds: float = LIMIT_SECONDS, ahead: bool = False
-    ) -> None:
+    def __init__(self, path: str, *, threads: int = 1, limit_seconds: float = LIMIT_SECONDS) -> None:
         self.path, self._limit = path, limit_seconds
         self._reader = _own_reader()
-        answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads, ahead)
+        answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads)
         self._number, self.num_frames, self.num_promised, self.duration_seconds, *rest = answer
         self.random_access, self._announced = rest
 
@@ -333,7 +329,7 @@ class _Reader:
         _living.add(self)
 
     def let_go(self, number: int) -> None:
-        """Close a video; it is said with the next request and done after an answer: nobody waits for it."""
+        """Close a video; it is said with the next request and done after that one's answer: nobody waits for it."""
         self._let_go.append(number)
 
     def call(self, limit_seconds: float, path: str, *request: Any, resize: Resize | None = None) -> Any:

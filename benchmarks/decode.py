@@ -3,11 +3,14 @@
     python benchmarks/decode.py --videos DIR
 
 Every reader gets the numbers of the frames (the middles of 8 segments) for nothing and answers with RGB pictures whose
-short side is 256, or as stored where that is less. The readers take turns, file by file, the longer the shorter a file
-is; the figure is a reader's time relative to PyAV's in the same round, the median of the rounds. (The least of its
-times over the least of PyAV's is kept too; on a machine that others use as well it hangs on single lucky rounds.)
-Memory is the most that a fresh process held beyond what it held after importing and reading a small file. Frames that a
-reader gives are compared with PyAV's, so that a fast wrong answer shows.
+short side is 256, or as stored where that is less. Each has a process of its own: in one process a reader finds the
+memory that others have left, and PyAV is up to a tenth faster beside readers that take much of it. They take turns,
+file by file, the longer the shorter a file is, in an order that changes by chance, and in its turn a reader reads the
+clip four times, as clips are read one after another in use. The figure is a reader's time relative to PyAV's in the
+same round, the median of the rounds. (The least of its times over the least of PyAV's is kept too; on a machine that
+others use as well it hangs on single lucky rounds.) Memory is the most that a fresh process held beyond what it held
+after importing and reading a small file. Frames that a reader gives are compared with PyAV's, so that a fast wrong
+answer shows.
 
 DIR is walked for video files; where it is not given, only videos rendered here are read. Readers that are not installed
 leave their columns blank. Writes benchmarks/results/decode.json.
@@ -17,6 +20,8 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
+import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -38,6 +43,7 @@ from ssan.video.transforms import resize_rule
 from timing import RESULTS, machine
 
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
+CLIPS_A_TURN = 4
 Size = tuple[int, int]
 Reader = Callable[[str, Sequence[int], Size], np.ndarray]
 
@@ -196,7 +202,57 @@ def describe(path: Path) -> dict[str, Any]:
         }
 
 
-def measure(path: Path, rounds: int, least_seconds: float) -> list[dict[str, Any]]:
+class Peer:
+    """A reader in a process of its own, where it finds memory, libraries and threads as it leaves them itself."""
+
+    def __init__(self, name: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, *request: Any) -> Any:
+        """The answer of ``serve``; raises what it says went wrong."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        pickle.dump(request, self.process.stdin)
+        self.process.stdin.flush()
+        kind, answer = pickle.load(self.process.stdout)
+        if kind == "error":
+            raise RuntimeError(answer)
+        return answer
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(name: str) -> None:
+    """In a peer's process: the frames of a clip, or the seconds that reading it so many times takes, for each time."""
+    torch.set_num_threads(1)
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    read = READERS[name][0]
+    while True:
+        try:
+            path, indices, size, times = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            if times:
+                started = time.perf_counter()
+                for _ in range(times):
+                    read(path, indices, size)
+                answer: tuple[str, Any] = "ok", (time.perf_counter() - started) / times
+            else:
+                answer = "ok", read(path, indices, size)
+        except Exception as error:  # noqa: BLE001 - another project may raise anything
+            answer = "error", f"{type(error).__name__}: {error}"
+        pickle.dump(answer, answers)
+        answers.flush()
+
+
+def measure(path: Path, peers: dict[str, Peer], rounds: int, least_seconds: float) -> list[dict[str, Any]]:
     """A row for each reader: its time relative to PyAV's, over rounds in which the readers take turns.
 
     There are at least ``rounds`` of them, and of short files as many more as fit into ``least_seconds``.
@@ -206,13 +262,14 @@ def measure(path: Path, rounds: int, least_seconds: float) -> list[dict[str, Any
         size = video.size_px
     if min(size) > 256:
         size = resize_rule("short_side", 256)(*size)
-    reference = pyav(str(path), indices, size)
-    names, seconds, wrong = installed(), {}, {}
+    clip = str(path), indices, size
+    reference = pyav(*clip)
+    names, seconds, wrong = list(peers), {}, {}
     for name in list(names):
         try:
-            frames = READERS[name][0](str(path), indices, size)
-        except Exception as error:  # noqa: BLE001 - another project may raise anything
-            print(f"{path.name}: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+            frames = peers[name].ask(*clip, 0)
+        except RuntimeError as error:
+            print(f"{path.name}: {name}: {error}", file=sys.stderr)
             names.remove(name)
             continue
         seconds[name] = []
@@ -221,13 +278,10 @@ def measure(path: Path, rounds: int, least_seconds: float) -> list[dict[str, Any
         others = np.abs(reference.astype(np.int16)[:, None] - reference[None]).mean(axis=(2, 3, 4))
         nearest = np.sort(others + 1e9 * np.eye(len(others)), axis=1)[:, 0]
         wrong[name] = int(((away > 8) & (away > nearest / 2)).sum())
-    began, turn = time.perf_counter(), 0
+    began, turn, chance = time.perf_counter(), 0, np.random.default_rng(0)
     while turn < rounds or time.perf_counter() - began < least_seconds:
-        order = names[turn % len(names) :] + names[: turn % len(names)]
-        for name in order:
-            started = time.perf_counter()
-            READERS[name][0](str(path), indices, size)
-            seconds[name].append(time.perf_counter() - started)
+        for name in chance.permutation(names).tolist():
+            seconds[name].append(peers[name].ask(*clip, CLIPS_A_TURN))
         turn += 1
     base = np.array(seconds["PyAV in sequence"])
     return [
@@ -235,7 +289,7 @@ def measure(path: Path, rounds: int, least_seconds: float) -> list[dict[str, Any
             **describe(path),
             "reader": name,
             "rounds": turn,
-            "ratio_min": round(min(seconds[name]) / base.min(), 3),
+            "ratio_min": round(min(seconds[name]) / float(base.min()), 3),
             "ratio_median": round(float(np.median(np.array(seconds[name]) / base)), 3),
             "wrong_frames": wrong[name],
         }
@@ -281,7 +335,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="the least number of rounds")
     parser.add_argument("--seconds", type=float, default=10.0, help="the least time for each file")
     parser.add_argument("--memory-of", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=list(READERS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve)
+        return
     if arguments.memory_of:
         print_memory(*arguments.memory_of)
         return
@@ -293,6 +351,7 @@ def main() -> None:
     if arguments.videos:
         files += sorted(path for path in arguments.videos.rglob("*") if path.suffix in SUFFIXES)
     rows: list[dict[str, Any]] = []
+    peers = {name: Peer(name) for name in installed()}
     for path in files:
         try:
             with VideoFile(path) as video:
@@ -301,12 +360,14 @@ def main() -> None:
         except SsanError as error:
             print(f"{path.name} is left out: {error}", file=sys.stderr)
             continue
-        for row in measure(path, arguments.rounds, arguments.seconds):
+        for row in measure(path, peers, arguments.rounds, arguments.seconds):
             if path.name not in rendered:
                 row["file"] = path.relative_to(arguments.videos).as_posix()  # some share their last name
             row["rendered"] = path.name in rendered
             rows.append(row)
             print(json.dumps(row), flush=True)
+    for peer in peers.values():
+        peer.close()
     small = arguments.work / "small.mp4"
     with av.open(str(small), "w") as output:
         stream = output.add_stream("libx264", rate=10)

@@ -54,8 +54,8 @@ def processor(content: Content) -> str:
 def decode(content: Content) -> list[str]:
     rows = (content or {}).get("rows", [])
     lines = [
-        "**Decoding** eight frames of a clip, over the time of PyAV in sequence in the same round: the median of the",
-        "rounds, and of these the median over the files of a codec (how many) and the range.",
+        "**Decoding** eight frames of a clip, each reader in a process of its own, over the time of PyAV in sequence",
+        "in the same round: the median of the rounds; of a codec the median over its files (how many) and the range.",
         *filter(None, [processor(content)]),
         "",
         *heading("codec", *READERS),

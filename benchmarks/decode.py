@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,16 +215,20 @@ class Peer:
         """The answer of ``serve``; raises what it says went wrong."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        pickle.dump(request, self.process.stdin)
-        self.process.stdin.flush()
-        kind, answer = pickle.load(self.process.stdout)
+        try:
+            pickle.dump(request, self.process.stdin)
+            self.process.stdin.flush()
+            kind, answer = pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError):
+            raise RuntimeError(f"its process has ended with status {self.process.wait()}") from None
         if kind == "error":
             raise RuntimeError(answer)
         return answer
 
     def close(self) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 

@@ -1,20 +1,25 @@
-"""Every frame that the reader gives against decoding everything in sequence, pixel for pixel.
+"""Every frame that the reader gives against decoding everything in sequence, and against a second program.
 
     python benchmarks/exactness.py --videos DIR [DIR ...]
 
-Reads a rendered matrix of codecs, containers and structures, and every video file below the folders given. Of each
-file several choices of frames are read (all of them, segments, the first, the last, random ones), from packets held in
-memory and from a file sought in, and compared with PyAV decoding the best stream from the beginning on one thread
-(with several, FFmpeg mends the last, damaged picture of a file that is cut off in another way). Writes
-benchmarks/results/exactness.json; ends with status 1 if any frame differs.
+Reads a rendered matrix of codecs, containers and structures, the odd files of tests/odd_files.py, and every video file
+below the folders given. Of each file several choices of frames are read (all of them, segments, the first, the last,
+random ones), from packets held in memory and from a file sought in, and compared with PyAV decoding the best stream
+from the beginning on one thread (with several, FFmpeg mends the last, damaged picture of a file that is cut off in
+another way). What PyAV decodes is itself compared with what the program ``ffmpeg`` does, which has libraries of another
+version, byte for byte before any conversion; of a damaged file up to the last picture but one, as each version mends
+the last in its own way. Writes benchmarks/results/exactness.json; ends with status 1 if any frame differs.
 """
 
 import argparse
+import hashlib
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,9 @@ import av
 import numpy as np
 from tqdm import tqdm
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from odd_files import OddFiles
 from ssan.errors import VideoError
 from ssan.files import write_json
 from ssan.video import packets
@@ -62,6 +70,8 @@ CONTAINERS = {
     "mpeg2": ("ts", "mkv", "mpg", "avi"),
     "mjpeg": ("mov", "mkv", "avi", "mp4"),
 }
+DAMAGED = ("_cut.", "ends_in_zeros", "a_byte_short", "corrupted")
+"""Parts of the names of files that are damaged and yet decode to their end."""
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".ts", ".mpg")
 
 
@@ -131,18 +141,57 @@ def rendered(folder: Path) -> Iterator[Path]:
             yield short
 
 
-def everything(path: Path) -> list[np.ndarray]:
-    """Pixels of every frame, decoded from the beginning and turned upright, apart from the package."""
+def everything(path: Path) -> tuple[list[np.ndarray], list[bytes], bool]:
+    """Every frame, decoded from the beginning, apart from the package: its pixels, turned upright, and a hash of what
+    the decoder gave; and whether an error has ended it."""
     pictures: list[np.ndarray] = []
+    hashes: list[bytes] = []
     try:
         with av.open(str(path)) as container:
             stream = container.streams.best("video")
             stream.thread_type = "NONE"
             for frame in container.decode(stream):
-                pictures.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+                pictures.append(upright(frame))
+                hashes.append(hashlib.blake2b(tight(frame)).digest())
     except av.error.FFmpegError:
-        pass  # what has come up to there counts
-    return pictures
+        return pictures, hashes, True  # what has come up to there counts
+    return pictures, hashes, False
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """The pixels (height, width, 3) as the display matrix shows them."""
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix = next((side for side in frame.side_data if side.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] / (1 << 16)
+    # (x, y) is shown at (a x + c y, b x + d y).
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def tight(frame: av.VideoFrame) -> bytes:
+    """The planes of a frame, without what lies between their rows."""
+    rows = []
+    for plane, part in zip(frame.planes, frame.format.components, strict=False):
+        bits = part.bits if len(frame.planes) > 1 else sum(each.bits for each in frame.format.components)
+        size = plane.width * ((bits + 7) // 8)
+        data = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        rows.append(data[: plane.height, :size].tobytes())
+    return b"".join(rows)
+
+
+def by_program(path: Path, size: int) -> list[bytes]:
+    """A hash of each frame, of so many bytes, that the program decodes."""
+    command = ["ffmpeg", "-v", "quiet", "-nostdin", "-threads", "1", "-noautorotate", "-i", str(path), "-an"]
+    command += ["-fps_mode", "passthrough", "-f", "rawvideo", "-"]
+    hashes = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        while content := program.stdout.read(size):
+            hashes.append(hashlib.blake2b(content).digest())
+    return hashes
 
 
 def choices(num_frames: int) -> list[list[int]]:
@@ -153,11 +202,22 @@ def choices(num_frames: int) -> list[list[int]]:
     return [*some, list(range(num_frames)), list(range(0, num_frames, 7))]
 
 
-def compare(path: Path, held: bool) -> dict[str, Any]:
-    reference = everything(path)
-    result = {"file": path.name, "frames": 0, "differences": 0, "decodable": len(reference)}
+def against_program(path: Path, hashes: list[bytes], size: int, damaged: bool) -> dict[str, Any]:
+    expected = by_program(path, size)
+    end = len(hashes) - 1 if damaged else max(len(hashes), len(expected))
+    pairs = list(zip_longest(hashes, expected))[:end]
+    return {"program_frames": len(pairs), "program_differences": sum(own != other for own, other in pairs)}
+
+
+def compare(path: Path, held: bool, program: bool) -> dict[str, Any]:
+    reference, hashes, damaged = everything(path)
+    result: dict[str, Any] = {"file": path.name, "frames": 0, "differences": 0, "decodable": len(reference)}
     if not reference:
         return result
+    if held and program:
+        with av.open(str(path)) as container:
+            size = len(tight(next(container.decode(container.streams.best("video")))))
+        result |= against_program(path, hashes, size, damaged or any(mark in path.name for mark in DAMAGED))
     before = packets.MOST_BYTES_HELD
     packets.MOST_BYTES_HELD = before if held else 0
     try:
@@ -181,19 +241,25 @@ def main() -> int:
     parser.add_argument("--videos", type=Path, nargs="*", default=[], help="folders of real videos")
     arguments = parser.parse_args()
     groups: dict[str, list[dict[str, Any]]] = {}
+    program = shutil.which("ffmpeg") is not None
+    if not program:
+        print("the program ffmpeg is not installed: nothing is compared with it", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         sets = [("rendered", list(rendered(Path(folder))))]
+        sets.append(("odd", [file.path for file in OddFiles(Path(folder, "odd"))]))
         for root in arguments.videos:
             sets.append((root.name, sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)))
         for name, paths in sets:
             shown = tqdm(paths, desc=name, unit="file")
-            groups[name] = [compare(path, held) for path in shown for held in (True, False)]
+            groups[name] = [compare(path, held, program) for path in shown for held in (True, False)]
     rows = [row for group in groups.values() for row in group]
     refused = [row for row in rows if "error" in row]
     summary = {
         "files": len(rows) // 2,
         "frames": sum(row["frames"] for row in rows),
         "differences": sum(row["differences"] for row in rows),
+        "program_frames": sum(row.get("program_frames", 0) for row in rows),
+        "program_differences": sum(row.get("program_differences", 0) for row in rows),
         "refused": refused,
         "unreadable": sorted({row["file"] for row in rows if not row["decodable"]}),
         "read_by_selecting": sum(row.get("way") == "selecting" for row in rows),
@@ -202,6 +268,8 @@ def main() -> int:
                 "files": len(group) // 2,
                 "frames": sum(row["frames"] for row in group),
                 "differences": sum(row["differences"] for row in group),
+                "program_frames": sum(row.get("program_frames", 0) for row in group),
+                "program_differences": sum(row.get("program_differences", 0) for row in group),
             }
             for name, group in groups.items()
         },
@@ -209,10 +277,10 @@ def main() -> int:
     }
     write_json(RESULTS, {"schema": 1, **summary})
     for row in rows:
-        if row["differences"] or "error" in row:
+        if row["differences"] or row.get("program_differences") or "error" in row:
             print(row)
     print({key: value for key, value in summary.items() if key not in ("refused",)})
-    return 1 if summary["differences"] or refused else 0
+    return 1 if summary["differences"] or summary["program_differences"] or refused else 0
 
 
 if __name__ == "__main__":

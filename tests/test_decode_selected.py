@@ -1,5 +1,6 @@
 """Decoding only what is needed gives the pixels of decoding everything, whatever the codec, container and structure."""
 
+import struct
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -299,8 +300,67 @@ def test_headers_that_change_within_the_stream_are_not_begun_behind(
     assert len(reference) == 2 * NUM_FRAMES
     orders = [[number] for number in (5, 47, 55, 59, 70, 93)] + [[70, 3, 50]]
     with open_video(path, apart=False) as used:
-        assert used.random_access == repeated
         for order in orders:
+            with open_video(path, apart=False) as fresh:
+                for video in (used, fresh):
+                    for own, number in zip(video.read(order).frames, order, strict=True):
+                        assert np.array_equal(own.permute(1, 2, 0).numpy(), reference[number][1]), number
+        assert used.random_access == repeated
+
+
+def box_at(data: bytes, *names: bytes) -> tuple[int, int]:
+    """Where the box at a path begins and ends."""
+    at, end = 0, len(data)
+    for name in names:
+        while data[at + 4 : at + 8] != name:
+            at += int.from_bytes(data[at : at + 4], "big")
+        begin, end, at = at, at + int.from_bytes(data[at : at + 4], "big"), at + 8
+    return begin, end
+
+
+def with_box(data: bytes, content: bytes, *names: bytes) -> bytes:
+    """A file with other content in the box at a path; those around it grow."""
+    begin, end = box_at(data, *names)
+    grown = 8 + len(content) - (end - begin)
+    data = data[: begin + 8] + content + data[end:]
+    for depth in range(len(names)):
+        at, end = box_at(data, *names[: depth + 1]) if depth + 1 < len(names) else (begin, 0)
+        size = int.from_bytes(data[at : at + 4], "big") + grown
+        data = data[:at] + size.to_bytes(4, "big") + data[at + 4 :]
+    return data
+
+
+def test_decoding_does_not_begin_behind_a_change_of_the_sample_description(tmp_path: Path) -> None:
+    """Two encodings in one mp4, the headers of each in a sample description of its own."""
+    table = b"moov", b"trak", b"mdia", b"minf", b"stbl"
+    parts = []
+    for number, options in enumerate(OTHER_HEADERS["libx264"]):
+        parts.append(tmp_path / f"{number}.mp4")
+        render(parts[-1], "libx264", {"g": "12", "bf": "0", **options}, "yuv420p")
+    path = tmp_path / "joined.mp4"
+    with av.open(str(parts[0])) as before, av.open(str(parts[1])) as after, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(before.streams.video[0])
+        packets_of = [p for source in (before, after) for p in source.demux(video=0) if p.size]
+        for count, packet in enumerate(packets_of):
+            new = av.Packet(bytes(packet))
+            new.stream, new.time_base, new.is_keyframe = copy, Fraction(1, 12), packet.is_keyframe
+            new.pts = new.dts = count
+            output.mux(new)
+        half = sum(packet.size for packet in packets_of[:NUM_FRAMES])
+    data, other = path.read_bytes(), parts[1].read_bytes()
+    descriptions = [content[slice(*box_at(content, *table, b"stsd"))][16:] for content in (data, other)]
+    first = data.index(b"mdat") + 4
+    for name, numbers in {
+        b"stsc": (0, 2, 1, NUM_FRAMES, 1, 2, NUM_FRAMES, 2),  # of each chunk how many samples and which description
+        b"stco": (0, 2, first, first + half),
+    }.items():
+        data = with_box(data, struct.pack(f">{len(numbers)}I", *numbers), *table, name)
+    data = with_box(data, struct.pack(">2I", 0, 2) + b"".join(descriptions), *table, b"stsd")
+    path.write_bytes(data)
+    reference = everything(path)
+    assert len(reference) == 2 * NUM_FRAMES
+    with open_video(path, apart=False) as used:
+        for order in ([93], [5], [59, 3, 70], [0], [47]):
             with open_video(path, apart=False) as fresh:
                 for video in (used, fresh):
                     for own, number in zip(video.read(order).frames, order, strict=True):

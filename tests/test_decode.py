@@ -253,6 +253,90 @@ def test_the_matrix_in_the_header_turns_clockwise_as_the_standard_says(tmp_path:
     assert frame[:, -8:].mean() < 50
 
 
+MATRICES = {"as it is": (1, 0, 0, 1), "turned by 180": (-1, 0, 0, -1), "left to right": (-1, 0, 0, 1),
+            "upside down": (1, 0, 0, -1), "clockwise": (0, 1, -1, 0), "counter-clockwise": (0, -1, 1, 0),
+            "one diagonal": (0, 1, 1, 0), "the other diagonal": (0, -1, -1, 0), "doubled": (-2, 0, 0, 2)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_display_matrix_that_turns_by_quarters_or_mirrors_is_followed(tmp_path: Path, name: str) -> None:
+    """A point (x, y) of the stored picture is shown at (a x + c y, b x + d y), moved to where both are above 0."""
+    turned = with_matrix(tmp_path, *MATRICES[name])
+    stored, shown = (read_clip(path, lambda n: [1]).frames[0].numpy() for path in (tmp_path / "plain.mp4", turned))
+    a, b, c, d = np.sign(MATRICES[name])
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    expected = np.zeros((3, np.ptp(to_y) + 1, np.ptp(to_x) + 1), np.uint8)
+    expected[:, to_y - to_y.min(), to_x - to_x.min()] = stored
+    assert np.array_equal(shown, expected)
+    with open_video(turned) as video:
+        assert (video.height_px, video.width_px) == expected.shape[1:]
+
+
+@pytest.mark.parametrize("matrix", [(0.7071, 0.7071, -0.7071, 0.7071), (0.9, 0.1, -0.1, 0.9), (0, 0, 0, 0)])
+def test_a_display_matrix_that_turns_by_other_than_quarters_is_not_followed(
+    tmp_path: Path, matrix: tuple[float, ...]
+) -> None:
+    turned = with_matrix(tmp_path, *matrix)
+    stored, shown = (read_clip(path, lambda n: [1]).frames for path in (tmp_path / "plain.mp4", turned))
+    assert torch.equal(stored, shown)
+
+
+def with_matrix(tmp_path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """A picture that is the same neither mirrored nor turned, with this matrix in the file's header."""
+    with av.open(str(tmp_path / "plain.mp4"), "w") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        pixels = numbered(19)
+        pixels[: HEIGHT // 3] //= 2
+        for _ in range(2):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    data = bytearray((tmp_path / "plain.mp4").read_bytes())
+    at = data.index(b"tkhd") + 44
+    fixed = [round(value * 65536) for value in (a, b, 0, c, d, 0, 0, 0)]
+    data[at : at + 36] = struct.pack(">9i", *fixed, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(data)
+    return tmp_path / "turned.mp4"
+
+
+def test_where_time_stamps_go_back_no_second_is_told(tmp_path: Path, videos: dict[str, Path]) -> None:
+    """Two broadcasts in one file, the second's clock beginning anew."""
+    (tmp_path / "twice.ts").write_bytes(2 * videos["h264.ts"].read_bytes())
+    with open_video(tmp_path / "twice.ts") as video:
+        assert [number_in(frame) for frame in video.read([5, 40]).frames] == [5, 9]
+        with pytest.raises(VideoError, match="time stamps lack, repeat or go back") as caught:
+            video.span(1, 2)
+        assert (caught.value.code, caught.value.path) == ("decode_error", str(tmp_path / "twice.ts"))
+        assert video.span(None, None) == (0, 62)
+        assert video.examine().error is None
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "mkv"])
+def test_a_part_of_a_recording_that_began_between_key_frames_begins_where_frames_do(
+    tmp_path: Path, suffix: str
+) -> None:
+    """The pictures before the first key frame give no frames; the clock counts from the first that does."""
+    whole = tmp_path / "whole.ts"
+    with av.open(str(whole), "w") as output:
+        stream = output.add_stream("mpeg2video", rate=10, options={"g": "10", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(40):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(number), format="rgb24")))
+        output.mux(stream.encode())
+    cut = tmp_path / f"cut.{suffix}"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as output:
+        copy = output.add_stream_from_template(source.streams.video[0])
+        for place, packet in enumerate(source.demux(video=0)):
+            if place >= 4 and packet.size:
+                packet.stream = copy
+                output.mux(packet)
+    with open_video(cut) as video:
+        first, stop = video.span(1.0, 2.0)
+        assert [number_in(frame) for frame in video.read(range(first, stop)).frames] == list(range(20, 30))
+        assert video.begin_seconds(first) == pytest.approx(1.0, abs=0.002)
+
+
 def test_frames_before_the_start_of_an_edit_list_do_not_count(tmp_path: Path) -> None:
     data = bytearray(render(tmp_path / "whole.mp4", 31).read_bytes())
     at = data.index(b"elst") + 16  # version, number of entries, duration, then where the edit begins

@@ -1,7 +1,9 @@
 """Decoding only what is needed gives the pixels of decoding everything, whatever the codec, container and structure."""
 
+import struct
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -178,7 +180,7 @@ def test_frames_that_come_unevenly_are_counted_not_timed(tmp_path: Path) -> None
     assert check(tmp_path / "vfr.mp4").trusted
 
 
-def test_containers_without_trustworthy_time_stamps_are_read_in_sequence_and_only_once(
+def test_containers_without_trustworthy_time_stamps_are_listed_and_then_decoded_in_sequence_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -195,7 +197,7 @@ def test_containers_without_trustworthy_time_stamps_are_read_in_sequence_and_onl
         with open_video(tmp_path / name, apart=False) as video:
             video.read([3, NUM_FRAMES - 1])
         monkeypatch.setattr(decode, "_opened", original)
-    assert len(opened) == 3
+    assert len(opened) == 2 * 3  # to be listed, and anew to be decoded
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -248,3 +250,118 @@ def test_of_packets_with_one_time_stamp_the_first_is_found() -> None:
     listing = packets.Listing(pts=[2, 5, None, 5, 3])
     assert [listing.place_of(tick) for tick in (2, 5, 3, 7)] == [0, 1, 4, None]
     assert listing.ticks == [2, 3, 5, 5]
+
+
+OTHER_HEADERS = {
+    "libx264": [{"x264-params": "cabac=1:8x8dct=1"}, {"x264-params": "cabac=0:8x8dct=0:ref=2:qp=30"}],
+    "mpeg4": [{}, {"mpeg_quant": "1"}],
+}
+
+
+def in_band(encoder: str, extradata: bytes) -> bytes:
+    """The headers that a container keeps, as they stand in a packet: in H.264 each behind its length."""
+    if encoder != "libx264":
+        return extradata
+    end = 8 + int.from_bytes(extradata[6:8], "big")  # of the one sequence parameter set; then the one for pictures
+    length = int.from_bytes(extradata[end + 1 : end + 3], "big")
+    return b"\0\0" + extradata[6:end] + b"\0\0" + extradata[end + 1 : end + 3 + length]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+@pytest.mark.parametrize("encoder", OTHER_HEADERS)
+def test_headers_that_change_within_the_stream_are_not_begun_behind(
+    encoder: str, suffix: str, repeated: bool, tmp_path: Path
+) -> None:
+    """Two encodings in one stream; the second's headers stand before its first picture and nowhere else.
+
+    Headers that are repeated, but do not change, do no harm.
+    """
+    path = tmp_path / f"joined.{suffix}"
+    parts = []
+    for number, options in enumerate(OTHER_HEADERS[encoder]):
+        parts.append(tmp_path / f"{number}.{suffix}")
+        render(parts[-1], encoder, {"g": "12", "bf": "0", **({} if repeated else options)}, "yuv420p")
+    with av.open(str(parts[0])) as before, av.open(str(parts[1])) as after, av.open(str(path), "w") as output:
+        streams = before.streams.video[0], after.streams.video[0]
+        copy = output.add_stream_from_template(streams[0])
+        headers = in_band(encoder, streams[1].codec_context.extradata or b"")
+        assert (streams[0].codec_context.extradata == streams[1].codec_context.extradata) == repeated
+        count = 0
+        for packet in [*before.demux(streams[0]), *after.demux(streams[1])]:
+            if not packet.size:
+                continue
+            new = av.Packet(headers + bytes(packet) if count == NUM_FRAMES else bytes(packet))
+            new.stream, new.time_base, new.is_keyframe = copy, Fraction(1, 12), packet.is_keyframe
+            new.pts = new.dts = count
+            output.mux(new)
+            count += 1
+    reference = everything(path)
+    assert len(reference) == 2 * NUM_FRAMES
+    orders = [[number] for number in (5, 47, 55, 59, 70, 93)] + [[70, 3, 50]]
+    with open_video(path, apart=False) as used:
+        for order in orders:
+            with open_video(path, apart=False) as fresh:
+                for video in (used, fresh):
+                    for own, number in zip(video.read(order).frames, order, strict=True):
+                        assert np.array_equal(own.permute(1, 2, 0).numpy(), reference[number][1]), number
+        assert used.random_access == repeated
+
+
+def box_at(data: bytes, *names: bytes) -> tuple[int, int]:
+    """Where the box at a path begins and ends."""
+    at, end = 0, len(data)
+    for name in names:
+        while data[at + 4 : at + 8] != name:
+            at += int.from_bytes(data[at : at + 4], "big")
+        begin, end, at = at, at + int.from_bytes(data[at : at + 4], "big"), at + 8
+    return begin, end
+
+
+def with_box(data: bytes, content: bytes, *names: bytes) -> bytes:
+    """A file with other content in the box at a path; those around it grow."""
+    begin, end = box_at(data, *names)
+    grown = 8 + len(content) - (end - begin)
+    data = data[: begin + 8] + content + data[end:]
+    for depth in range(len(names)):
+        at, end = box_at(data, *names[: depth + 1]) if depth + 1 < len(names) else (begin, 0)
+        size = int.from_bytes(data[at : at + 4], "big") + grown
+        data = data[:at] + size.to_bytes(4, "big") + data[at + 4 :]
+    return data
+
+
+def test_decoding_does_not_begin_behind_a_change_of_the_sample_description(tmp_path: Path) -> None:
+    """Two encodings in one mp4, the headers of each in a sample description of its own."""
+    table = b"moov", b"trak", b"mdia", b"minf", b"stbl"
+    parts = []
+    for number, options in enumerate(OTHER_HEADERS["libx264"]):
+        parts.append(tmp_path / f"{number}.mp4")
+        render(parts[-1], "libx264", {"g": "12", "bf": "0", **options}, "yuv420p")
+    path = tmp_path / "joined.mp4"
+    with av.open(str(parts[0])) as before, av.open(str(parts[1])) as after, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(before.streams.video[0])
+        packets_of = [p for source in (before, after) for p in source.demux(video=0) if p.size]
+        for count, packet in enumerate(packets_of):
+            new = av.Packet(bytes(packet))
+            new.stream, new.time_base, new.is_keyframe = copy, Fraction(1, 12), packet.is_keyframe
+            new.pts = new.dts = count
+            output.mux(new)
+        half = sum(packet.size for packet in packets_of[:NUM_FRAMES])
+    data, other = path.read_bytes(), parts[1].read_bytes()
+    descriptions = [content[slice(*box_at(content, *table, b"stsd"))][16:] for content in (data, other)]
+    first = data.index(b"mdat") + 4
+    for name, numbers in {
+        b"stsc": (0, 2, 1, NUM_FRAMES, 1, 2, NUM_FRAMES, 2),  # of each chunk how many samples and which description
+        b"stco": (0, 2, first, first + half),
+    }.items():
+        data = with_box(data, struct.pack(f">{len(numbers)}I", *numbers), *table, name)
+    data = with_box(data, struct.pack(">2I", 0, 2) + b"".join(descriptions), *table, b"stsd")
+    path.write_bytes(data)
+    reference = everything(path)
+    assert len(reference) == 2 * NUM_FRAMES
+    with open_video(path, apart=False) as used:
+        for order in ([93], [5], [59, 3, 70], [0], [47]):
+            with open_video(path, apart=False) as fresh:
+                for video in (used, fresh):
+                    for own, number in zip(video.read(order).frames, order, strict=True):
+                        assert np.array_equal(own.permute(1, 2, 0).numpy(), reference[number][1]), number

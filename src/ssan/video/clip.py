@@ -94,8 +94,10 @@ class Video(ABC):
         :raises VideoError: the part begins after the video has ended.
         """
         # Times come from annotations in decimals and from files in ticks: a hair's breadth is no difference.
+        if not start_seconds and end_seconds is None:
+            return 0, self.num_frames
         begins, hair = range(self.num_frames), 1e-6
-        first = bisect_left(begins, (start_seconds or 0) - hair, key=self.begin_seconds)
+        first = bisect_left(begins, start_seconds - hair, key=self.begin_seconds) if start_seconds else 0
         stop = self.num_frames
         if end_seconds is not None:
             stop = bisect_left(begins, end_seconds - hair, key=self.begin_seconds)

@@ -4,7 +4,7 @@ Frame i of a file is the i-th frame that decoding its best video stream from the
 the definition to which everything here is held. FFmpeg picks the best stream (the one marked as default, else the one
 with most bits). What FFmpeg would print goes nowhere: PyAV drops it.
 
-Pictures come out upright: the rotation that a telephone writes into the file is applied, and ``height_px``,
+Pictures come out upright: turned and mirrored as the file asks for (``ssan.video.display_matrix``), and ``height_px``,
 ``width_px`` and ``resize`` speak of the upright picture.
 
 Unsaid by the paper, our choice: pixels stay as they are stored, also where the file says that they are not square
@@ -26,6 +26,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import av
@@ -47,8 +48,9 @@ from ssan.video.clip import (
     frames_at_once,
     wanted_places,
 )
+from ssan.video.display_matrix import upright_turn
 from ssan.video.extent import announced_bytes
-from ssan.video.packets import list_packets
+from ssan.video.packets import MOST_BYTES_HELD, list_packets
 
 
 class Pictures(NamedTuple):
@@ -67,11 +69,10 @@ class VideoFile(Video):
         self._threads = threads
         self._open = ExitStack()
         self._container, self._stream = self._open.enter_context(_opened(self.path, threads))
-        self._decoder_is_fresh = True
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-            self._packets = list_packets(self.path, self._container, self._stream)
-            self._survey(self._stream)
+            self._packets = list_packets(self._container, self._stream)
+            self._survey()
         except BaseException:
             self.close()
             raise
@@ -79,7 +80,7 @@ class VideoFile(Video):
     def close(self) -> None:
         self._open.close()
 
-    def _survey(self, stream: VideoStream) -> None:
+    def _survey(self) -> None:
         """Count the packets that will become frames, and find when the first begins and the last ends.
 
         Packets that an edit list cuts off are marked "discard" and become none. What the file promises is in the index
@@ -87,13 +88,14 @@ class VideoFile(Video):
         """
         packets = self._packets
         self.num_frames = packets.num_frames
-        self.num_promised = max(packets.num_frames, packets.num_indexed)
+        self.num_promised = packets.num_frames + packets.num_missing
         self.random_access = packets.trusted and self._threads == 1
-        ticks = packets.listing.end - packets.listing.start
-        tick = float(stream.time_base or 0)
-        # Avi has a frame rate and no times; FFmpeg makes some up, a frame late where there are B frames.
-        self._counts_times = self._container.format.name == "avi" or ticks <= 0
-        self.duration_seconds = packets.num_frames / self._frames_per_second if self._counts_times else ticks * tick
+        self._tick = float(self._stream.time_base or 0)
+        self._is_avi = self._container.format.name == "avi"
+        self._has_stamps = self._is_avi or any(tick is not None for tick in packets.listing.pts)
+        self._begins: Sequence[float] | None = packets.begins
+        self._end = packets.end
+        self._is_surveyed_in_sequence = False
         if packets.num_frames == 0:
             raise VideoError(
                 f"the file announces {self.num_promised} frames and holds none; expected at least one. "
@@ -101,6 +103,34 @@ class VideoFile(Video):
                 code="truncated" if self.num_promised else "empty",
                 path=self.path,
             )
+        if not packets.single and packets.broken is None and packets.num_bytes <= MOST_BYTES_HELD:
+            self._survey_in_sequence()
+        begin = self._begins[0] if self._begins else packets.listing.start
+        self.duration_seconds = (self._end - begin) * self._tick
+        if not 0 < self.duration_seconds < math.inf or (self._is_avi and not self._begins):
+            self.duration_seconds = self.num_frames / self._frames_per_second
+
+    def _survey_in_sequence(self) -> None:
+        """Decode everything once, to learn what packets do not tell: how many frames there are and when each begins."""
+        self._is_surveyed_in_sequence = True
+        shown: list[int | None] = []
+        decoded: list[int | None] = []
+        with _opened(self.path, self._threads) as (container, stream):
+            try:
+                for frame in container.decode(stream):
+                    shown.append(frame.pts)
+                    decoded.append(frame.dts)
+            except av.error.FFmpegError:  # whoever reads it will be told
+                pass
+            else:
+                self.num_frames = len(shown) or self.num_frames
+                if not self._packets.num_missing:
+                    self.num_promised = self.num_frames
+        period = 1 / (self._frames_per_second * self._tick)
+        # When they come out of an avi's decoder is counted in chunks; when they are shown would be a guess.
+        self._begins = (None if self._is_avi else _ascending(shown, period)) or _ascending(decoded, period)
+        if self._begins:
+            self._end = self._begins[-1] + period
 
     @property
     def announced_size_px(self) -> tuple[int, int]:
@@ -182,7 +212,7 @@ class VideoFile(Video):
         output: np.ndarray | None = None
         times: list[float] = []
         durations: list[float] = []
-        done = 0
+        seen = _Seen()
         cause: av.error.FFmpegError | None = None
         with _opened(self.path, self._threads) as (container, stream):
             frames = container.decode(stream)
@@ -202,18 +232,20 @@ class VideoFile(Video):
                     output[len(times)] = _upright_rgb(frame, reformatter, *size)
                 except av.error.FFmpegError as error:
                     raise self._no_rgb(error) from error
-                begin, length = self._when(done, frame)
+                begin, length = self._when(seen.num_decoded, frame)
+                seen.add(frame, begin, length)
                 times.append(begin)
                 durations.append(length)
-                done += 1
                 if len(times) == len(output):
                     yield Pictures(output, times, durations)
                     output = None
             if output is not None:
                 yield Pictures(output[: len(times)], times, durations)
-        if done == 0 or done < self.num_promised:
+        done = seen.num_decoded
+        lacking = cause or self._packets.num_missing or self._lacks_frames(seen)
+        if done == 0 or (done < self.num_promised and lacking):
             raise self._too_short(_EndOfVideoError(done, cause), done) from cause
-        self.num_frames = done
+        self.num_frames = self.num_promised = done
 
     def _no_rgb(self, error: av.error.FFmpegError) -> VideoError:
         return VideoError(
@@ -267,7 +299,7 @@ class VideoFile(Video):
                 "them whole. Copy or download it again"
             )
             error = VideoError(message, code="decode_error", path=self.path)
-        elif self.num_promised > self._packets.num_frames or self._lacks_frames(seen):
+        elif self._packets.num_missing or self._lacks_frames(seen):
             at_seconds = seen.end_seconds
             message = (
                 f"{decoded} of {promised} announced frames decode, the last ends at {at_seconds:.2f} s; expected all "
@@ -289,10 +321,10 @@ class VideoFile(Video):
         """
         if self._packets.trusted and not seen.interlaced:
             return seen.num_decoded < self.num_promised
-        last, tick = self._packets.listing.end, float(self._stream.time_base or 0)
-        if seen.last_ticks is None or self._counts_times or not math.isfinite(last):
+        last = self._packets.listing.end
+        if seen.last_ticks is None or self._is_avi or not self._packets.single or not math.isfinite(last):
             return False
-        return (last - seen.last_ticks) * tick > 3 / self._frames_per_second
+        return (last - seen.last_ticks) * self._tick > 3 / self._frames_per_second
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frame numbers, which are distinct and ascending.
@@ -301,16 +333,12 @@ class VideoFile(Video):
         does not come that way is looked for in sequence.
         """
         done = 0
-        fresh, self._decoder_is_fresh = self._decoder_is_fresh, False
         if self.random_access and wanted[-1] < self._packets.num_frames:
             for number, frame in self._decode_selected(wanted):
                 yield number, frame
                 done += 1
-        elif fresh and self._packets.held is not None:
-            # What is held need not be read once more. A decoder that has been used might not begin as a new one does.
-            yield from _in_sequence(self._decode_held(self._packets.held), wanted)
-            return
         if done < len(wanted):
+            # Anew: nothing that was done to list packets, or to decode some of them, can change what comes.
             with _opened(self.path, self._threads) as (container, stream):
                 yield from _in_sequence(container.decode(stream), wanted[done:])
 
@@ -359,12 +387,6 @@ class VideoFile(Video):
         finally:
             decoder.skip_frame = "DEFAULT"
 
-    def _decode_held(self, packets: Sequence[av.Packet]) -> Iterator[av.VideoFrame]:
-        for packet in packets:
-            yield from self._stream.codec_context.decode(packet)
-        if self._packets.broken is not None:
-            raise self._packets.broken
-
     def _packets_from(self, place: int) -> Iterator[av.Packet]:
         """The packets from one that begins a group on, out of memory or, where they are too many, out of the file.
 
@@ -389,23 +411,49 @@ class VideoFile(Video):
             number += 1
 
     def begin_seconds(self, index: int) -> float:
-        ticks = self._packets.listing.ticks
-        # Where frames are cut off by an edit list, or time stamps are lacking, the frame rate counts.
-        if self._counts_times or len(ticks) != self.num_frames:
+        self._find_begins()
+        if self._begins is None:
             return index / self._frames_per_second
-        return (ticks[index] - ticks[0]) * float(self._stream.time_base or 0)
+        beyond = index - len(self._begins) + 1
+        if beyond > 0:
+            return self.begin_seconds(len(self._begins) - 1) + beyond / self._frames_per_second
+        return (self._begins[index] - self._begins[0]) * self._tick
+
+    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+        if start_seconds or end_seconds is not None:
+            self._find_begins()  # which may correct the number of frames
+        return super().span(start_seconds, end_seconds)
+
+    def _find_begins(self) -> None:
+        """Find when frames begin, where the file has time stamps; in one that has none the frame rate counts.
+
+        :raises VideoError: time stamps lack, repeat or go back.
+        """
+        if self._begins is None and self._has_stamps and not self._is_surveyed_in_sequence:
+            self._survey_in_sequence()
+        if self._begins is None and self._has_stamps:
+            raise VideoError(
+                "its time stamps lack, repeat or go back, and what is shown at which second cannot be told; expected "
+                "one for each frame, ascending. Use the video as a whole, or convert it to mp4",
+                code="decode_error",
+                path=self.path,
+            )
 
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         """When a frame begins and how long it is shown; counted by the frame rate where the file gives no times."""
-        tick = float(self._stream.time_base or 0)  # one that came when the decoder was emptied knows no unit
         period = 1 / self._frames_per_second
-        if self._counts_times or frame.pts is None:
+        if not self._is_avi and frame.pts is not None:
+            return frame.pts * self._tick, (frame.duration or 0) * self._tick or period
+        if self._begins is None or index >= len(self._begins):
             return index * period, period
-        return frame.pts * tick, (frame.duration or 0) * tick or period
+        following = self._begins[index + 1] if index + 1 < len(self._begins) else self._end
+        return self._begins[index] * self._tick, (following - self._begins[index]) * self._tick
 
     def _too_short(self, end: "_EndOfVideoError", asked: int) -> VideoError:
         """Correct ``num_frames``, and say in an error why frame ``asked`` cannot be had."""
-        announced = self.num_promised
+        if not end.cause and end.num_decoded and not (self._packets.begins or self._packets.num_missing):
+            self.num_promised = end.num_decoded  # packets did not tell how many frames they are
+        announced = max(self.num_promised, self.num_frames)
         self.num_frames = end.num_decoded
         cause = f" ({end.cause.strerror})" if end.cause else ""
         if end.num_decoded == 0:
@@ -449,6 +497,15 @@ class _Seen:
         self.interlaced |= bool(frame.interlaced_frame)
         if frame.pts is not None:
             self.last_ticks = max(frame.pts, self.last_ticks if self.last_ticks is not None else frame.pts)
+
+
+def _ascending(ticks: Sequence[int | None], period: float) -> list[float] | None:
+    """Time stamps, if each is above the one before; of the last, which may lack, what a constant rate makes them."""
+    known: list[float] = [tick for tick in ticks if tick is not None]
+    if not known or None in ticks[: len(known)]:
+        return None
+    known += [known[-1] + period * number for number in range(1, len(ticks) - len(known) + 1)]
+    return known if all(before < after for before, after in pairwise(known)) else None
 
 
 class _EndOfVideoError(Exception):
@@ -575,22 +632,18 @@ def _opened(path: str, threads: int) -> Iterator[tuple[av.container.InputContain
 
 
 def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    return (frame.width, frame.height) if _quarter_turns(frame) % 2 else (frame.height, frame.width)
+    turn = upright_turn(frame)
+    return (frame.width, frame.height) if turn.transposed else (frame.height, frame.width)
 
 
 def _upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int) -> np.ndarray:
     """The frame as (height, width, 3), scaled by swscale, then turned; a view of memory that lives as long as it."""
-    turns = _quarter_turns(frame)
-    if turns % 2:
+    turn = upright_turn(frame)
+    if turn.transposed:
         height, width = width, height
     scaled = reformatter.reformat(
         frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
     )
     plane = scaled.planes[0]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-    return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), turns)
-
-
-def _quarter_turns(frame: av.VideoFrame) -> int:
-    """How often to turn the stored picture by 90 degrees counter-clockwise until it is upright."""
-    return round(frame.rotation / 90) % 4
+    return turn.of(rows[:, : 3 * width].reshape(height, width, 3))

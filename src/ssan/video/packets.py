@@ -1,22 +1,24 @@
 """What a video file holds, found without decoding: its packets, when their frames are shown, where decoding can begin.
 
 Where time stamps can be trusted, frame i of the video is the one with the i-th smallest of them, and
-``ssan.video.decode`` takes out of the file only what it needs for that one.
+``ssan.video.decode`` takes out of the file only what it needs for that one. Where anything speaks against it (pictures
+that may give no frame, headers that change within the stream), the file is decoded in sequence.
 """
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from typing import Literal
 
 import av
 import av.container
 import av.error
 from av.video.stream import VideoStream
 
-from ssan.video.avi import Slices, from_index, put_in_order
+from ssan.video.bitstream import NO_PICTURE, Headers, picture_types, shown
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Listing:
 
     :param pts: time stamps, in ticks; None where there is none.
     :param beginnings: the places of those from which decoding can begin, and in ``seek_ticks`` where to seek for them.
-    :param num_discarded: how many an edit list cuts off.
+    :param discarded: the places of those that an edit list cuts off.
     """
 
     pts: list[int | None] = field(default_factory=list)
@@ -33,25 +35,9 @@ class Listing:
     seek_ticks: list[int] = field(default_factory=list)
     start: float = math.inf
     end: float = -math.inf
-    num_discarded: int = 0
-
-    @classmethod
-    def of(cls, packets: Iterable[av.Packet]) -> "Listing":
-        listing = cls()
-        for packet in packets:
-            listing.add(packet)
-        return listing
-
-    @classmethod
-    def of_pictures(cls, shown: list[int], keys: Iterable[bool]) -> "Listing":
-        """Of pictures shown for one tick each: their time stamps, and from which of them decoding can begin."""
-        beginnings = [place for place, key in enumerate(keys) if key]
-        seek_ticks = [shown[place] for place in beginnings]
-        return cls([*shown], beginnings, seek_ticks, min(shown), max(shown) + 1)
+    discarded: list[int] = field(default_factory=list)
 
     def add(self, packet: av.Packet) -> None:
-        if not packet.size:  # the last one is empty, and only empties the decoder
-            return
         pts, discarded = packet.pts, packet.is_discard
         if pts is not None:
             if packet.is_keyframe:
@@ -61,7 +47,8 @@ class Listing:
             if not discarded:
                 self.start = min(self.start, pts)
                 self.end = max(self.end, pts + (packet.duration or 0))
-        self.num_discarded += discarded
+        if discarded:
+            self.discarded.append(len(self.pts))
         self.pts.append(pts)
 
     def is_complete(self) -> bool:
@@ -75,6 +62,13 @@ class Listing:
             and self.pts[0] == self.start
         )
 
+    def begins(self) -> list[int] | None:
+        """When the frames begin that are not cut off, in ticks, ascending; None where stamps lack or repeat."""
+        cut = set(self.discarded)
+        ticks = [tick for place, tick in enumerate(self.pts) if place not in cut]
+        known = sorted(tick for tick in ticks if tick is not None)
+        return known if known and len(set(known)) == len(ticks) else None
+
     @cached_property
     def ticks(self) -> list[int]:
         """Time stamps in the order in which frames are shown; as the others below it is for when the list is whole."""
@@ -87,8 +81,8 @@ class Listing:
     @cached_property
     def _beginnings_by_tick(self) -> tuple[list[int], list[int]]:
         """The beginnings' time stamps, ascending, and for each the last place of a beginning shown no later."""
-        shown = sorted((tick, place) for place in self.beginnings if (tick := self.pts[place]) is not None)
-        return [tick for tick, _ in shown], list(accumulate((place for _, place in shown), max))
+        by_tick = sorted((tick, place) for place in self.beginnings if (tick := self.pts[place]) is not None)
+        return [tick for tick, _ in by_tick], list(accumulate((place for _, place in by_tick), max))
 
     def last_beginning(self, tick: int) -> int:
         """The last place to begin whose own frame is shown no later than ``tick``; one of them must be.
@@ -114,67 +108,137 @@ class Listing:
 class Packets:
     """The packets of a stream.
 
-    :param held: themselves, the last one empty, which empties the decoder; None where together they are too large.
-    :param num_indexed: how many the index of the file tells of, where it has one.
+    :param held: themselves, the last one empty, which empties the decoder; None where together they are too large, or
+        the file is read in sequence.
+    :param num_frames: how many frames they are, as far as packets tell.
+    :param num_missing: how many more the index of the file tells of, where it has one.
     :param broken: what ended the listing before the end of the file.
     :param trusted: whether frame i of the video is the one with the i-th smallest time stamp.
+    :param single: whether each packet holds one picture, which is coded; only of MPEG-4 it may be in doubt.
+    :param num_bytes: of all packets.
+    :param begins: when each frame begins, in ticks, in the order in which they are shown; None where packets do not
+        tell. In an avi these are the numbers of chunks, and ``end`` is the one behind the last.
     """
 
     held: Sequence[av.Packet] | None
     listing: Listing
     num_frames: int
-    num_indexed: int
+    num_missing: int
     broken: av.error.FFmpegError | None
     trusted: bool
+    single: bool
+    num_bytes: int
+    begins: Sequence[float] | None
+    end: float
 
 
 # Compressed video kept in memory between listing the packets and decoding some of them; ten seconds of 1080p are 5 to
 # 10 MB. Of a larger file the wanted groups are read once more.
 MOST_BYTES_HELD = 16_000_000
 
-# Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame. In the others
-# (avi, mpeg, mpegts, raw streams) time stamps are missing, guessed or repeated; of MPEG-4 in avi ``ssan.video.avi``
-# knows the order in which frames are shown.
+# Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame, with the
+# exceptions that ``ssan.video.bitstream`` knows. In the others (avi, mpeg, mpegts, raw streams) time stamps lack, or are
+# guessed or repeated.
 TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
 
+HIDING_CODECS = {"vp8"}
+"""Their packets can hold pictures that are never shown."""
 
-def list_packets(path: str, container: av.container.InputContainer, stream: VideoStream) -> Packets:
-    """What ``container``, the file at ``path``, holds of a stream."""
+CHANGES: tuple[Literal["new_extradata", "param_change"], ...] = ("new_extradata", "param_change")
+"""What a packet brings along where the decoder's headers change, as in an mp4 with several sample descriptions.
+
+It comes with the first packet that needs it alone: whoever begins to decode behind it lacks it.
+"""
+
+
+def list_packets(container: av.container.InputContainer, stream: VideoStream) -> Packets:
+    """What ``container`` holds of a stream."""
     codec = stream.codec_context.codec.canonical_name
-    is_mpeg4_in_avi = container.format.name == "avi" and codec == "mpeg4"
-    if is_mpeg4_in_avi:
-        indexed = from_index(path, stream, len(container.streams), MOST_BYTES_HELD)
-        if indexed is not None:
-            if isinstance(indexed, Slices):
-                listing = Listing.of_pictures(indexed.shown, indexed.keys)
-            else:
-                listing = Listing.of(indexed)
-            num_frames = len(listing.pts)
-            return Packets(indexed, listing, num_frames, len(stream.index_entries), None, listing.is_complete())
-    held: list[av.Packet] | None = []
-    size = 0
+    is_avi, is_mpeg4 = container.format.name == "avi", codec == "mpeg4"
+    known = codec in TRUSTED_CODECS and (container.format.name in TRUSTED_CONTAINERS or (is_avi and is_mpeg4))
+    headers = Headers(codec, stream.codec_context.extradata or b"")
+    held: list[av.Packet] | None = [] if known else None
     listing = Listing()
+    types: list[int] = []  # of MPEG-4 pictures
+    num_coded, single, same = 0, True, True
+    chunks: list[int | None] = []
+    size = 0
     broken: av.error.FFmpegError | None = None
     try:
         for packet in container.demux(stream):
-            if held is None:
-                listing.add(packet)
-                continue
-            held.append(packet)
+            if held is not None:
+                held.append(packet)
             size += packet.size
             if size > MOST_BYTES_HELD:
-                listing, held = Listing.of(held), None
+                held = None
+            if not packet.size:  # the last one is empty, and only empties the decoder
+                continue
+            listing.add(packet)
+            if is_avi:
+                chunks.append(packet.dts)
+            if is_mpeg4:
+                kinds = picture_types(bytes(packet))
+                single &= len(kinds) == 1 and kinds[0] != NO_PICTURE
+                num_coded += len(kinds) - kinds.count(NO_PICTURE)
+                types += kinds
+            if known and same:
+                same = headers.hold_in(bytes(packet)) and not any(map(packet.has_sidedata, CHANGES))
     except av.error.FFmpegError as error:
         broken = error  # a broken file can end before its own index does
+    num_packets = len(listing.pts) - len(listing.discarded)
     num_indexed = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
-    if held is not None and broken is None and is_mpeg4_in_avi:
-        ordered = put_in_order(held, stream)
-        if ordered is not None:
-            listing = Listing.of(ordered)
-            return Packets(ordered, listing, len(listing.pts), num_indexed, broken, listing.is_complete())
-    if held is not None:
-        listing = Listing.of(held)
-    known = container.format.name in TRUSTED_CONTAINERS and codec in TRUSTED_CODECS
-    trusted = known and broken is None and listing.num_discarded == 0 and listing.is_complete()
-    return Packets(held, listing, len(listing.pts) - listing.num_discarded, num_indexed, broken, trusted)
+    begins = _begins_of_chunks(chunks) if is_avi else listing.begins()
+    counted = single and begins is not None and codec not in HIDING_CODECS
+    if not is_avi:
+        counted = counted and (listing.is_complete() or bool(listing.discarded))
+    trusted = known and single and same and broken is None and not listing.discarded
+    end = listing.end
+    if is_avi:
+        end = _end_of_chunks(begins or [], stream, whole=broken is None and num_packets == num_indexed)
+        numbers = shown(types, bool(stream.codec_context.has_b_frames)) if is_mpeg4 and trusted and held else None
+        if numbers is None:
+            trusted = False
+        else:
+            listing = _in_order_shown(held or [], numbers)
+    trusted = trusted and listing.is_complete()
+    return Packets(
+        held=held if trusted else None,
+        listing=listing,
+        num_frames=num_packets if single else max(num_coded, 1),
+        num_missing=max(0, num_indexed - num_packets),
+        broken=broken,
+        trusted=trusted,
+        single=single,
+        num_bytes=size,
+        begins=begins if counted else None,
+        end=end,
+    )
+
+
+def _begins_of_chunks(chunks: Sequence[int | None]) -> list[int] | None:
+    """The numbers of an avi's chunks that hold pictures; None where they lack or repeat.
+
+    Avi has a frame rate and no times: a chunk is shown for one frame, and where it is empty the picture before it is
+    shown on. The order of pictures is another where some refer to later ones, but not when one is shown.
+    """
+    known = [number for number in chunks if number is not None]
+    in_order = all(before < after for before, after in pairwise(known))
+    return known if known and len(known) == len(chunks) and in_order else None
+
+
+def _end_of_chunks(begins: Sequence[int], stream: VideoStream, whole: bool) -> float:
+    """Where the last picture of an avi ends: chunks behind it are in the header's count, of a file that is whole."""
+    if not begins:
+        return -math.inf
+    step = min((after - before for before, after in pairwise(begins)), default=1)
+    return max(begins[-1] + step, (stream.duration or 0) if whole else 0)
+
+
+def _in_order_shown(packets: Sequence[av.Packet], numbers: Sequence[int]) -> Listing:
+    """What is kept of an avi's pictures, with the numbers at which they are shown for time stamps."""
+    listing = Listing()
+    for packet, number in zip(packets, numbers, strict=False):  # the last one is empty
+        packet.pts = packet.dts = number
+        listing.add(packet)
+    return listing

@@ -1,0 +1,103 @@
+"""What compressed pictures say of themselves, for formats in which a packet can be another thing than one frame.
+
+MPEG-4 part 2 has packets of two pictures, of none, and pictures that are not coded and give no frame. H.264, HEVC and
+MPEG-4 can bring new headers within the stream: whoever begins to decode behind them would decode with the old ones.
+"""
+
+from collections.abc import Iterator
+
+VOP = b"\x00\x00\x01\xb6"
+"""The start code of a picture in MPEG-4 part 2 (a video object plane)."""
+
+I_PICTURE, B_PICTURE, NO_PICTURE = 0, 2, -1
+"""Types of pictures: the two bits behind the start code; 1 is a predicted one, 3 a sprite."""
+
+LEAST_BYTES = 16
+"""Of an MPEG-4 picture that is coded for certain; one that is not is over after its type and time."""
+
+
+def picture_types(data: bytes) -> list[int]:
+    """The types of the MPEG-4 pictures in a packet, NO_PICTURE for one so short that it may not be coded."""
+    types = []
+    at = data.find(VOP)
+    while at >= 0:
+        following = data.find(VOP, at + len(VOP))
+        length = (len(data) if following < 0 else following) - at
+        types.append(data[at + len(VOP)] >> 6 if length >= LEAST_BYTES else NO_PICTURE)
+        at = following
+    return types
+
+
+def shown(types: list[int], with_b: bool) -> list[int] | None:
+    """For each picture, in the order of decoding, the number at which it is shown; None where that is not known.
+
+    A B picture is shown when it is decoded, any other one when the next that is no B has come. Not known where a
+    picture may not be coded, and where B pictures lack one to refer to.
+    """
+    numbers: list[int] = [0] * len(types)
+    number, waiting, references = 0, -1, 0
+    for place, kind in enumerate(types):
+        if kind == NO_PICTURE:
+            return None
+        if kind == B_PICTURE:
+            if references < 2 or not with_b:
+                return None
+            numbers[place] = number
+            number += 1
+            continue
+        references += 1
+        if waiting >= 0:
+            numbers[waiting] = number
+            number += 1
+        waiting = place
+    if waiting < 0:
+        return None
+    numbers[waiting] = number
+    return numbers
+
+
+class Headers:
+    """Whether the headers that a stream begins with hold to its end.
+
+    :param codec: FFmpeg's name.
+    :param extradata: what the container keeps of the stream's headers.
+    """
+
+    def __init__(self, codec: str, extradata: bytes) -> None:
+        self._codec, self._extradata = codec, extradata
+        self._layers = set(_layers(extradata)) if codec == "mpeg4" else set()
+        # In mp4 and Matroska a unit is preceded by its length; how many bytes that has the extradata say.
+        self._length_bytes = 0
+        at = {"h264": 4, "hevc": 21}.get(codec)
+        if at is not None and len(extradata) > at and extradata[0] == 1:
+            self._length_bytes = (extradata[at] & 3) + 1
+
+    def hold_in(self, data: bytes) -> bool:
+        """Whether a packet has no others, nor any that cannot be told."""
+        if self._codec == "mpeg4":
+            self._layers.update(_layers(data))
+            return len(self._layers) < 2
+        if self._codec in ("h264", "hevc"):
+            return self._length_bytes > 0 and all(unit in self._extradata for unit in self._parameter_sets(data))
+        return True
+
+    def _parameter_sets(self, data: bytes) -> Iterator[bytes]:
+        at, step = 0, self._length_bytes
+        while at + step < len(data):
+            begin = at + step
+            at = begin + int.from_bytes(data[at:begin], "big")
+            kind = data[begin] & 31 if self._codec == "h264" else data[begin] >> 1 & 63
+            if kind in ((7, 8, 13, 15) if self._codec == "h264" else (32, 33, 34)):
+                yield data[begin:at]
+
+
+def _layers(data: bytes) -> Iterator[bytes]:
+    """The headers of video object layers in MPEG-4: start codes 0x20 to 0x2f, up to the next one."""
+    at = data.find(b"\x00\x00\x01")
+    while 0 <= at < len(data) - 3:
+        kind, following = data[at + 3], data.find(b"\x00\x00\x01", at + 3)
+        if 0x20 <= kind <= 0x2F:
+            yield data[at : following if following >= 0 else len(data)].rstrip(b"\x00")
+        elif kind == VOP[3]:
+            return  # the headers stand before the first picture
+        at = following

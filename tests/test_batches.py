@@ -1,16 +1,22 @@
 """Batches are a function of seed, epoch, position and process, and a run goes on where it stopped."""
 
 import functools
+import multiprocessing.reduction
+import os
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from ssan.errors import UsageError
+from ssan.errors import SsanError, TrainingError, UsageError, VideoError
+from ssan.training import workers as workers_module
 from ssan.training.batches import Batches, BatchPlan, Draw
 
 SIZES = [(7, 3), (12, 4), (13, 4), (1, 5), (64, 64), (65, 64), (101, 8), (9, 1)]
@@ -189,3 +195,108 @@ def test_an_epoch_left_early_goes_on_where_it_was_left() -> None:
 def test_one_worker_gives_what_none_gives() -> None:
     batches = _batches(workers=1)
     assert [tuple(batch) for _ in range(3) for batch in _quietly(batches)] == list(_three_epochs())
+
+
+# ------------------------------------------------------------------------------------------------------- the workers
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+class _Pictures(Dataset[Any]):
+    """Tensors of several kinds, one of them a view with strides of its own."""
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        frames = torch.arange(4 * 50 * 60 * 3, dtype=torch.uint8).reshape(4, 50, 60, 3) + draw.item
+        return {
+            "view": frames.permute(0, 3, 1, 2)[1:, :, 3:40, 2:],
+            "numbers": torch.full((3,), draw.item / 7, dtype=torch.float64),
+            "none": torch.zeros(0, 5),
+            "name": f"item {draw.item}",
+        }
+
+
+@FORKS
+def test_what_a_worker_makes_is_equal_in_value_type_and_strides_and_needs_no_place_in_dev_shm() -> None:
+    plan = BatchPlan(3, 2)
+    made, here = (
+        list(chain(*_quietly(Batches(_Pictures(), plan, workers=w, collate=_as_list)))) for w in (1, 0)
+    )
+    for item, same in zip(made, here, strict=True):
+        assert item["name"] == same["name"]
+        for key in ("view", "numbers", "none"):
+            assert torch.equal(item[key], same[key])
+            assert (item[key].dtype, item[key].stride()) == (same[key].dtype, same[key].stride())
+        if hasattr(os, "memfd_create"):
+            assert not item["view"].is_shared()  # as what torch passes on is
+        item["view"][0, 0, 0, 0] += 1  # it can be written to
+
+
+class _Gone(Dataset[Any]):
+    def __getitem__(self, draw: Draw) -> int:
+        if draw.item == 3:
+            raise VideoError("no such file", code="missing", path="a/b.mp4")
+        return draw.item
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=FORKS)])
+def test_a_video_that_is_gone_is_the_same_error_from_a_worker_as_from_this_process(workers: int) -> None:
+    with pytest.raises(VideoError) as caught:
+        list(_quietly(Batches(_Gone(), BatchPlan(6, 2), workers=workers, collate=_as_list)))
+    assert caught.value.as_dict() == {"path": "a/b.mp4", "code": "missing", "message": "no such file", "line": None}
+
+
+class _Killed(Dataset[tuple[int, int]]):
+    """Kills the process that it is read in as often as it is told to, at item 9."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        self.folder, self.times = folder, times
+
+    def __getitem__(self, draw: Draw) -> tuple[int, int]:
+        if draw.item == 9 and len(list(self.folder.iterdir())) < self.times:
+            (self.folder / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return tuple(draw)
+
+
+@FORKS
+def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_given_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    batches = Batches(_Killed(tmp_path, 1), BatchPlan(23, 4, seed=3, shuffle=True), workers=2, collate=_as_list)
+    assert [tuple(batch) for batch in _quietly(batches)] == list(_three_epochs()[:6])
+    assert (batches.num_restarts, len(list(tmp_path.iterdir()))) == (1, 1)
+    said = capfd.readouterr().err
+    assert "a process that reads videos, ended by SIGKILL; starting anew" in said
+
+
+@FORKS
+def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_helps(tmp_path: Path) -> None:
+    batches = Batches(_Killed(tmp_path, 9), BatchPlan(23, 4), workers=1, collate=_as_list)
+    seen = []
+    with pytest.raises(TrainingError, match=r"worker 1 of 1.*ended by SIGKILL, twice.*fewer --workers"):
+        for batch in _quietly(batches):
+            seen.append(batch)
+    assert [item for batch in seen for _, item in batch] in ([], list(range(4)), list(range(8)))
+
+
+@FORKS
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_a_worker_that_cannot_hand_on_its_batch_ends_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(multiprocessing.reduction, "DupFd", full)
+    with pytest.raises(TrainingError, match="could not hand on what it had read, twice"):
+        list(_quietly(Batches(_Pictures(), BatchPlan(3, 2), workers=1, collate=_as_list)))
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system has no such place")
+def test_too_little_room_for_workers_is_told_with_the_place_its_size_and_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = os.statvfs("/dev/shm")
+    full = os.statvfs_result([real.f_bsize, real.f_frsize, real.f_blocks, 0, 0, *real[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    with pytest.raises(SsanError, match=r"2 processes .*/dev/shm has .* MB, of which 0 are free.*--shm-size") as caught:
+        list(Batches(_Echo(), BatchPlan(3, 2), workers=2))
+    assert (caught.value.code, caught.value.path) == ("no_space", workers_module.SHARED)

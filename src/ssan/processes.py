@@ -1,14 +1,18 @@
-"""The processes of a run: which of them this one is, as ``torchrun`` or Slurm says it. Nothing else reads their words.
+"""The processes of a run: which of them this one is, as ``torchrun`` or Slurm says it, and that none outlives the rest.
 
 ``torchrun`` says it in ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE``; ``srun`` in ``SLURM_PROCID``,
 ``SLURM_NTASKS``, ``SLURM_LOCALID`` and the number of machines. Where both do, as under ``srun torchrun``, it is
-``torchrun`` that made the processes.
+``torchrun`` that made the processes. Nothing else reads their words.
 """
 
+import contextlib
 import os
 import re
+import select
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,3 +237,104 @@ def terminable() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+# ------------------------------------------------------------------------------- a process ends with the one it is for
+
+STARTER = "SSAN_STARTER"
+"""In the environment of a command of ours that another one has started: the number of the process to end with."""
+
+
+def told_to_end_with_us() -> dict[str, str]:
+    """The environment for a command of ours that is to end when this process does, however that comes about."""
+    return {**os.environ, STARTER: str(os.getpid())}
+
+
+def end_with_starter() -> None:
+    """End this process with the one that has started it, if that has asked for it (``told_to_end_with_us``)."""
+    number = os.environ.pop(STARTER, "")
+    if number.isascii() and number.isdigit() and len(number) < 10:
+        end_with(int(number))
+
+
+def end_with(process: int) -> None:
+    """From now on, end this process at once when another one has ended; its files are whole at any time.
+
+    A thread waits for it: what was killed tells nobody.
+    """
+    if not hasattr(os, "fork"):  # other systems than those of the Unix kind have no way to look without harm
+        return
+    threading.Thread(target=_wait_and_end, args=(process,), daemon=True, name="ends with another process").start()
+
+
+def _wait_and_end(process: int) -> None:
+    try:
+        watched = os.pidfd_open(process) if hasattr(os, "pidfd_open") else None
+    except ProcessLookupError:
+        os._exit(1)
+    except OSError:  # an older kernel
+        watched = None
+    if watched is not None:
+        select.select([watched], [], [])
+        os._exit(1)
+    while _lives(process):
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, by now
+        return False
+    return True
+
+
+def be_killed_with_parent(parent: int) -> None:
+    """From now on, this process is killed when its parent ends, even while it is stopped or deaf in a library.
+
+    Where the kernel has no such thing a thread looks for it. To the kernel the parent is the very thread that started
+    this process, so that has to be one which lasts.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
+    end_with(parent)
+
+
+# -------------------------------------------------------------------------------------------- memory for all of them
+
+_sharers = 1
+
+
+def share_memory_among(number: int) -> None:
+    """Say how many processes like this one read videos at the same time, and so share the memory for it."""
+    global _sharers
+    _sharers = max(_sharers, number)
+
+
+def memory_share(most: int, least: int) -> int:
+    """How many bytes each of the processes that read videos may have: together half of the machine's memory.
+
+    Never more than ``most``, which is also the answer where the machine's memory is not known, or less than ``least``.
+    """
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    number = _sharers * (int(local) if local.isascii() and local.isdigit() and 0 < len(local) < 6 else 1)
+    return max(least, min(most, (_machine_bytes() or 2 * most * number) // 2 // max(1, number)))
+
+
+def _machine_bytes() -> int | None:
+    """The memory of the machine, or what the container of this process may have of it, where the system tells."""
+    known = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(ValueError, OSError), open(path, encoding="ascii") as handle:
+            known.append(int(handle.read(100)))
+    return min(known, default=None)

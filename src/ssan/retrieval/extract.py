@@ -5,7 +5,6 @@ features, 1.5 a second; the paper puts its own network in the place of the latte
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.weights import imagenet_file, load_backbone, read_state_dict
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
+from ssan.training.workers import WorkerDied, begin, carried, handed_on
 from ssan.vectors import VectorWriter, part_id
 from ssan.video.reader import Part
 
@@ -212,8 +212,6 @@ class Pieces(IterableDataset[Piece]):
 
     def __iter__(self) -> Iterator[Piece]:
         worker = get_worker_info()
-        if worker is not None and hasattr(os, "setpgrp"):  # not on every system
-            os.setpgrp()  # the main process alone decides what Ctrl-C means
         mine = range(len(self.jobs)) if worker is None else range(worker.id, len(self.jobs), worker.num_workers)
         for number in mine:
             yield from self._pieces(number)
@@ -307,11 +305,13 @@ def _run(
     """Compute and write what the readers hand on, in whatever order the videos come; counts go to ``done``."""
     open_ones: dict[int, tuple[list[np.ndarray], list[tuple[float, float]]]] = {}
     # What waits in memory is bounded: for each worker two pieces, each of a batch of clips.
-    loader = DataLoader(pieces, batch_size=None, num_workers=min(workers, len(jobs)))
+    loader = DataLoader(
+        pieces, batch_size=None, num_workers=min(workers, len(jobs)), collate_fn=carried, worker_init_fn=begin
+    )
     silent = quiet or not sys.stderr.isatty()
     with tqdm(total=len(jobs), desc="extracting", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
         asked = time.perf_counter()
-        for piece in loader:
+        for piece in _handed_on(loader):
             done.wait_seconds += time.perf_counter() - asked
             done.read_seconds += piece.seconds
             job, (rows, spans) = jobs[piece.job], open_ones.setdefault(piece.job, ([], []))
@@ -333,6 +333,16 @@ def _run(
                     done.failed.append(_told_of(job, error))
                 bar.update()
             asked = time.perf_counter()
+
+
+def _handed_on(loader: DataLoader[Piece]) -> Iterator[Piece]:
+    try:
+        yield from handed_on(loader, loader.__iter__)
+    except WorkerDied as error:
+        raise SsanError(
+            f"{error}, perhaps because memory ran out; expected it to last. What is in the store is kept: run again with "
+            "fewer --workers"
+        ) from error
 
 
 @torch.inference_mode()

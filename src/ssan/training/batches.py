@@ -1,6 +1,6 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
-import os
+import sys
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssan.errors import UsageError
+from ssan.training.workers import Carried, WorkerDied, begin, died_twice, handed_on
 
 
 class Draw(NamedTuple):
@@ -69,34 +70,58 @@ class Batches(DataLoader[Any]):
 
     The position counts batches handed out, not those that workers have prepared ahead. ``waited_seconds`` is how long
     whoever asked for batches has waited for them, in all but for the first, which also waits for the workers to start.
+
+    A worker that ends is no fault of the videos it was at: all are started anew and that batch is asked for again, once
+    (``num_restarts`` counts).
     """
 
     def __init__(
         self, dataset: Dataset[Any], plan: BatchPlan, *, workers: int = 0, collate: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(
-            dataset,
+            Carried(dataset, collate),
             batch_sampler=plan,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=_as_it_is,
             persistent_workers=workers > 0,
-            worker_init_fn=_leave_the_group,
+            worker_init_fn=begin,
         )
         self.plan = plan
         self.waited_seconds = 0.0
+        self.num_restarts = 0
         self._started = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """
+        :raises SsanError: what a video was refused for, or a worker has ended twice at the same batch.
+        """
         if self.plan.position >= len(self.plan):
             self.plan.epoch, self.plan.position = self.plan.epoch + 1, 0
         handed_out = self.plan.position
+        died_at = -1
+        while True:
+            coming = handed_on(self, super().__iter__)
+            try:
+                for batch in self._timed(coming):
+                    handed_out += 1
+                    self.plan.position = handed_out
+                    yield batch
+                return
+            except WorkerDied as error:
+                coming.close()
+                self._iterator = None  # the workers that are left end with it
+                if died_at == handed_out:
+                    raise died_twice(error) from error
+                died_at = handed_out
+                self.num_restarts += 1
+                print(f"ssan: {error}; starting anew", file=sys.stderr, flush=True)
+
+    def _timed(self, coming: Iterator[Any]) -> Iterator[Any]:
         asked = perf_counter()
-        for batch in super().__iter__():
+        for batch in coming:
             if self._started:
                 self.waited_seconds += perf_counter() - asked
             self._started = True
-            handed_out += 1
-            self.plan.position = handed_out
             yield batch
             asked = perf_counter()
 
@@ -107,11 +132,5 @@ class Batches(DataLoader[Any]):
         self.plan.epoch, self.plan.position = state["epoch"], state["position"]
 
 
-def _leave_the_group(worker: int) -> None:
-    """Give a loader process a group of its own.
-
-    Ctrl-C, torchrun and schedulers send their signals to all of a group; the main process alone decides what they mean,
-    and needs its workers until then. A worker whose main process is gone ends by itself.
-    """
-    if hasattr(os, "setpgrp"):  # not on every system
-        os.setpgrp()
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -31,7 +31,7 @@ from ssan.datasets.flow import flow_between
 from ssan.datasets.samples import printable
 from ssan.datasets.tree import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_tree
 from ssan.errors import SsanError, UsageError, VideoError
-from ssan.files import replacing, replacing_folder
+from ssan.files import is_lock, one_writer, replacing, replacing_folder
 from ssan.video.clip_file import SUFFIX, split_path
 from ssan.video.reader import open_video
 
@@ -79,7 +79,8 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
     Interrupted at any point, it goes on where it was when it is called again.
 
     :param workers: processes that convert; 1 converts in this one.
-    :raises UsageError: no videos, a place where something else is, or other settings than before.
+    :raises UsageError: no videos, a place where something else is or where another process is writing, or other
+        settings than before.
     :raises SsanError: the disk is full (code ``no_space``), or a process was ended from outside.
     """
     began = time.monotonic()
@@ -87,13 +88,20 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
         require_encoder()
     if settings.method is not None:
         flow_between(settings.method)  # whether there is OpenCV is to be known before the first video
+    _check_places(source, dest, settings.form == "clips")
+    with one_writer(dest, folder=settings.form != "clips"):
+        return _convert(source, dest, settings, workers, quiet, began)
+
+
+def _convert(source: str, dest: str, settings: Settings, workers: int, quiet: bool, began: float) -> Summary:
+    """As ``convert``, where nobody else writes to ``dest``."""
     in_one_file = settings.form == "clips"
-    _check_places(source, dest, in_one_file)
     jobs, refused = _jobs(source, dest, settings)
     if not jobs and not refused:
         raise UsageError("there are no videos in it; name the folder that they are in", code="empty", path=source)
     beside = f"{dest}.jsonl" if in_one_file else os.path.join(dest, MANIFEST)
-    if not os.path.exists(beside) and os.path.exists(dest) and (in_one_file or os.listdir(dest)):
+    there = os.path.exists(dest) and (in_one_file or any(not is_lock(name) for name in os.listdir(dest)))
+    if there and not os.path.exists(beside):
         raise UsageError(
             f"there is something that was not made here, or its manifest {os.path.basename(beside)} is missing; name "
             "another place",

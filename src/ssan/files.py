@@ -29,8 +29,8 @@ LOCK = ".lock"
 
 
 @contextmanager
-def writing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open ``path`` for writing ("w" for UTF-8 text, "wb" for bytes).
+def writing(path: str | Path, mode: str = "w", *, new: bool = False) -> Iterator[IO[Any]]:
+    """Open ``path`` for writing ("w" for UTF-8 text, "wb" for bytes); with ``new`` unless a file is there.
 
     Readers see the old content or the new one, never a part. The name of a file that is not UTF-8 comes out in text
     as the bytes that it has.
@@ -38,7 +38,7 @@ def writing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     Raises ``SsanError`` with code ``no_space`` where the disk is full; the old file is then untouched.
     """
     with (
-        replacing(path) as partial,
+        replacing(path, new=new) as partial,
         _open(partial, mode) as handle,
     ):
         yield handle
@@ -51,8 +51,10 @@ def _open(path: str, mode: str) -> IO[Any]:
 
 
 @contextmanager
-def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
+def replacing(path: str | Path, *, sync: bool = True, new: bool = False) -> Iterator[str]:
     """Give the name of a temporary file beside ``path``; what is written there takes the name ``path`` at the end.
+
+    With ``new`` a file that is there by then stays, and ``FileExistsError`` is raised.
 
     It is flushed to the disk first, unless ``sync`` is off, for thousands of files that can be made again. If the
     block raises, the temporary file is removed and ``path`` stays as it was. Its name cannot be foreseen and is new,
@@ -68,10 +70,26 @@ def replacing(path: str | Path, *, sync: bool = True) -> Iterator[str]:
             if sync:
                 with open(partial, "rb+") as handle:
                     os.fsync(handle.fileno())
-            os.replace(partial, path)
+            if new:
+                _name_new(partial, path)
+            else:
+                os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _name_new(partial: Path, path: Path) -> None:
+    """Give a file its name unless one has it, which between two programs only a link can tell."""
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))  # a file system without links
+        os.replace(partial, path)
+    else:
+        partial.unlink()
 
 
 @contextmanager
@@ -297,12 +315,15 @@ def pread_exactly(descriptor: int, into: memoryview, offset: int) -> bool:
     return True
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused with ``ValueError``."""
+def write_json(path: str | Path, value: Any, *, new: bool = False) -> None:
+    """Write ``value`` as indented JSON, whole or not at all; NaN and infinity are refused with ``ValueError``.
+
+    With ``new`` a file that is there stays, and ``FileExistsError`` is raised.
+    """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     if not is_text(text):
         text = json.dumps(value, indent=1, allow_nan=False)  # the names of files need not be UTF-8
-    with writing(path) as handle:
+    with writing(path, new=new) as handle:
         handle.write(text + "\n")
 
 

@@ -277,6 +277,24 @@ def _holder(descriptor: int) -> str:
     return f"process {process}{where} since {since}"
 
 
+@contextmanager
+def taking_turns(handle: IO[Any]) -> Iterator[None]:
+    """Wait until no other process that appends to an open file is within such a block."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with suppress(OSError):  # a file system without locks; short lines hardly ever meet
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        handle.flush()
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
 def open_regular(path: str | Path, expected: str) -> IO[bytes]:
     """Open a file to be read; a pipe or a device, which could last for ever or wait for ever, is refused.
 

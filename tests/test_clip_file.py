@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from ssan.datasets.audit import audit
 from ssan.datasets.tree import Finder, find_videos, is_tree, subfolders
 from ssan.errors import VideoError
 from ssan.recognition.predict import expand
-from ssan.video.clip_file import FOOTER, HEADER, MAGIC, ClipFile, ClipFileWriter, ClipVideo
+from ssan.video.clip_file import ClipFile, ClipFileWriter, ClipVideo
+from ssan.video.clip_index import FOOTER, FOOTER_1, HEADER, MAGIC, TABLE
 from ssan.video.reader import open_video, read_clip
 from ssan.video.transforms import resize, resize_rule
 
@@ -162,6 +165,8 @@ def test_writing_goes_on_after_the_last_whole_video(tmp_path: Path) -> None:
     second = ClipFileWriter(path, entries.values())
     put(second, "b", pixels_of(2))
     assert second.entries["b"].offset == second.entries["a"].end, "what was half written is gone"
+    with pytest.raises(VideoError):
+        ClipFile(second.partial)
     second.finish()
     third = ClipFileWriter(path, second.entries.values())  # a finished one is gone on with too
     put(third, "c", pixels_of(3))
@@ -179,7 +184,8 @@ def test_what_does_not_arrive_on_the_disk_is_refused_and_leaves_no_trace(tmp_pat
     with pytest.raises(VideoError, match="are not there"):
         writer.append("b", io.BytesIO(bytes(100)), (7, 11), TIMES, DURATIONS)
     writer.finish()
-    assert (tmp_path / "x.clips").stat().st_size == HEADER.size + 5 * 7 * 11 * 3 + len(_index(tmp_path)) + FOOTER.size
+    pixels, frames, index = 5 * 7 * 11 * 3, 5 * (8 + 8 + 4), len("a") + TABLE.itemsize
+    assert (tmp_path / "x.clips").stat().st_size == HEADER.size + pixels + frames + index + FOOTER.size
     assert set(ClipFile(tmp_path / "x.clips").entries) == {"a"}
 
 
@@ -196,12 +202,6 @@ def test_altered_pixels_show_when_they_are_looked_for(path: str) -> None:
 
 
 # --- files that are not as they should be
-
-
-def _index(folder: Path) -> bytes:
-    data = (folder / "x.clips").read_bytes()
-    offset, length, _, _ = FOOTER.unpack(data[-FOOTER.size :])
-    return data[offset : offset + length]
 
 
 def _code(path: str) -> str | None:
@@ -224,9 +224,41 @@ def test_every_byte_of_index_and_footer_counts(path: str) -> None:
     for place in range(begin, len(data), 37):
         Path(path).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
         assert _code(path) in ("decode_error", "truncated"), place
-    Path(path).write_bytes(HEADER.pack(MAGIC, 2, 0) + data[HEADER.size :])
-    with pytest.raises(VideoError, match="version 2"):
+    Path(path).write_bytes(HEADER.pack(MAGIC, 3, 0) + data[HEADER.size :])
+    with pytest.raises(VideoError, match="version 3"):
         ClipFile(path)
+
+
+# --- version 1, which had the times of all frames in its index
+
+
+def _as_version_1(path: str, lie: Callable[[list[dict[str, Any]]], Any] = lambda videos: None) -> None:
+    """Write a file with the same videos as earlier releases did."""
+    data, videos, opened = HEADER.pack(MAGIC, 1, 0), [], ClipFile(path)
+    for name, entry in opened.entries.items():
+        frames = opened.frames(entry)
+        videos.append({
+            "name": name, "offset": len(data), "num_frames": entry.num_frames, "height_px": 7, "width_px": 11,
+            "times_seconds": frames.times_seconds.tolist(), "durations_seconds": frames.durations_seconds.tolist(),
+            "crc32": entry.crc32,
+        })  # fmt: skip
+        data += Path(path).read_bytes()[entry.offset : entry.offset + entry.num_bytes]
+    lie(videos)
+    index = json.dumps({"videos": videos}).encode()
+    footer = FOOTER_1.pack(len(data), len(index), hashlib.sha256(index).digest(), MAGIC)
+    Path(path).write_bytes(data + index + footer)
+
+
+def test_files_of_version_1_are_read(path: str) -> None:
+    _as_version_1(path)
+    assert find_videos(path) == [f"{path}/{name}" for name in sorted(NAMES, key=lambda name: name.split("/"))]
+    for number, name in enumerate(NAMES):
+        clip = read_clip(f"{path}/{name}", range)
+        assert np.array_equal(clip.frames.permute(0, 2, 3, 1).numpy(), pixels_of(number))
+        assert (clip.times_seconds, clip.durations_seconds) == (tuple(TIMES), tuple(DURATIONS))
+        with open_video(f"{path}/{name}") as video:
+            assert isinstance(video, ClipVideo)
+            assert video.is_whole()
 
 
 LIES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
@@ -245,6 +277,11 @@ LIES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "twice": lambda videos: videos[0].update(name=videos[1]["name"]),
     "times that are none": lambda videos: videos[0].update(times_seconds=[None] * 5),
     "times without end": lambda videos: videos[0].update(durations_seconds=[float("inf")] * 5),
+    "times beyond what a number holds": lambda videos: videos[0].update(times_seconds=[10**400] * 5),
+    "times whose sum is without end": lambda videos: videos[0].update(times_seconds=[-1.7e308, 0, 0, 0, 1.7e308]),
+    "a size beyond what a number holds": lambda videos: videos[0].update(num_frames=10**400),
+    "another number of times": lambda videos: videos[0].update(times_seconds=[0.0] * 4),
+    "two at one place": lambda videos: videos[0].update(offset=videos[1]["offset"]),
     "a field too many": lambda videos: videos[0].update(codec="h264"),
     "a field too few": lambda videos: videos[0].pop("crc32"),
     "no entry": lambda videos: videos.insert(0, 5),  # type: ignore[arg-type]
@@ -253,14 +290,155 @@ LIES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_an_index_that_lies_is_refused_whatever_its_hash_says(path: str, lie: str) -> None:
-    data = Path(path).read_bytes()
-    begin, length, _, _ = FOOTER.unpack(data[-FOOTER.size :])
-    content = json.loads(data[begin : begin + length])
-    LIES[lie](content["videos"])
-    index = json.dumps(content).encode()
-    footer = FOOTER.pack(begin, len(index), hashlib.sha256(index).digest(), MAGIC)
-    Path(path).write_bytes(data[:begin] + index + footer)
+    _as_version_1(path, LIES[lie])
     assert _code(path) == "decode_error"
+
+
+def _write_index(path: str, names: list[bytes], table: np.ndarray) -> None:
+    """Put another index into a file, with a hash that is right."""
+    data = Path(path).read_bytes()
+    begin = FOOTER.unpack(data[-FOOTER.size :])[0]
+    joined = b"\xff".join(names)
+    index = joined + table.tobytes()
+    footer = FOOTER.pack(begin, len(joined), len(table), hashlib.sha256(index).digest(), MAGIC)
+    Path(path).write_bytes(data[:begin] + index + footer)
+
+
+def _index_of(path: str) -> tuple[list[bytes], np.ndarray]:
+    data = Path(path).read_bytes()
+    begin, length, count, _, _ = FOOTER.unpack(data[-FOOTER.size :])
+    names = data[begin : begin + length].split(b"\xff")
+    return names, np.frombuffer(data, TABLE, count, begin + length).copy()
+
+
+TABLE_LIES: list[tuple[str, int | str]] = [
+    ("offset", 8), ("offset", (1 << 64) - 8), ("offset", "next"), ("frames_at", 0), ("frames_at", (1 << 64) - 60),
+    ("frames_at", "next"), ("num_frames", 0), ("num_frames", (1 << 32) - 1), ("height_px", 0),
+    ("height_px", (1 << 32) - 1), ("width_px", (1 << 32) - 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), TABLE_LIES)
+def test_a_place_where_no_video_can_be_is_refused_whatever_the_hash_says(
+    path: str, field: str, value: int | str
+) -> None:
+    names, table = _index_of(path)
+    table[1][field] = table[2][field] if value == "next" else value
+    _write_index(path, names, table)
+    assert _code(path) == "decode_error"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[b"a", b"b", b"c"], [b"a", b"b", b"c", b"c"], [b"a", b"c", b"b", b"d"], [b"", b"b", b"c", b"d"],
+     [b"../a", b"b", b"c", b"d"], [b"/a", b"b", b"c", b"d"], [b"\xfe", b"b", b"c", b"d"]],
+)  # fmt: skip
+def test_names_that_lie_are_refused_whatever_the_hash_says(path: str, names: list[bytes]) -> None:
+    _write_index(path, sorted(names) if b"\xfe" in names else names, _index_of(path)[1])
+    assert _code(path) == "decode_error"
+
+
+def test_many_videos_at_one_place_are_refused_at_once(path: str) -> None:
+    _, table = _index_of(path)
+    many = np.repeat(table[:1], 50_000)
+    _write_index(path, [f"{number:06d}".encode() for number in range(len(many))], many)
+    with pytest.raises(VideoError, match="where another video does"):
+        ClipFile(path)
+
+
+def test_a_file_of_videos_by_the_ten_thousand_is_opened_without_what_is_said_of_their_frames(path: str) -> None:
+    """Places are made up, in a file with a hole, as only its length is looked at."""
+    num, frames = 20_000, 400
+    names = [f"class {number % 50:02d}/{number:06d}".encode() for number in range(num)]
+    table = np.zeros(num, TABLE)
+    table["num_frames"], table["height_px"], table["width_px"] = frames, 1, 1
+    table["offset"] = HEADER.size + np.arange(num) * frames * 23
+    table["frames_at"] = table["offset"] + frames * 3
+    begin = HEADER.size + num * frames * 23
+    joined = b"\xff".join(sorted(names))
+    index = joined + table.tobytes()
+    with open(path, "wb") as handle:
+        handle.write(HEADER.pack(MAGIC, 2, 0))
+        handle.seek(begin)
+        handle.write(index + FOOTER.pack(begin, len(joined), num, hashlib.sha256(index).digest(), MAGIC))
+    tracemalloc.start()
+    try:
+        opened = ClipFile(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6, "of the 160 MB that are said of frames nothing is read"
+    finally:
+        tracemalloc.stop()
+    assert opened.subfolders("") == [f"class {number:02d}" for number in range(50)]
+    assert len(opened.videos("class 07")) == num // 50
+    assert opened.entries["class 07/000107"].num_frames == frames
+
+
+def test_a_frame_that_was_altered_is_refused_when_it_is_read_and_the_others_are_not(path: str) -> None:
+    entry = ClipFile(path).entries["run/ann"]
+    with open(path, "rb+") as handle:
+        handle.seek(entry.offset + 2 * entry.frame_bytes + 5)
+        handle.write(b"\0\1")
+    assert np.array_equal(read_clip(f"{path}/run/ann", lambda n: [1]).frames[0].permute(1, 2, 0), pixels_of(3)[1])
+    with pytest.raises(VideoError, match="frame 2 is not what was written") as caught:
+        read_clip(f"{path}/run/ann", lambda n: [1, 2])
+    assert (caught.value.code, caught.value.path) == ("decode_error", f"{path}/run/ann")
+
+
+def test_times_that_were_altered_are_refused(path: str) -> None:
+    with open(path, "rb+") as handle:
+        handle.seek(ClipFile(path).entries["run/ann"].frames_at + 3)
+        handle.write(b"\1")
+    with pytest.raises(VideoError, match="of the frames of 'run/ann'"):
+        open_video(f"{path}/run/ann")
+    assert open_video(f"{path}/run/fast/bob").num_frames == 5
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_end_of_the_process(path: str) -> None:
+    with open_video(f"{path}/run/ann") as video:
+        assert isinstance(video, ClipVideo)
+        video.read([0])
+        os.truncate(path, 2000)
+        with pytest.raises(VideoError, match="shorter since it was opened") as caught:
+            video.read([4])
+        assert caught.value.code == "truncated"
+        assert not video.is_whole()
+
+
+def test_whoever_reads_a_file_goes_on_while_it_is_added_to(path: str) -> None:
+    with open_video(f"{path}/run/ann") as video:
+        writer = ClipFileWriter(path, ClipFile(path).entries.values())
+        put(writer, "run/zoe", pixels_of(8))
+        assert np.array_equal(video.read(range(5)).frames.permute(0, 2, 3, 1), pixels_of(3))
+        writer.finish()
+        assert np.array_equal(video.read(range(5)).frames.permute(0, 2, 3, 1), pixels_of(3))
+    assert np.array_equal(read_clip(f"{path}/run/zoe", range).frames.permute(0, 2, 3, 1), pixels_of(8))
+    assert np.array_equal(read_clip(f"{path}/run/ann", range).frames.permute(0, 2, 3, 1), pixels_of(3))
+
+
+@pytest.mark.parametrize("name", ["Caf\u00e9/\u0915\u094d\u0937", "a\nb/c d", "bytes\udcff/x", "a.b/c", "a/c", "a b/c"])
+def test_names_of_any_letters_are_found(tmp_path: Path, name: str) -> None:
+    writer = ClipFileWriter(str(tmp_path / "x.clips"))
+    for other in (name, "a.b/d", "a/d", "a", "z"):
+        put(writer, other, pixels_of(len(other)))
+    writer.finish()
+    opened = ClipFile(tmp_path / "x.clips")
+    assert opened.below("") == sorted({name, "a.b/d", "a/d", "a", "z"}, key=lambda name: name.split("/"))
+    assert opened.videos(name.rpartition("/")[0]) == sorted({name.rpartition("/")[2]} | (
+        {"d"} if name in ("a.b/c", "a/c") else set()
+    ))  # fmt: skip
+    assert opened.subfolders("") == sorted({name.split("/")[0], "a", "a.b"})
+    assert np.array_equal(
+        read_clip(f"{tmp_path}/x.clips/{name}", range).frames.permute(0, 2, 3, 1), pixels_of(len(name))
+    )
+    assert "a/" not in opened.entries
+    assert name.replace("/", "\0") not in opened.entries
+
+
+def test_a_link_where_the_file_is_to_be_written_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("dear to somebody")
+    (tmp_path / "x.clips.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match=r"x\.clips\.part"):
+        ClipFileWriter(str(tmp_path / "x.clips"))
+    assert (tmp_path / "victim").read_text() == "dear to somebody"
 
 
 def test_parts_of_its_videos_are_found_by_their_times(path: str) -> None:

@@ -298,7 +298,114 @@ def test_with_several_processes_the_same_comes_out(source: Path, tmp_path: Path)
         assert np.array_equal(read_clip(path, range).frames, same.frames)
 
 
+@pytest.mark.parametrize("form", SETTINGS)
+def test_of_two_at_once_the_later_is_refused_in_one_line_and_the_first_is_unharmed(
+    form: str, source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dest = dest_of(form, tmp_path)
+    arguments = ["data", "resize", str(source), dest, "--to", form, "--short-side", "23", "--workers", "1"]
+    honest, refused = convert_forms.FORMS[form], []
+
+    def write(frames: Any, path: str, settings: Settings) -> None:
+        capfd.readouterr()
+        refused.append((status(arguments), capfd.readouterr().err))
+        honest.write(frames, path, settings)
+
+    monkeypatch.setitem(convert_forms.FORMS, form, replace(honest, write=write))
+    assert fields(convert(str(source), dest, SETTINGS[form])) == [3, 3, 0, 0]
+    assert len(refused) == 3
+    for code, said in refused:
+        assert code == 2
+        assert said.startswith(f"ssan: {dest}: it is being written by process {os.getpid()} since")
+        assert said.count("\n") == 1
+    monkeypatch.undo()
+    assert status([*arguments, "--quiet"]) == 0
+    assert [open_video(sample.path).num_frames for sample in read("folder", dest, "all")] == [11, 13, 5]
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".times.json"]
+
+
+def test_a_lock_that_a_killed_process_has_left_is_none_and_makes_a_folder_not_anothers(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / ".lock").write_text("1 2001-02-03 04:05:06 elsewhere")
+    assert fields(convert(str(source), str(tmp_path / "copy"), SETTINGS["jpeg"])) == [3, 3, 0, 0]
+    assert sorted(os.listdir(tmp_path / "copy")) == ["converted.jsonl", "list.csv", "run", "walk"]
+
+
+def test_videos_that_two_processes_have_written_over_each_other_are_made_again(source: Path, tmp_path: Path) -> None:
+    """As those could that knew no lock: two manifests in one, whose videos lie at the same places."""
+    dest = str(tmp_path / "copy.clips")
+    convert(str(source), dest, SETTINGS["clips"])
+    lines = [json.loads(line) for line in Path(f"{dest}.jsonl").read_text().splitlines()]
+    one, two = (next(line for line in lines[1:] if line["name"] == name) for name in ("run/one", "run/two"))
+    one["clip"]["offset"] = two["clip"]["offset"] + 7
+    Path(f"{dest}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UsageError, match=rf"remove both, {dest} and {dest}\.jsonl"):
+        convert(str(source), dest, SETTINGS["clips"])
+    os.rename(dest, f"{dest}.part")
+    assert fields(convert(str(source), dest, SETTINGS["clips"])) == [3, 2, 1, 0]
+    for sample in read("folder", str(source), "all"):
+        copy = read_clip(f"{dest}/{sample.id}", range)
+        assert numbers_in(copy) == numbers_in(read_clip(sample.path, range))
+
+
+def test_a_clip_file_of_version_1_is_gone_on_with(source: Path, tmp_path: Path) -> None:
+    dest = str(tmp_path / "copy.clips")
+    convert(str(source), dest, SETTINGS["clips"])
+    opened = ClipFile(dest)
+    lines = [json.loads(line) for line in Path(f"{dest}.jsonl").read_text().splitlines()]
+    for line in lines[1:]:
+        frames = opened.frames(opened.entries[line["name"]])
+        for field in ("frames_at", "frames_crc32"):
+            del line["clip"][field]
+        line["clip"] |= {
+            "times_seconds": frames.times_seconds.tolist(), "durations_seconds": frames.durations_seconds.tolist(),
+        }  # fmt: skip
+    Path(f"{dest}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert fields(convert(str(source), dest, SETTINGS["clips"])) == [3, 0, 3, 0]
+    render(source / "walk" / "four.mkv", TIMES[:3])
+    assert fields(convert(str(source), dest, SETTINGS["clips"])) == [4, 1, 3, 0]
+    assert fields(convert(str(source), dest, SETTINGS["clips"])) == [4, 0, 4, 0]
+    assert read_clip(f"{dest}/run/one", range).times_seconds == pytest.approx(TIMES)
+    assert len(ClipFile(dest).entries) == 4
+
+
 # --- what goes wrong
+
+
+@pytest.mark.parametrize("form", SETTINGS)
+def test_a_name_as_long_as_names_may_be_is_converted_or_listed_and_stops_nothing(
+    form: str, source: Path, tmp_path: Path
+) -> None:
+    shutil.copy(source / "run" / "two.avi", source / "run" / ("\u6f22" * 83 + ".avi"))
+    shutil.copy(source / "run" / "two.avi", source / "run" / f"{'x' * 252}.ts")
+    shutil.move(source / "list.csv", source / ("\u6f22" * 83 + ".csv"))
+    summary = convert(str(source), dest_of(form, tmp_path), SETTINGS[form])
+    too_long = form == "video"  # .mp4 is longer than .ts
+    assert fields(summary) == [5, 5 - too_long, 0, too_long]
+    assert [Path(error.path or "").name for error in summary.failed] == [f"{'x' * 252}.ts"] * too_long
+    assert len(read("folder", dest_of(form, tmp_path), "all")) == 5 - too_long
+
+
+def test_annotations_that_link_out_of_the_folder_or_are_no_files_are_told_and_not_copied(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret").write_text("of somebody else")
+    (source / "labels.txt").symlink_to(tmp_path / "secret")
+    (source / "zero.txt").symlink_to("/dev/zero")
+    (source / "gone.json").symlink_to(tmp_path / "gone")
+    (source / "again.csv").symlink_to("list.csv")
+    os.mkfifo(source / "pipe.json")
+    arguments = ["data", "resize", str(source), str(tmp_path / "copy"), "--to", "jpeg", "--workers", "1", "--json"]
+    assert status(arguments) == 1
+    answer = json.loads(capfd.readouterr().out)
+    assert {Path(error["path"]).name: error["code"] for error in answer["not_copied"]} == {
+        "labels.txt": "path_escape", "zero.txt": "path_escape", "gone.json": "path_escape", "pipe.json": "missing",
+    }  # fmt: skip
+    assert (answer["num_converted"], answer["num_failed"], answer["num_annotations"]) == (3, 0, 2)
+    assert sorted(os.listdir(tmp_path / "copy")) == ["again.csv", "converted.jsonl", "list.csv", "run", "walk"]
+    assert (tmp_path / "copy" / "again.csv").read_text() == (source / "list.csv").read_text()
 
 
 def test_videos_that_do_not_read_are_listed_and_a_truncated_one_goes_as_far_as_it_decodes(

@@ -2,12 +2,18 @@
 
 import csv
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import pickle
+import re
+import secrets
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +32,17 @@ from ssan.errors import (
     VideoError,
     unknown,
 )
-from ssan.files import read_json, read_text, replacing, sha256, write_json, writing
+from ssan.files import (
+    one_writer,
+    open_regular,
+    read_json,
+    read_text,
+    remove_partials,
+    replacing,
+    sha256,
+    write_json,
+    writing,
+)
 from ssan.training.checkpoint import hash_tensors, read_model_file, write_model_file
 from ssan.training.journal import Journal, read_journal
 
@@ -114,6 +130,163 @@ def test_another_fault_of_the_disk_is_not_called_a_full_one(tmp_path: Path, monk
     with pytest.raises(OSError, match="broken"):
         write_json(tmp_path / "a.json", 1)
     assert _names(tmp_path) == []
+
+
+def test_a_temporary_file_cannot_be_foreseen_and_follows_no_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    for _ in range(2):
+        with replacing(tmp_path / "a.txt") as partial:
+            names.append(partial)
+            Path(partial).write_text("mine")
+    assert len({*names, str(tmp_path / f".a.txt.{os.getpid()}.part")}) == 3
+    (tmp_path / "victim").write_text("dear to somebody")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "foreseen")
+    (tmp_path / ".a.txt.foreseen.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError), writing(tmp_path / "a.txt") as handle:
+        handle.write("overwritten")
+    assert (tmp_path / "victim").read_text() == "dear to somebody"
+
+
+@pytest.mark.parametrize("name", ["\u6f22" * 84 + ".md", "a" * 255, "\U0001f415" * 63])
+def test_a_name_as_long_as_names_may_be_is_written_and_locked(tmp_path: Path, name: str) -> None:
+    with one_writer(tmp_path / name):
+        with writing(tmp_path / name) as handle:
+            handle.write("new")
+        (tmp_path / f".{name[:10]}.left.part").touch()
+        remove_partials(tmp_path, name[:10])
+        with pytest.raises(UsageError, match="being written"), one_writer(tmp_path / name):
+            pass
+        with one_writer(tmp_path / (name[:-1] + "x")):  # another file whose name begins as this one's
+            pass
+    assert _names(tmp_path) == [name]
+
+
+def test_a_file_that_is_to_be_new_leaves_one_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*names: str) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    for number, link in enumerate((os.link, no_links)):
+        monkeypatch.setattr(os, "link", link)
+        write_json(tmp_path / f"{number}.json", 1, new=True)
+        with pytest.raises(FileExistsError):
+            write_json(tmp_path / f"{number}.json", 2, new=True)
+        assert read_json(tmp_path / f"{number}.json") == 1
+    assert _names(tmp_path) == ["0.json", "1.json"]
+
+
+# ---------------------------------------------------------------------------------------------------- one at a time
+
+
+def test_one_process_at_a_time_writes_and_the_other_is_told_who_does(tmp_path: Path) -> None:
+    for path, folder in ((tmp_path / "out" / "a.npz", False), (tmp_path / "run" / "one", True)):
+        with one_writer(path, folder=folder):
+            with pytest.raises(UsageError) as caught, one_writer(path, folder=folder):
+                pass
+            assert caught.value.path == str(path)
+            assert re.fullmatch(
+                rf"it is being written by process {os.getpid()} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d; wait until "
+                "that has ended, or name another place",
+                caught.value.message,
+            )
+        with one_writer(path, folder=folder):
+            pass
+    assert _names(tmp_path) == [], "folders that were made for nothing are gone"
+
+
+def test_what_was_put_into_a_folder_stays_and_the_lock_goes(tmp_path: Path) -> None:
+    with one_writer(tmp_path / "run", folder=True):
+        (tmp_path / "run" / "a").touch()
+    assert _names(tmp_path / "run") == ["a"]
+    with pytest.raises(UsageError, match="a file lies where"), one_writer(tmp_path / "run" / "a", folder=True):
+        pass
+
+
+HOLDS = """
+import os, sys, time
+from ssan.files import one_writer
+with one_writer(sys.argv[1], folder=True):
+    child = os.fork()  # as loaders do
+    if child == 0:
+        time.sleep(600)
+    print(child, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_ends_with_its_process_also_where_a_child_lives_on(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(UsageError, match=f"by process {holder.pid} since"), one_writer(tmp_path, folder=True):
+            pass
+        holder.kill()
+        holder.wait()
+        assert _names(tmp_path) == [".lock"]
+        with one_writer(tmp_path, folder=True):
+            os.kill(child, 0)  # is there
+        assert _names(tmp_path) == []
+    finally:
+        holder.kill()
+        os.kill(child, signal.SIGKILL)
+        holder.communicate()
+
+
+def test_a_lock_that_somebody_has_laid_as_a_link_or_with_nonsense_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("dear to somebody")
+    (tmp_path / ".a.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match=r"\.a\.lock"), one_writer(tmp_path / "a"):
+        pass
+    assert (tmp_path / "victim").read_text() == "dear to somebody"
+    (tmp_path / ".b.lock").write_bytes(b"\x1b[2J\xff" * 99)
+    with open(tmp_path / ".b.lock", "rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="by another process; wait"), one_writer(tmp_path / "b"):
+            pass
+
+
+def test_where_a_file_system_has_no_locks_the_work_is_done_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(*given: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr("ssan.files._told_of_no_locks", False)
+    for _ in range(2):
+        with one_writer(tmp_path / "a"):
+            pass
+    Journal(tmp_path).record("start")
+    assert capsys.readouterr().err.count("has no locks (No locks available)") == 1
+    assert _names(tmp_path) == ["journal.jsonl"]
+
+
+def test_lines_of_several_processes_do_not_mix_and_none_takes_anothers_for_a_rest(tmp_path: Path) -> None:
+    """A line longer than what goes to a file at once, cut off by nobody while another process mends."""
+    writes = (
+        "import sys\nfrom ssan.training.journal import Journal\n"
+        "for n in range(40): Journal(sys.argv[1]).record('e', who=sys.argv[2], n=n, long='x' * 100_000)"
+    )
+    crew = [subprocess.Popen([sys.executable, "-c", writes, str(tmp_path), who]) for who in "ab"]
+    assert [process.wait(300) for process in crew] == [0, 0]
+    events = Journal(tmp_path).events("e")
+    assert sorted((event["who"], event["n"]) for event in events) == [(who, n) for who in "ab" for n in range(40)]
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, what: str) -> None:
+    path = {"a pipe": tmp_path / "pipe", "a device": Path("/dev/zero"), "a folder": tmp_path}[what]
+    if what == "a pipe":
+        os.mkfifo(path)
+    for read in (read_json, read_journal, lambda path: open_regular(path, "a list")):
+        with pytest.raises(UsageError, match="not a file") as caught:
+            read(path)
+        assert caught.value.path == str(path)
+
+
+# ------------------------------------------------------------------------------------------------------------- json
 
 
 def test_json_comes_back(tmp_path: Path) -> None:

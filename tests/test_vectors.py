@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssan.errors import SsanError, UsageError
-from ssan.vectors import Vectors, VectorWriter, open_vectors, part_id
+from ssan.vectors import STORE, Vectors, VectorWriter, open_vectors, part_id
 
 DIM = 5
 MADE = {"model": {"name": "ssan_tiny", "hash": "ab12"}, "vectors_per_second": 1.5}
@@ -50,12 +50,56 @@ def test_what_was_written_is_read_back_with_times_and_origin(tmp_path: Path) -> 
         assert not rows.flags.writeable
 
 
-def test_rows_are_not_read_into_memory(tmp_path: Path) -> None:
+def test_of_the_rows_those_are_read_that_are_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, 4, 5)
+    store = open_vectors(tmp_path)
+    with open(tmp_path / "part-0.vectors", "rb+") as handle:  # a fault in another's rows is none in these
+        handle.write(b"\x7f\x7f\x7f")
+    np.testing.assert_array_equal(store.rows("v5"), rows_of(5, 6))
+    with pytest.raises(UsageError, match="not those that were written"):
+        store.rows("v4")
+
+
+@pytest.mark.parametrize("name", ["part-0.vectors", "part-0.spans"])
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_end_of_the_process(tmp_path: Path, name: str) -> None:
+    write(tmp_path, 4, 5)
+    store = open_vectors(tmp_path)
+    os.truncate(tmp_path / name, 10)
+    with pytest.raises(UsageError, match="cut off") as caught:
+        store.rows("v5")
+    assert (caught.value.code, caught.value.path) == ("truncated", str(tmp_path / name))
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     write(tmp_path, 4)
-    base = open_vectors(tmp_path).rows("v4")
-    while isinstance(base, np.ndarray):
-        base = base.base  # type: ignore[assignment]
-    assert type(base).__name__ == "mmap"
+    (tmp_path / "part-0.spans").unlink()
+    os.mkfifo(tmp_path / "part-0.spans")
+    with pytest.raises(UsageError, match="not a file"):
+        open_vectors(tmp_path)
+
+
+def test_of_two_writers_that_begin_at_a_time_the_later_finds_the_origin_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first comes when the later one has seen that there is no store, and has not made its own."""
+    exists = Path.exists
+
+    def seen(self: Path) -> bool:
+        there = exists(self)
+        if self.name == STORE and not there:
+            monkeypatch.setattr(Path, "exists", exists)
+            with VectorWriter(tmp_path, DIM, {**MADE, "hash": "of another"}, part=1) as first:
+                first.add("first", rows_of(3), spans_of(), "x.mp4")
+        return there
+
+    monkeypatch.setattr(Path, "exists", seen)
+    with pytest.raises(UsageError, match='hash is "of another" there'):
+        VectorWriter(tmp_path, DIM, MADE)
+    store = open_vectors(tmp_path)
+    assert (store.provenance["hash"], store.ids) == ("of another", ["first"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "part-1.jsonl", "part-1.spans", "part-1.vectors", STORE,
+    ]  # fmt: skip
 
 
 def test_the_files_are_as_the_page_says(tmp_path: Path) -> None:
@@ -174,7 +218,10 @@ def test_a_disk_that_is_full_for_a_while_loses_only_what_did_not_fit(
 
 
 def test_two_processes_cannot_write_to_one_part(tmp_path: Path) -> None:
-    with VectorWriter(tmp_path, DIM, MADE), pytest.raises(UsageError, match=r"part-0\.jsonl: another process"):
+    with (
+        VectorWriter(tmp_path, DIM, MADE),
+        pytest.raises(UsageError, match=r"part-0\.jsonl: it is being written by process \d+ since"),
+    ):
         VectorWriter(tmp_path, DIM, MADE)
     VectorWriter(tmp_path, DIM, MADE).close()
 

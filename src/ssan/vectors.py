@@ -1,4 +1,4 @@
-"""Vectors of floating-point numbers on disk: by id, with their times, with where they came from, memory-mapped.
+"""Vectors of floating-point numbers on disk: by id, with their times, with where they came from; read as asked for.
 
     FEATURES/store.json        {"schema": 1, "dim": 2048, "dtype": "float16", "provenance": {...}}
     FEATURES/part-0.vectors    rows of dim numbers, one after another, float16, little-endian
@@ -13,9 +13,10 @@ off what was left of it.
 import json
 import os
 import re
-import sys
+import weakref
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ssan.errors import SsanError, UsageError, few
-from ssan.files import is_text, naming_a_full_disk, read_json, write_json
+from ssan.files import is_text, naming_a_full_disk, one_writer, open_regular, pread_exactly, read_json, write_json
 
 STORE = "store.json"
 SCHEMA = 1
@@ -173,21 +174,29 @@ class VectorWriter:
             raise UsageError(f"vectors of length {dim}; expected 1 to {MOST_DIM}")
         self.folder, self.dim = Path(folder), dim
         self.provenance: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
-        _make(self.folder, dim, self.provenance)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError("a file lies where the store is to be; name another folder", path=str(self.folder))
         self._part = Part(self.folder, part)
-        self._lines = open(self._part.lines, "ab+", buffering=0)  # noqa: SIM115
-        self._vectors = self._spans = self._lines
+        self._open = ExitStack()
         try:
-            _lock(self._lines, self._part.lines)
-            self._vectors = open(self._part.vectors, "ab+", buffering=0)  # noqa: SIM115
-            self._spans = open(self._part.spans, "ab+", buffering=0)  # noqa: SIM115
+            self._open.enter_context(one_writer(self._part.lines))
+            # Behind the lock: of two writers that began at a time, the later one finds what the first has made.
+            _make(self.folder, dim, self.provenance)
+            self._lines, self._vectors, self._spans = map(
+                self._add_to, (self._part.lines, self._part.vectors, self._part.spans)
+            )
             self.done = self._mend()
         except BaseException:
-            self.close()
+            self._open.close()
             raise
         for other in _parts(self.folder):
             if other.number != part:
                 self.done.update(other.entries())
+
+    def _add_to(self, path: Path) -> FileIO:
+        handle = open(path, "ab+", buffering=0)  # noqa: SIM115
+        self._open.callback(_close, handle, path)
+        return handle
 
     def _mend(self) -> set[str]:
         """Cut off what a killed writer left behind its last entry; returns the ids of the part."""
@@ -266,13 +275,7 @@ class VectorWriter:
 
     def close(self) -> None:
         """See that everything is on the disk, and let others write to the part."""
-        for handle in (self._vectors, self._spans, self._lines):
-            if not handle.closed:
-                try:
-                    with naming_a_full_disk(self._part.vectors):
-                        os.fsync(handle.fileno())
-                finally:
-                    handle.close()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -283,15 +286,16 @@ class VectorWriter:
 
 def _make(folder: Path, dim: int, provenance: dict[str, Any]) -> None:
     """Describe a new store, or see that what is there is one with such vectors."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError("a file lies where the store is to be; name another folder", path=str(folder))
     if not (folder / STORE).exists():
-        if folder.exists() and _parts(folder):
+        if _parts(folder) and not (folder / STORE).exists():  # another writer may have made both just now
             raise UsageError(
                 f"{STORE} is missing beside its parts; copy the store again", code="missing", path=str(folder)
             )
-        write_json(folder / STORE, {"schema": SCHEMA, "dim": dim, "dtype": DTYPE, "provenance": provenance})
-    # Read back also where it was just written: several processes may have begun at a time.
+        with suppress(FileExistsError):
+            write_json(
+                folder / STORE, {"schema": SCHEMA, "dim": dim, "dtype": DTYPE, "provenance": provenance}, new=True
+            )
+    # Read back also where it was just to be written: writers of other parts may have begun at the same time.
     its_dim, its_provenance = _read_store(folder)
     difference = _difference({"dim": its_dim, **its_provenance}, {"dim": dim, **provenance})
     if difference is not None:
@@ -320,21 +324,16 @@ def _write(handle: FileIO, content: memoryview) -> None:
         left = left[handle.write(left) :]
 
 
-def _lock(handle: FileIO, path: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
+def _close(handle: FileIO, path: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError("another process is writing to it; wait until it has ended", path=str(path)) from None
-    except OSError:  # a file system without locks
-        return
+        with naming_a_full_disk(path):
+            os.fsync(handle.fileno())
+    finally:
+        handle.close()
 
 
 class Vectors:
-    """A store that is read: rows by id, memory-mapped, as far as they were written when it was opened.
+    """A store that is read: rows by id, as far as they were written when it was opened.
 
     An id that is in two parts, which only two jobs at a time can bring about, counts where it comes first, in the order
     of the parts' numbers. The rows of an entry are compared with their checksum when they are first asked for.
@@ -344,12 +343,11 @@ class Vectors:
         self.folder = Path(folder)
         self.dim, self.provenance = _read_store(self.folder)
         self._entries: dict[str, Entry] = {}
-        self._parts: dict[int, tuple[Part, np.ndarray, np.ndarray]] = {}
-        self._checked: set[str] = set()
+        self._parts: dict[int, tuple[Part, _Rows, _Rows]] = {}
         for part in _parts(self.folder):
             entries = part.entries()
             num = sum(entry.num for entry in entries.values())
-            self._parts[part.number] = part, _map(part.vectors, num, self.dim, ROWS), _map(part.spans, num, 2, SPANS)
+            self._parts[part.number] = part, _Rows(part.vectors, num, self.dim, ROWS), _Rows(part.spans, num, 2, SPANS)
             self._entries |= {name: entry for name, entry in entries.items() if name not in self._entries}
         self.ids = list(self._entries)
         self.num_vectors = sum(entry.num for entry in self._entries.values())
@@ -377,35 +375,49 @@ class Vectors:
                 path=str(self.folder),
             )
         part, vectors, spans = self._parts[entry.part]
-        within = slice(entry.first, entry.first + entry.num)
-        rows, times = vectors[within], spans[within]
-        if name not in self._checked:
-            if _checksum(rows, times) != entry.crc:
-                raise UsageError(
-                    f"the vectors of {name!r} are not those that were written; the file or {part.spans.name} was "
-                    "altered. Copy the store again, or extract into another folder",
-                    code="bad_annotation",
-                    path=str(part.vectors),
-                )
-            self._checked.add(name)
+        rows, times = vectors.read(entry.first, entry.num), spans.read(entry.first, entry.num)
+        if _checksum(rows, times) != entry.crc:
+            raise UsageError(
+                f"the vectors of {name!r} are not those that were written; the file or {part.spans.name} was "
+                "altered. Copy the store again, or extract into another folder",
+                code="bad_annotation",
+                path=str(part.vectors),
+            )
         return rows, times
 
 
-def _map(path: Path, num: int, width: int, dtype: np.dtype[Any]) -> np.ndarray:
-    """The first ``num`` rows of a file, memory-mapped; what a writer has written beyond them does not count yet."""
-    if not path.is_file():
-        raise UsageError("the file is missing; copy the store again", code="missing", path=str(path))
-    needed, size = num * width * dtype.itemsize, path.stat().st_size
-    if size < needed:
-        raise UsageError(
+class _Rows:
+    """The first ``num`` rows of a file; what a writer has written beyond them does not count yet.
+
+    They are read and not mapped into memory: of a map whose file shrinks, a look ends the process.
+    """
+
+    def __init__(self, path: Path, num: int, width: int, dtype: np.dtype[Any]) -> None:
+        self.path, self.width, self.dtype = path, width, dtype
+        if not path.exists():
+            raise UsageError("the file is missing; copy the store again", code="missing", path=str(path))
+        with open_regular(path, "a file of a store of vectors; copy the store again") as handle:
+            needed, size = num * width * dtype.itemsize, os.fstat(handle.fileno()).st_size
+            if size < needed:
+                raise self._cut(size, needed)
+            self._descriptor = os.dup(handle.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, first: int, num: int) -> np.ndarray:
+        rows = np.empty((num, self.width), self.dtype)
+        begin = first * self.width * self.dtype.itemsize
+        if not pread_exactly(self._descriptor, rows.data.cast("B"), begin):
+            raise self._cut(os.fstat(self._descriptor).st_size, begin + rows.nbytes)
+        rows.flags.writeable = False
+        return rows
+
+    def _cut(self, size: int, needed: int) -> UsageError:
+        return UsageError(
             f"the file has {size} bytes, expected {needed}: it is cut off. Copy the store again, or extract once more, "
             "which adds what is missing",
             code="truncated",
-            path=str(path),
+            path=str(self.path),
         )
-    if num == 0:
-        return np.zeros((0, width), dtype)
-    return np.asarray(np.memmap(path, dtype, "r", shape=(num, width)))
 
 
 def open_vectors(path: str | Path) -> Vectors:

@@ -19,6 +19,7 @@ app.command("flow")(data_resize.flow)
 
 @app.command("synth")
 def synth(
+    context: typer.Context,
     folder: Annotated[str, typer.Argument(help="Folder to render into.")],
     task: Annotated[str, typer.Option(help="order, relation, or captions.")],
     videos: Annotated[int, typer.Option(min=1, help="Number of videos.")],
@@ -38,7 +39,9 @@ def synth(
 
     from ssan.datasets.synthetic import render
     from ssan.datasets.synthetic_captions import render_captions
+    from ssan.files import one_writer
 
+    context.with_resource(one_writer(folder, folder=True))
     silent = quiet or not sys.stderr.isatty()
     with tqdm(total=videos, desc="rendering", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
 

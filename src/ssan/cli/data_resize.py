@@ -108,10 +108,10 @@ def _run(source: str, dest: str, settings: "Settings", workers: int | None, json
     if json:
         options.show_json({"schema": 1, **summary.as_dict()})
     else:
-        for error in [*summary.failed, *summary.truncated]:
-            print(f"ssan: {error.code}: {error}", file=sys.stderr)
+        for error in [*summary.failed, *summary.truncated, *summary.not_copied]:
+            print(f"ssan: {error.code or 'not copied'}: {error}", file=sys.stderr)
         print(
             f"{dest}: {summary.num_converted} of {summary.num_videos} videos converted, {summary.num_unchanged} were "
             f"there, {len(summary.failed)} failed, {len(summary.truncated)} are truncated; {summary.bytes:,} bytes"
         )
-    return options.SOME_FAILED if summary.failed or summary.truncated else options.DONE
+    return options.SOME_FAILED if summary.failed or summary.truncated or summary.not_copied else options.DONE

@@ -10,6 +10,7 @@ from ssan.cores import num_cores
 
 
 def demo(
+    context: typer.Context,
     out: Annotated[str, typer.Option(help="Folder for the videos, both runs, results.json and the page.")] = "demo-out",
     videos: Annotated[int, typer.Option(min=120, help="Videos to render.")] = 2000,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of both trainings; the recipes' own by default.")] = None,
@@ -22,11 +23,13 @@ def demo(
     """Train a TSN and an SSAN on rendered videos, on the CPU, and show on one page what they learn."""
     from ssan.demo import run_demo
     from ssan.errors import UsageError
+    from ssan.files import one_writer
 
     if device == "cuda":
         raise UsageError(
             "the demo runs on the CPU; train on a GPU with `ssan train --recipe demo/ssan_tiny --device cuda`"
         )
+    context.with_resource(one_writer(out, folder=True))
     cores = num_cores() if workers is None else workers + 1
     results = run_demo(out, num_videos=videos, epochs=epochs, seed=seed, quiet=quiet, cores=cores)
     if json:

@@ -13,6 +13,7 @@ MAX_PX = 8192  # that of a recipe, whose file takes long to import
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
     data: options.Data,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
@@ -49,12 +50,15 @@ def evaluate(
     to its journal.
     """
     from ssan.datasets.samples import hash_list
+    from ssan.files import one_writer
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
     from ssan.recognition.model_file import load_labeller
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
+    if scores is not None:
+        context.with_resource(one_writer(scores))
     labeller = load_labeller(model, options.choose_device(device))
     source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
     samples = source.read(split)

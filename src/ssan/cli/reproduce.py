@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="table1 to table8, or choices: what the paper leaves open.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every recipe.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder or file of labelled videos.")] = None,
@@ -55,6 +56,7 @@ def reproduce(
 
     It goes on where it stopped: what is done is not done again.
     """
+    from ssan.files import one_writer
     from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.results import as_percent
@@ -70,6 +72,7 @@ def reproduce(
         if mini and any(said.values()):
             given = ", ".join(option for option, value in said.items() if value)
             raise UsageError(f"--mini of {table} is on rendered videos; leave out {given}")
+        context.with_resource(one_writer(out, folder=True))
         return _joint(
             table, rows, overrides or [], Path(out), seeds, mini=mini, captions=captions, features=features,
             vectors=vectors, narrated=narrated, narrations=narrations, narrated_features=narrated_features,
@@ -88,6 +91,7 @@ def reproduce(
             "on rendered videos"
         )
     check_rows(chosen, overrides or [], mini=backbone if mini else None)
+    context.with_resource(one_writer(out, folder=True))
     if data is None:
         named = _words(tasks)
         if not named:

@@ -10,6 +10,7 @@ Each copy is read once more and compared with its video before it gets its name.
 which video (size and time of change) and by which settings each was made: what is there already is not made again.
 """
 
+import errno
 import os
 import shutil
 import sys
@@ -31,7 +32,7 @@ from ssan.datasets.flow import flow_between
 from ssan.datasets.samples import printable
 from ssan.datasets.tree import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_tree
 from ssan.errors import SsanError, UsageError, VideoError
-from ssan.files import replacing, replacing_folder
+from ssan.files import is_lock, one_writer, open_regular, replacing, replacing_folder
 from ssan.video.clip_file import SUFFIX, split_path
 from ssan.video.reader import open_video
 
@@ -44,7 +45,8 @@ class Summary:
     """How many videos there are, and what became of them.
 
     ``failed`` has an error for each video that has no copy, ``truncated`` one for each whose copy ends where decoding
-    does. ``num_stale`` copies are of videos that are no longer there. ``bytes`` is the size of the copies.
+    does, ``not_copied`` one for each annotation that is not copied along. ``num_stale`` copies are of
+    videos that are no longer there. ``bytes`` is the size of the copies.
     """
 
     num_videos: int
@@ -56,6 +58,7 @@ class Summary:
     seconds: float = 0.0
     failed: list[SsanError] = field(default_factory=list)
     truncated: list[SsanError] = field(default_factory=list)
+    not_copied: list[SsanError] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,6 +71,7 @@ class Summary:
             "num_annotations": self.num_annotations,
             "failed": [error.as_dict() for error in self.failed],
             "truncated": [error.as_dict() for error in self.truncated],
+            "not_copied": [error.as_dict() for error in self.not_copied],
             "bytes": self.bytes,
             "seconds": round(self.seconds, 3),
         }
@@ -79,7 +83,8 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
     Interrupted at any point, it goes on where it was when it is called again.
 
     :param workers: processes that convert; 1 converts in this one.
-    :raises UsageError: no videos, a place where something else is, or other settings than before.
+    :raises UsageError: no videos, a place where something else is or where another process is writing, or other
+        settings than before.
     :raises SsanError: the disk is full (code ``no_space``), or a process was ended from outside.
     """
     began = time.monotonic()
@@ -87,13 +92,20 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
         require_encoder()
     if settings.method is not None:
         flow_between(settings.method)  # whether there is OpenCV is to be known before the first video
+    _check_places(source, dest, settings.form == "clips")
+    with one_writer(dest, folder=settings.form != "clips"):
+        return _convert(source, dest, settings, workers, quiet, began)
+
+
+def _convert(source: str, dest: str, settings: Settings, workers: int, quiet: bool, began: float) -> Summary:
+    """As ``convert``, where nobody else writes to ``dest``."""
     in_one_file = settings.form == "clips"
-    _check_places(source, dest, in_one_file)
     jobs, refused = _jobs(source, dest, settings)
     if not jobs and not refused:
         raise UsageError("there are no videos in it; name the folder that they are in", code="empty", path=source)
     beside = f"{dest}.jsonl" if in_one_file else os.path.join(dest, MANIFEST)
-    if not os.path.exists(beside) and os.path.exists(dest) and (in_one_file or os.listdir(dest)):
+    there = os.path.exists(dest) and (in_one_file or any(not is_lock(name) for name in os.listdir(dest)))
+    if there and not os.path.exists(beside):
         raise UsageError(
             f"there is something that was not made here, or its manifest {os.path.basename(beside)} is missing; name "
             "another place",
@@ -112,7 +124,7 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
             if known["truncated"]:
                 summary.truncated.append(VideoError(known["truncated"], code="truncated", path=job.source))
         if not in_one_file:
-            summary.num_annotations = _copy_annotations(source, dest)
+            summary.num_annotations = _copy_annotations(source, dest, summary.not_copied)
         with copies.writing(len(pending)), closing(_progress(pending, settings, workers, quiet)) as results:
             for made in results:
                 error = made.error or copies.keep(made)
@@ -200,6 +212,11 @@ def _make(settings: Settings, job: Job) -> Made:
             f"its frames cannot be encoded ({error.strerror}); expected pictures as H.264 takes them. Leave it out"
         )
         return Made(job, VideoError(message, code="decode_error", path=job.source))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = "the name of its copy is longer than the disk takes; expected a shorter one. Rename the video"
+        return Made(job, VideoError(message, code="decode_error", path=job.source))
     return Made(
         job,
         truncated=frames.truncated,
@@ -221,17 +238,37 @@ def _progress(jobs: Sequence[Job], settings: Settings, workers: int, quiet: bool
             bar.update()
 
 
-def _copy_annotations(source: str, dest: str) -> int:
-    """Copy what lies beside the videos and is no video: annotations, under the names that they have."""
-    count = 0
+def _copy_annotations(source: str, dest: str, not_copied: list[SsanError]) -> int:
+    """Copy what lies beside the videos and is no video: annotations, under the names that they have.
+
+    What a link out of ``source`` leads to is another's, and stays out of the copy; ``not_copied`` is told.
+    """
+    count, root = 0, os.path.join(os.path.realpath(source), "")
     for folder, below, names in os.walk(source):
         below[:] = [name for name in below if not name.startswith(".")]
         if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in names):
             below.clear()  # the frames of a video, and what is said about those
             continue
         for name in names:
-            if Path(name).suffix.lower() in ANNOTATIONS and not name.startswith("."):
-                with replacing(os.path.join(dest, os.path.relpath(folder, source), name), sync=False) as written:
-                    shutil.copyfile(os.path.join(folder, name), written)
-                count += 1
+            if Path(name).suffix.lower() not in ANNOTATIONS or name.startswith("."):
+                continue
+            path = os.path.join(folder, name)
+            try:
+                if not os.path.realpath(path).startswith(root):
+                    raise UsageError(
+                        f"a link that leads out of {source}, which is not followed; expected a file. Put the file "
+                        "there, or copy it yourself",
+                        code="path_escape",
+                        path=path,
+                    )
+                with (
+                    open_regular(path, "annotations") as given,
+                    replacing(os.path.join(dest, os.path.relpath(folder, source), name), sync=False) as written,
+                    open(written, "wb") as copy,
+                ):
+                    shutil.copyfileobj(given, copy)
+            except UsageError as error:
+                not_copied.append(error)
+                continue
+            count += 1
     return count

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from ssan.errors import SsanError, UsageError, VideoError
-from ssan.files import naming_a_full_disk, remove_partials
+from ssan.files import NO_LINK, NO_WAIT, naming_a_full_disk, remove_partials
 from ssan.training.journal import read_journal
-from ssan.video.clip_file import ClipFileWriter, Entry, open_clip_file, split_path
+from ssan.video.clip_file import ClipFileWriter, open_clip_file, split_path
+from ssan.video.clip_index import Entry, FrameTable, malformed, old_entry
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Manifest:
                 )
             self.entries[line["name"]] = line
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._handle = open(path, "ab")  # noqa: SIM115, until ``__exit__``
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK | NO_WAIT
+        self._handle = open(os.open(path, flags, 0o666), "ab")  # noqa: SIM115, until ``__exit__``
         self._handle.truncate(Path(path).read_bytes().rfind(b"\n") + 1)  # a crash may have left half a line
         if not lines:
             self._append({"settings": settings})
@@ -149,19 +151,49 @@ class OneFile(Tree):
         super().__init__(dest, manifest)
         self._partial = f"{dest}.part"
         self._entries: dict[str, Entry] = {}
+        self._old: dict[str, FrameTable] = {}  # what a manifest of version 1 says of frames
         there = next((path for path in (dest, self._partial) if os.path.exists(path)), None)
         if there is not None:
             size = os.path.getsize(there)
             for name, line in manifest.entries.items():
-                entry = Entry.of(dict(line["clip"]), manifest.path, end=1 << 63)
+                entry = self._entry(name, line)
                 if entry.end <= size:  # else the machine went down before its disk had all
                     self._entries[name] = entry
-        if there == dest and open_clip_file(dest).entries != self._entries:
+        if there == dest and not self._is_of_manifest():
             raise UsageError(
-                f"the clip file has other videos than its manifest {manifest.path} says; remove both, or name another "
-                "place",
+                f"the clip file has other videos than its manifest says; remove both, {dest} and {manifest.path}, to "
+                "make it again, or name another place",
                 path=dest,
             )
+        self._drop_overlaps()
+
+    def _entry(self, name: str, line: dict[str, Any]) -> Entry:
+        clip = line.get("clip")
+        if isinstance(clip, dict) and "times_seconds" in clip:
+            entry, self._old[name] = old_entry(clip, self.manifest.path)
+        else:
+            entry = Entry.of(clip, self.manifest.path)
+        if entry.name != name:
+            raise malformed(self.manifest.path, f"{name!r} is called {entry.name!r}")
+        return entry
+
+    def _is_of_manifest(self) -> bool:
+        there = open_clip_file(self.dest).entries
+        return len(there) == len(self._entries) and all(
+            name in there and (there[name].offset, there[name].num_bytes, there[name].crc32)
+            == (entry.offset, entry.num_bytes, entry.crc32)
+            for name, entry in self._entries.items()
+        )  # fmt: skip
+
+    def _drop_overlaps(self) -> None:
+        """Of a file that two have written at a time, as those could that knew no lock: make again what is mixed up."""
+        last = None
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.offset):
+            if last is not None and entry.offset < last.offset + last.num_bytes:
+                self._entries.pop(entry.name)
+                self._entries.pop(last.name, None)
+            if last is None or entry.offset + entry.num_bytes > last.offset + last.num_bytes:
+                last = entry
 
     def _remove_leftovers(self) -> None:
         folder, name = os.path.split(pixels_path(self.dest, ""))
@@ -179,6 +211,9 @@ class OneFile(Tree):
             return
         self._writer = ClipFileWriter(self.dest, self._entries.values())
         try:
+            for name in self._old.keys() & self._entries.keys():
+                entry = self._writer.describe(self._entries[name], self._old[name])
+                self.manifest.record(**{**self.manifest.entries[name], "clip": entry.as_dict()})
             yield
             if self._writer.entries:
                 self._writer.finish()

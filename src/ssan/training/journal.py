@@ -7,10 +7,10 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ssan.errors import UsageError
-from ssan.files import is_text, naming_a_full_disk, writing
+from ssan.files import is_text, naming_a_full_disk, open_regular, taking_turns, writing
 
 
 class Journal:
@@ -26,26 +26,14 @@ class Journal:
 
     def record(self, event: str, **fields: Any) -> None:
         """Append one event with the present time in seconds since 1970."""
-        self._mend()
         content = {"event": event, "time": round(time.time(), 3), **_finite(fields)}
         line = json.dumps(content, ensure_ascii=False)
         if not is_text(line):  # a path may hold bytes that are no text
             line = json.dumps(content)
-        with naming_a_full_disk(self.path), open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(line + "\n")
-
-    def _mend(self) -> None:
-        """Remove what a crash left of a line, so that the next line is one."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb+") as handle:
-            if handle.seek(0, os.SEEK_END) == 0:
-                return
-            handle.seek(-1, os.SEEK_END)
-            if handle.read(1) == b"\n":
-                return
-            handle.seek(0)
-            handle.truncate(handle.read().rfind(b"\n") + 1)
+        # An evaluation writes into the journal of a run that goes on, and processes that share the work into one.
+        with naming_a_full_disk(self.path), open(self.path, "ab+") as handle, taking_turns(handle):
+            _mend(handle)
+            handle.write(line.encode() + b"\n")
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """The events so far, oldest first; a last line cut off by a crash is left out."""
@@ -71,11 +59,9 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
     :raises UsageError: there is no journal, or a complete line of it is no record.
     """
     path = Path(path)
-    try:
-        # By bytes: a class name may hold what Python takes for the end of a line, and a crash may cut a letter in two.
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise UsageError("no such journal; name a run's folder", code="missing", path=str(path)) from None
+    # By bytes: a class name may hold what Python takes for the end of a line, and a crash may cut a letter in two.
+    with open_regular(path, "a journal; name a run's folder") as handle:
+        lines = handle.read().split(b"\n")
     found = []
     # A line is complete with its newline: what follows the last one is nothing, or cut off.
     for number, line in enumerate(lines[:-1], start=1):
@@ -90,6 +76,16 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
         if event is None or record.get("event") == event:
             found.append(record)
     return found
+
+
+def _mend(handle: IO[bytes]) -> None:
+    """Remove what a crash left of a line, so that the next line is one."""
+    if handle.seek(0, os.SEEK_END) == 0:
+        return
+    handle.seek(-1, os.SEEK_END)
+    if handle.read(1) != b"\n":
+        handle.seek(0)
+        handle.truncate(handle.read().rfind(b"\n") + 1)
 
 
 def _finite(value: Any) -> Any:

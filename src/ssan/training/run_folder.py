@@ -3,10 +3,12 @@
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ssan.errors import TrainingError, UsageError
+from ssan.files import one_writer
 from ssan.processes import processes
 from ssan.training.callbacks import InterruptedRun
 from ssan.training.journal import Journal
@@ -15,21 +17,23 @@ Training = TypeVar("Training", bound=Callable[..., dict[str, Any]])
 
 
 def ending_in_the_journal(run: Training) -> Training:
-    """Let a function that trains into a folder, its third argument, note there when it is interrupted or fails.
+    """Let a function that trains into a folder, its third argument, be alone there, and note how it ended.
 
-    What is refused before a step is made is no failure of the run, and leaves the journal as it was.
+    It notes there when it is interrupted or fails. Of several processes the first is the one that writes. What is
+    refused before a step is made is no failure of the run, and leaves the journal as it was.
     """
 
     @functools.wraps(run)
     def noting(recipe: Any, data: Any, out: str | Path, **rest: Any) -> dict[str, Any]:
-        try:
-            return run(recipe, data, out, **rest)
-        except InterruptedRun:
-            _note(out, "interrupted")
-            raise
-        except TrainingError as error:
-            _note(out, "failed", code=error.code, message=error.message)
-            raise
+        with one_writer(out, folder=True) if processes().first else nullcontext():
+            try:
+                return run(recipe, data, out, **rest)
+            except InterruptedRun:
+                _note(out, "interrupted")
+                raise
+            except TrainingError as error:
+                _note(out, "failed", code=error.code, message=error.message)
+                raise
 
     return cast(Training, noting)
 

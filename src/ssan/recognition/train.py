@@ -22,12 +22,12 @@ from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
 from ssan.files import writing
 from ssan.layers import LAYERS
-from ssan.models.catalogue import BACKBONES, specification
+from ssan.models.catalogue import specification
 from ssan.models.classifier import Classifier
-from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
 from ssan.recognition.circumstances import circumstances
+from ssan.recognition.initial import Start, start_from
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, check_machine, fit
@@ -100,7 +100,9 @@ def train(
             f"{len(train_samples.classes)}; make it with num_classes={len(train_samples.classes)}",
             path=data.root,
         )
-    report = _load_init(model, recipe)
+    # A run that goes on has its weights from its state, and does not need the file any more that it began with.
+    goes_on = [start for start in Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file()]
+    begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
     notes = _at_scale(model, recipe, place, device)
     train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)
 
@@ -120,7 +122,7 @@ def train(
         "flip_pairs": flips.pairs,
         "effective_batch": effective_batch,
         "lr": lr,
-        "weights": report.as_dict(),
+        "weights": begun.fields,
         "processes": place.world,
         "machines": place.machines,
         "device": device,
@@ -129,7 +131,10 @@ def train(
     }
     _open_run(out, recipe, start, faults, resume, place.first)
     if not quiet:
-        _announce(recipe, start, damaged, notes)
+        _announce(recipe, start, damaged, [*begun.told, *notes])
+    if place.first:
+        for warning in begun.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     outcome = fit(
         _task(out, recipe, model, train_samples, val_samples, flips, lr, workers),
         out,
@@ -156,7 +161,7 @@ def train(
         "val_top1": outcome.best["val_top1"],
         "train_seconds": round(outcome.seconds, 3),
         "resumed_from_step": outcome.resumed_from_step,
-        "weights": report.as_dict(),
+        "weights": begun.fields,
     }
     if place.first:
         Journal(out).record("end", **answer)
@@ -346,15 +351,6 @@ def _own(recipe: Recipe, model: Classifier | None) -> Recipe:
             "where the model is made, and leave it out of the recipe"
         )
     return recipe.model_copy(update={"model": OWN, "dropout": model.dropout.p})
-
-
-def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
-    if recipe.init is None:
-        return LoadReport()
-    backbone = specification(recipe.model).backbone
-    assert backbone in BACKBONES
-    path = str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init
-    return load_backbone(model, read_state_dict(path), source=path)
 
 
 def _open_run(

@@ -203,7 +203,9 @@ def load_backbone(
     report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
     row_of = {name: row for row, name in enumerate(of_file)}
     taken = [index for index, name in enumerate(classes) if name in row_of]
-    fitting, wrong, partly = {}, [], {}
+    fitting: dict[str, Tensor] = {}
+    partly: dict[str, Tensor] = {}
+    wrong = []
     for key, tensor in own.items():
         given = renamed.get(key)
         if given is not None and key.startswith(model.class_rows):

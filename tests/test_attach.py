@@ -27,7 +27,7 @@ from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, evaluate
 from ssan.recognition.model_file import load_labeller
-from ssan.recognition.train import DataSource, freeze_batch_norm, is_new, train
+from ssan.recognition.train import DataSource, freeze_batch_norm, new_parameters, train
 
 B, T, S = 2, 3, 31  # videos, frames, side in pixels of most clips here
 IMAGE = torch.zeros(1, 3, 32, 32)  # as large as the networks here need
@@ -630,12 +630,23 @@ def test_the_new_layer_of_a_classifier_is_of_the_networks_type() -> None:
 
 def test_attached_layers_count_as_new_and_keep_learning_where_batch_norm_is_frozen() -> None:
     classifier = ssan.video_classifier(with_ssa(), 5)
-    new = {name for name, _ in classifier.named_parameters() if is_new(name)}
+    new = new_parameters(classifier)
     assert {name.split(".")[0] for name in new} == {"fc", "backbone"}
     assert len(new) == 2 + sum(1 for layer in attached_layers(classifier).values() for _ in layer.parameters())
     freeze_batch_norm(classifier)
     norms = {n: p.requires_grad for n, p in classifier.named_parameters() if ".bn1." in n or ".norm." in n}
     assert {name: ".norm." in name for name in norms} == norms
+
+
+def test_a_networks_own_parts_do_not_count_as_new_by_what_they_are_called() -> None:
+    """Transformers' PoolFormer calls its norms so."""
+    network = ResNet()
+    network.before_norm = nn.BatchNorm2d(3)
+    network.after_norm = nn.LayerNorm(3)
+    classifier = ssan.video_classifier(network, 5, head="fc")
+    assert new_parameters(classifier) == {"fc.weight", "fc.bias"}
+    freeze_batch_norm(classifier)
+    assert not network.before_norm.weight.requires_grad
 
 
 # Training it.

@@ -92,6 +92,20 @@ def test_a_module_that_computed_with_the_average_has_its_own_weights_back() -> N
     assert [tensor.data_ptr() for tensor in module.state_dict().values()] == addresses
 
 
+def test_a_module_under_two_names_has_its_own_weights_back_too() -> None:
+    shared = nn.Linear(3, 3)
+    module = nn.Sequential(shared, nn.ReLU(), shared)
+    average = Average(module, 0.9)
+    nn.init.normal_(shared.weight)
+    trained = shared.weight.clone()
+    average.update()
+    average.put_in()
+    assert not torch.equal(shared.weight, trained)
+    average.take_out()
+    assert torch.equal(shared.weight, trained)
+    assert sorted(average.values) == ["0.bias", "0.weight"]
+
+
 def test_a_run_averages_after_each_step_and_not_after_each_batch(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,11 @@ from ssan.models.catalogue import build
 from ssan.recipe import Recipe, make_recipe
 from ssan.recognition import train as train_module
 from ssan.recognition.model_file import load_labeller
-from ssan.recognition.train import DataSource, complete, freeze_batch_norm, is_new, train
+from ssan.recognition.train import DataSource, complete, freeze_batch_norm, new_parameters, train
+from ssan.training.batches import Batches, BatchPlan
+from ssan.training.fit import Task, fit, step_weights
 from ssan.training.journal import read_journal
+from ssan.training.optim import LearningRate
 
 SMALL = {
     "model": "ssan_tiny", "crop_px": 32, "size_px": 36, "epochs": 2, "batch": 8, "num_frames": 3, "lr": 0.003,
@@ -396,19 +399,12 @@ def test_frozen_norms_are_all_of_them_and_only_the_backbones_stop_learning() -> 
     assert trained == {f"backbone.layer{n}.0.after_conv1.norm.{kind}" for n in (1, 2) for kind in ("weight", "bias")}
 
 
-@pytest.mark.parametrize(
-    ("name", "new"),
-    [
-        ("fc.weight", True),
-        ("consensus.fuse.0.weight", True),
-        ("backbone.layer1.0.after_conv1.theta.weight", True),
-        ("backbone.features.4.after_projection.g.bias", True),
-        ("backbone.layer1.0.conv1.weight", False),
-        ("backbone.bn1.weight", False),
-    ],
-)
-def test_new_parameters_are_the_classifiers_the_consensuss_and_the_slots(name: str, new: bool) -> None:
-    assert is_new(name) is new
+def test_new_parameters_are_the_classifiers_the_consensuss_and_the_slots() -> None:
+    for name, new in [("trn_tiny", ("fc.", "consensus.")), ("ssan_mobilenet_v2", ("fc.", "after_projection."))]:
+        model = build(name, 3)
+        expected = {key for key, _ in model.named_parameters() if any(f".{part}" in f".{key}" for part in new)}
+        assert new_parameters(model) == expected
+        assert 0 < len(expected) < len(list(model.parameters()))
 
 
 def test_relations_are_built_for_the_recipes_frames_and_drawn_alike_after_an_interruption(
@@ -431,6 +427,102 @@ def test_a_backbone_share_of_zero_trains_the_new_layers_alone(order_set: Path, t
     after = weights(tmp_path / "run")
     assert torch.equal(after["module.backbone.conv1.weight"], start["backbone.conv1.weight"])
     assert not torch.equal(after["module.fc.weight"], start["fc.weight"])
+
+
+def test_a_backbone_share_of_zero_is_frozen_before_processes_agree_on_gradients(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached(BaseException):
+        pass
+
+    def fit(task: Any, *rest: Any, **named: Any) -> None:
+        learns = {name for name, parameter in task.module.named_parameters() if parameter.requires_grad}
+        assert learns == new_parameters(task.module)
+        raise Reached
+
+    monkeypatch.setattr(train_module, "fit", fit)
+    with pytest.raises(Reached):
+        train(small(backbone_lr_scale=0.0), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+
+
+def test_a_step_of_fewer_batches_has_the_mean_gradient_of_what_there_is(tmp_path: Path) -> None:
+    """Items 1 to 5 in batches of one, four a step: the first step has 2.5 for its gradient, the last one 5."""
+
+    class Item(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight * x
+
+    def batches(split: str, rank: int, world: int) -> Batches:
+        def collate(draws: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.tensor([float(index + 1) for _, index in draws]), torch.zeros(len(draws))
+
+        return Batches(Same(), BatchPlan(5, 1), collate=collate)
+
+    class Same(torch.utils.data.Dataset[Any]):
+        def __getitem__(self, draw: Any) -> Any:
+            return draw
+
+    seen = []
+
+    class Sgd(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            out = super().step(closure)
+            seen.append(self.param_groups[0]["params"][0].grad.item())
+            return out
+
+    task = Task(
+        module=Item(),
+        batches=batches,
+        loss=lambda out, _: out.mean(),
+        measure=lambda out, _: {"loss": out},
+        optimizer=lambda module, rate: Sgd([{"params": list(module.parameters()), "lr": rate, "lr_scale": 1.0}]),
+        rate=lambda steps: LearningRate(0.1, "constant", steps, 1, warmup_epochs=0),
+        keep=lambda *rest: None,
+        monitor=None,
+    )
+    fit(task, tmp_path, epochs=1, seed=0, accumulate=4, quiet=True)
+    assert seen == pytest.approx([2.5, 5.0])
+
+
+@pytest.mark.parametrize(("sizes", "accumulate"), [((7, 3, 1), 2), ((28, 4, 2), 3), ((29, 4, 2), 64), ((9, 1, 3), 2)])
+def test_each_item_of_a_step_counts_alike_on_every_process(sizes: tuple[int, int, int], accumulate: int) -> None:
+    num, batch, world = sizes
+    plans = [BatchPlan(num, batch, rank=rank, world=world) for rank in range(world)]
+    weights = [step_weights(plan, accumulate) for plan in plans]
+    shares = [[len(draws) for draws in plan] for plan in plans]
+    for first in range(0, len(plans[0]), accumulate):
+        positions = range(first, min(first + accumulate, len(plans[0])))
+        of_a_step = sum(shares[rank][n] for rank in range(world) for n in positions)
+        for rank in range(world):
+            for n in positions:
+                # The mean of a batch, averaged over processes, summed and divided by `accumulate`.
+                assert weights[rank][n] / shares[rank][n] / world / accumulate == pytest.approx(1 / of_a_step)
+
+
+def test_the_effective_batch_is_no_larger_than_an_epoch_and_that_is_said(
+    order_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small(model="tsn_tiny", accumulate=64, epochs=1, lr_rule="linear", lr_reference_batch=17, lr=0.001)
+    train(recipe, DataSource(str(order_set)), tmp_path / "run")
+    (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")
+    assert (start["effective_batch"], start["lr"]) == (28, pytest.approx(0.001 * 28 / 17))
+    assert "accumulate is 512, and an epoch has 28 videos" in capfd.readouterr().err
+
+
+def test_half_precision_on_a_cpu_is_called_what_it_is(
+    order_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, precision in [("half", "16"), ("bf16", "bf16")]:
+        recipe = small(model="tsn_tiny", precision=precision, epochs=1)
+        train(recipe, DataSource(str(order_set)), tmp_path / name)
+        (start,) = read_journal(tmp_path / name / "journal.jsonl", "start")
+        assert start["environment"]["precision"] == "bf16"
+        assert ("this run computes in bf16" in capfd.readouterr().err) == (precision == "16")
+    assert_same_weights(tmp_path / "half", tmp_path / "bf16")
 
 
 def test_accumulated_batches_make_the_same_number_of_steps_as_larger_ones(order_set: Path, tmp_path: Path) -> None:

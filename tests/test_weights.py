@@ -279,17 +279,58 @@ def test_image_weights_leave_only_attention_and_classifier_missing(backbone: str
     assert torch.equal(model.fc.weight, fc)
     assert report.as_dict() == {
         "matched": report.matched, "missing": report.missing, "unexpected": [], "reshaped": ["fc.weight", "fc.bias"],
+        "classes_taken": 0, "lost": [],
     }  # fmt: skip
 
 
+CLASSES = ["ask", "bend", "clap", "dive", "eat", "fall", "give"]
+
+
 @pytest.mark.parametrize("backbone", ["r18", "mobilenet_v2"])
-def test_a_classifier_of_as_many_classes_is_loaded_too(backbone: str) -> None:
+def test_a_classifier_of_the_same_classes_is_loaded_too(backbone: str) -> None:
     model, state = build(f"tsm_{backbone}", 7), image_weights(backbone, 7)
-    report = load_backbone(model, state, source="w.pth")
+    report = load_backbone(model, state, source="w.pth", classes=CLASSES, of_file=CLASSES)
     assert (report.missing, report.unexpected, report.reshaped) == ([], [], [])
-    assert report.matched == len(model.state_dict())
+    assert (report.matched, report.classes_taken) == (len(model.state_dict()), 7)
     check_backbone_came_from(model, state)
     assert torch.equal(model.fc.weight, state["classifier.1.weight" if backbone == "mobilenet_v2" else "fc.weight"])
+
+
+def test_a_classifier_of_as_many_classes_of_other_or_unknown_names_is_not_loaded() -> None:
+    state = image_weights("r18", 7)
+    for of_file in ([], [name.upper() for name in CLASSES]):
+        model = build("tsn_r18", 7)
+        before = model.fc.weight.clone()
+        report = load_backbone(model, state, source="w.pth", classes=CLASSES, of_file=of_file)
+        assert report.missing == ["fc.weight", "fc.bias"]
+        assert report.classes_taken == 0
+        assert torch.equal(model.fc.weight, before)
+
+
+def test_a_classifier_of_the_same_classes_in_another_order_is_loaded_class_by_class() -> None:
+    model, state, order = build("tsn_r18", 7), image_weights("r18", 7), [3, 0, 6, 1, 5, 2, 4]
+    report = load_backbone(model, state, source="w", classes=CLASSES, of_file=[CLASSES[row] for row in order])
+    assert (report.missing, report.classes_taken) == ([], 7)
+    for row, index in enumerate(order):
+        assert torch.equal(model.fc.weight[index], state["fc.weight"][row])
+        assert torch.equal(model.fc.bias[index], state["fc.bias"][row])
+
+
+@pytest.mark.parametrize("family", ["tsn", "trn"])
+def test_of_a_classifier_of_some_of_the_classes_those_are_loaded_and_the_others_start_at_random(family: str) -> None:
+    state = build(f"{family}_tiny", 3, num_frames=3).state_dict()
+    state = {name: torch.rand_like(tensor) if tensor.dim() else tensor for name, tensor in state.items()}
+    model = build(f"{family}_tiny", 4, num_frames=3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = load_backbone(model, state, source="w", classes=["a", "b", "c", "d"], of_file=["d", "x", "b"])
+    by_class = [name for name in state if name.startswith("fc." if family == "tsn" else "consensus.score.")]
+    assert report.missing == report.reshaped == by_class
+    assert report.classes_taken == 2
+    for name in by_class:
+        rows = model.state_dict()[name]
+        assert torch.equal(rows[1], state[name][2])
+        assert torch.equal(rows[3], state[name][0])
+        assert torch.equal(rows[[0, 2]], before[name][[0, 2]])
 
 
 def test_attention_that_starts_as_the_identity_leaves_the_image_network_as_it_was() -> None:
@@ -299,7 +340,7 @@ def test_attention_that_starts_as_the_identity_leaves_the_image_network_as_it_wa
     clips = torch.randn(1, 2, 3, 32, 32)
     with torch.no_grad():
         for model in (plain, attentive):
-            load_backbone(model, state, source="w.pth")
+            load_backbone(model, state, source="w.pth", classes=CLASSES, of_file=CLASSES)
         assert torch.equal(plain(clips), attentive(clips))
 
 
@@ -358,8 +399,17 @@ def test_layers_that_the_model_has_no_place_for_are_told_and_do_no_harm() -> Non
     state = {key.removeprefix("backbone."): tensor for key, tensor in build("ssan_tiny", 7).state_dict().items()}
     model = build("tsn_tiny", 7)
     report = load_backbone(model, state, source="w.pth")
-    assert report.unexpected == [key for key in state if ".after_conv1." in key] != []
-    assert report.missing == []
+    assert report.unexpected == report.lost == [key for key in state if ".after_conv1." in key] != []
+    assert report.missing == ["fc.weight", "fc.bias"]
+
+
+def test_layers_of_another_width_keep_their_start_and_count_as_lost() -> None:
+    state = build("ssan_tiny", 7, layer_options={"embedding": 5}).state_dict()
+    model = build("ssan_tiny", 7)
+    before = model.state_dict()["backbone.layer1.0.after_conv1.theta.weight"].clone()
+    report = load_backbone(model, state, source="w.pth")
+    assert set(report.lost) == {key for key in report.reshaped if ".after_conv1." in key} != set()
+    assert torch.equal(model.state_dict()["backbone.layer1.0.after_conv1.theta.weight"], before)
 
 
 @pytest.mark.parametrize(
@@ -496,7 +546,8 @@ def test_real_image_weights_name_real_photos(shared: Path) -> None:
     assert all(".after_projection." in key for key in report.missing if not key.startswith("fc."))
 
     model = build("tsn_mobilenet_v2", 1000).eval()
-    assert load_backbone(model, state, source="file").missing == []
+    names = [str(number) for number in range(1000)]
+    assert load_backbone(model, state, source="file", classes=names, of_file=names).missing == []
     photos = sorted((shared / "weights" / "photos").glob("n*.jpeg"))
     assert len(photos) == 20
     num_right = 0

@@ -15,7 +15,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")] = None,
     model: Annotated[str | None, typer.Option(help="A name from `ssan models`, with the paper's recipe.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")] = None,
-    init: Annotated[str | None, typer.Option(help="Weights to start from: a file, or `imagenet`.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a run's folder, or `imagenet`.")
+    ] = None,
     format: options.Format = "auto",
     annotations: options.Annotations = None,
     videos: options.Videos = None,

@@ -25,7 +25,7 @@ ENVIRONMENT = {
     "ssan": "ssan", "ssan_commit": "commit of ssan", "python": "Python", "torch": "torch", "lightning": "lightning",
     "av": "av", "numpy": "numpy", "cuda": "CUDA", "cudnn": "cuDNN", "platform": "system", "processor": "processor",
     "cores": "cores", "threads": "threads of torch", "device": "device", "device_name": "its name",
-    "processes": "processes",
+    "processes": "processes", "precision": "precision",
 }  # fmt: skip
 
 
@@ -123,7 +123,10 @@ def _moment(event: dict[str, Any]) -> str:
         return "started"
     if kind == "resumed":
         where = f" in epoch {epoch}" if epoch is not None else ""
-        return f"gone on with{where}" + (f", from step {step}" if step is not None else "")
+        reasons = event.get("inexact")
+        said = [word(reason) or "" for reason in reasons] if isinstance(reasons, list) else []
+        told = f"gone on with{where}" + (f", from step {step}" if step is not None else "")
+        return told + (f"; not as one never stopped: {'; '.join(said)}" if said else "")
     if kind == "interrupted":
         return "interrupted, its state saved"
     if kind == "failed":

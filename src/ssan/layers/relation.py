@@ -42,6 +42,9 @@ class TemporalRelation(nn.Module):
     :raises UsageError: another ``num_frames``, or a width or number below 1.
     """
 
+    # How the names of weights begin whose first axis runs over the classes.
+    class_rows = ("score.",)
+
     def __init__(
         self,
         num_classes: int,

@@ -37,6 +37,13 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.fc.bias)
         self.consensus = MeanOverFrames() if consensus is None else consensus
 
+    @property
+    def class_rows(self) -> tuple[str, ...]:
+        """How the names of those weights begin whose first axis runs over the classes."""
+        if isinstance(self.consensus, MeanOverFrames):
+            return ("fc.",)
+        return tuple(f"consensus.{name}" for name in getattr(self.consensus, "class_rows", ()))
+
     def frame_scores(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to what the consensus takes: by default the logits of each frame (b, t, k).
 

@@ -52,3 +52,18 @@ def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: Places
                 setattr(block, places.slot, layer(channels[places.slot]))
                 filled.append(f"{names[id(block)]}.{places.slot}")
     return filled
+
+
+def slots_of(backbone: nn.Module) -> set[str]:
+    """The names of all slots that a backbone's blocks have, filled or not."""
+    return {slot for block in backbone.modules() for slot in getattr(block, "slot_channels", ())}
+
+
+def layers_in_slots(network: nn.Module) -> dict[str, nn.Module]:
+    """The layers that fill slots of a network's blocks, by their module names."""
+    return {
+        f"{name}.{slot}" if name else slot: layer
+        for name, block in network.named_modules()
+        for slot in getattr(block, "slot_channels", ())
+        if not isinstance(layer := getattr(block, slot), nn.Identity)
+    }

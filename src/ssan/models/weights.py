@@ -6,6 +6,7 @@ import re
 import struct
 import urllib.error
 import warnings
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ssan.errors import ModelError
 from ssan.models.classifier import Classifier
+from ssan.models.place import slots_of
 
 # torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
 # The digits in each name begin the file's SHA-256.
@@ -67,17 +69,21 @@ PASSED_OVER = (
 class LoadReport:
     """What became of each key, by the model's names for matched and missing ones and the file's for the rest.
 
-    :param matched: number of tensors loaded.
-    :param missing: keys of the model that the file does not have; they keep their random start.
+    :param matched: number of tensors loaded, whole.
+    :param missing: keys of the model that the file does not have, or not in this shape; they keep their random start.
     :param unexpected: keys of the file that the model has no place for.
-    :param reshaped: keys in both whose shapes differ, which are only ever the classifier's (other classes); they are
+    :param reshaped: keys in both whose shapes differ, or of which only the rows of some classes were taken; they are
         also listed under ``missing``.
+    :param classes_taken: classes of the model whose scores start as those of the file's classes of the same name.
+    :param lost: keys of the file's layers between frames that were not loaded.
     """
 
     matched: int = 0
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    classes_taken: int = 0
+    lost: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, object]:
         return dict(vars(self))
@@ -164,15 +170,26 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -> LoadReport:
+def load_backbone(
+    model: Classifier,
+    state: dict[str, Tensor],
+    *,
+    source: str,
+    classes: Sequence[str] = (),
+    of_file: Sequence[str] = (),
+) -> LoadReport:
     """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
 
-    A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots.
-    The classifier is loaded where it has as many classes, and so is a consensus. Keys of these and of layers in slots
-    may stay missing; nothing else may. Keys that the backbone's own parts do not have mean another network; other
-    unknown keys are reported.
+    A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots
+    and its consensus, where they fit. What scores the classes is loaded class by class, by their names: a class that
+    the file does not name keeps its random start, and so do all where names are not known, however many there are.
+
+    Keys of classifier, consensus and layers in slots may stay missing; nothing else may. Keys that the backbone's own
+    parts do not have mean another network; other unknown keys are reported.
 
     :param source: where the tensors came from, for the message.
+    :param classes: names of the model's classes.
+    :param of_file: names of the classes that the file's classifier scores, in the order of its rows.
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
     """
     renamed = {}
@@ -182,18 +199,33 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
         own_name = name if name.startswith("consensus.") else f"backbone.{inner}"
         renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
     own = model.state_dict()
+    slots = slots_of(model.backbone)
     report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
-    fitting, wrong = {}, []
+    row_of = {name: row for row, name in enumerate(of_file)}
+    taken = [index for index, name in enumerate(classes) if name in row_of]
+    fitting: dict[str, Tensor] = {}
+    partly: dict[str, Tensor] = {}
+    wrong = []
     for key, tensor in own.items():
         given = renamed.get(key)
-        if given is not None and given[1].shape == tensor.shape:
+        if given is not None and key.startswith(model.class_rows):
+            if taken and given[1].shape == (len(of_file), *tensor.shape[1:]):
+                rows = tensor.clone()
+                rows[taken] = given[1][[row_of[classes[index]] for index in taken]].to(rows)
+                (fitting if len(taken) == len(tensor) else partly)[key] = rows
+        elif given is not None and given[1].shape == tensor.shape:
             fitting[key] = given[1]
+        if key in fitting:
             continue
         report.missing.append(key)
-        if given is not None:
+        if given is not None and (key in partly or given[1].shape != tensor.shape):
             report.reshaped.append(key)
         # Old files lack BatchNorm's counter of batches; it changes nothing.
-        if not key.startswith(("fc.", "consensus.")) and not _in_slot(key) and not key.endswith("num_batches_tracked"):
+        if (
+            not key.startswith(("fc.", "consensus."))
+            and not _in_slot(key, slots)
+            and not key.endswith("num_batches_tracked")
+        ):
             shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
             wrong.append(f"{key} ({shapes})")
     # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
@@ -201,7 +233,7 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
     surplus = [
         name
         for name in report.unexpected
-        if name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name)
+        if name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name, slots)
     ]
     if wrong or surplus:
         raise ModelError(
@@ -213,13 +245,15 @@ def load_backbone(model: Classifier, state: dict[str, Tensor], *, source: str) -
             code="wrong_model",
             path=source,
         )
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict({**fitting, **partly}, strict=False)
     report.matched = len(fitting)
+    report.classes_taken = len(taken) if any(key.startswith(model.class_rows) for key in {**fitting, **partly}) else 0
+    report.lost = [name for name in (*report.unexpected, *report.reshaped) if _in_slot(name, slots)]
     return report
 
 
-def _in_slot(key: str) -> bool:
-    return any(part.startswith(("before_", "after_")) for part in key.split("."))
+def _in_slot(key: str, slots: Set[str]) -> bool:
+    return not slots.isdisjoint(key.split("."))
 
 
 def imagenet_file(backbone: str) -> Path:

@@ -22,14 +22,18 @@ from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
 from ssan.files import writing
 from ssan.layers import LAYERS
-from ssan.models.catalogue import BACKBONES, specification
+from ssan.models.attach import attached_layers
+from ssan.models.catalogue import specification
 from ssan.models.classifier import Classifier
-from ssan.models.weights import LoadReport, imagenet_file, load_backbone, read_state_dict
+from ssan.models.place import layers_in_slots
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
-from ssan.recognition.circumstances import circumstances
+from ssan.recognition.circumstances import circumstances, files_of
+from ssan.recognition.initial import Start, start_from
 from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.training.batches import Batches, BatchPlan
+from ssan.training.conditions import Files
+from ssan.training.environment import precision_note
 from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
@@ -100,12 +104,20 @@ def train(
             f"{len(train_samples.classes)}; make it with num_classes={len(train_samples.classes)}",
             path=data.root,
         )
-    report = _load_init(model, recipe)
+    # A run that goes on has its weights from its state, and does not need the file any more that it began with.
+    goes_on = [start for start in Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file()]
+    begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
     notes = _at_scale(model, recipe, place, device)
     train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)
 
     flips = flip_pairs(train_samples.classes)
-    effective_batch = min(recipe.batch * place.world, len(train_samples)) * recipe.accumulate
+    in_a_step = recipe.batch * place.world * recipe.accumulate
+    effective_batch = min(in_a_step, len(train_samples))
+    if effective_batch < in_a_step:
+        notes.append(
+            f"batch x processes x accumulate is {in_a_step}, and an epoch has {effective_batch} videos: that is the "
+            "effective batch, and the learning rate follows from it"
+        )
     lr = scaled_lr(recipe.lr, recipe.lr_rule, effective_batch, recipe.lr_reference_batch)
     start = {
         "recipe": recipe.model_dump(),
@@ -120,7 +132,7 @@ def train(
         "flip_pairs": flips.pairs,
         "effective_batch": effective_batch,
         "lr": lr,
-        "weights": report.as_dict(),
+        "weights": begun.fields,
         "processes": place.world,
         "machines": place.machines,
         "device": device,
@@ -129,9 +141,22 @@ def train(
     }
     _open_run(out, recipe, start, faults, resume, place.first)
     if not quiet:
-        _announce(recipe, start, damaged, notes)
+        _announce(recipe, start, damaged, [*begun.told, *notes])
+    if place.first:
+        for warning in begun.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
     outcome = fit(
-        _task(out, recipe, model, train_samples, val_samples, flips, lr, workers),
+        _task(
+            out,
+            recipe,
+            model,
+            train_samples,
+            val_samples,
+            flips,
+            lr,
+            workers,
+            files_of([*train_samples, *val_samples]) if place.first else None,
+        ),
         out,
         epochs=recipe.epochs,
         seed=recipe.seed,
@@ -156,7 +181,7 @@ def train(
         "val_top1": outcome.best["val_top1"],
         "train_seconds": round(outcome.seconds, 3),
         "resumed_from_step": outcome.resumed_from_step,
-        "weights": report.as_dict(),
+        "weights": begun.fields,
     }
     if place.first:
         Journal(out).record("end", **answer)
@@ -172,9 +197,15 @@ def _task(
     flips: FlipMap,
     lr: float,
     workers: int,
+    files: Files | None,
 ) -> Task:
     """What the recipe asks for, in the terms of ``training.fit``."""
     preprocess = preprocess_of(recipe)
+    new = new_parameters(model)
+    if recipe.backbone_lr_scale == 0:  # before several processes agree on what they exchange the gradients of
+        for name, parameter in model.named_parameters():
+            if name not in new:
+                parameter.requires_grad_(False)
     augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
 
     def batches(split: str, rank: int, world: int) -> Batches:
@@ -192,7 +223,7 @@ def _task(
             lr=rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            lr_scale=lambda name: 1.0 if is_new(name) else recipe.backbone_lr_scale,
+            lr_scale=lambda name: 1.0 if name in new else recipe.backbone_lr_scale,
             multiples=tsm_multiples(module, is_last) if recipe.parameter_groups == "tsm" else None,
         )
 
@@ -213,6 +244,7 @@ def _task(
         rate=lambda steps: LearningRate.of(recipe, lr, steps),
         keep=keep,
         frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
+        files=files,
     )
 
 
@@ -224,11 +256,15 @@ def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
-def is_new(name: str) -> bool:
-    """Whether a parameter is the classifier's, the consensus's or a slot's, which no image network brings along."""
-    return name.startswith(("fc.", "consensus.")) or any(
-        part.startswith(("before_", "after_")) for part in name.split(".")
-    )
+def new_layers(model: Classifier) -> list[nn.Module]:
+    """What no image network brings along: the classifier, the consensus, and the layers in slots or attached."""
+    return [model.fc, model.consensus, *layers_in_slots(model).values(), *attached_layers(model).values()]
+
+
+def new_parameters(model: Classifier) -> set[str]:
+    """The names of the parameters of ``new_layers``."""
+    new = {id(parameter) for layer in new_layers(model) for parameter in layer.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in new}
 
 
 def is_last(name: str) -> bool:
@@ -242,7 +278,7 @@ def is_last(name: str) -> bool:
 
 def _at_scale(model: Classifier, recipe: Recipe, place: Processes, device: str) -> list[str]:
     """Do to the network what the recipe asks for the sake of memory, speed and many processes; what is to be said."""
-    notes = []
+    notes = [note for note in [precision_note(recipe.precision, device)] if note is not None]
     if place.world > 1:
         where = f"{place.world} processes on {place.machines} machine{'s' * (place.machines > 1)}, by {place.launcher}"
         notes.append(f"{where}; {recipe.batch} clips of a batch on each")
@@ -286,11 +322,12 @@ def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
     Those of layers in slots use their stored statistics too, but their weight and bias still learn: from the identity
     start they are what lets the layer in.
     """
-    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    for name, module in norms.items():
-        if not is_new(name):
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    new = {id(module) for layer in new_layers(model) for module in layer.modules()}
+    for module in norms:
+        if id(module) not in new:
             module.requires_grad_(False)
-    return list(norms.values())
+    return norms
 
 
 def _checked(
@@ -346,15 +383,6 @@ def _own(recipe: Recipe, model: Classifier | None) -> Recipe:
             "where the model is made, and leave it out of the recipe"
         )
     return recipe.model_copy(update={"model": OWN, "dropout": model.dropout.p})
-
-
-def _load_init(model: Classifier, recipe: Recipe) -> LoadReport:
-    if recipe.init is None:
-        return LoadReport()
-    backbone = specification(recipe.model).backbone
-    assert backbone in BACKBONES
-    path = str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init
-    return load_backbone(model, read_state_dict(path), source=path)
 
 
 def _open_run(

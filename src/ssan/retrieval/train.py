@@ -168,13 +168,13 @@ def train(
         "streams": [_told(name, stream) for name, stream in zip(recipe.streams, streams, strict=True)],
         "words": words,
         "weights": report.as_dict(),
-        "effective_batch": min(recipe.batch * place.world, len(found.pairs)) * recipe.accumulate,
+        "effective_batch": min(recipe.batch * place.world * recipe.accumulate, len(found.pairs)),
         "lr": recipe.lr,
         "processes": place.world,
         "machines": place.machines,
         "device": device,
         "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "environment": environment(device, place.world),
+        "environment": environment(device, place.world, recipe.precision),
         "cost": {"params": num_parameters(model)},
     }  # fmt: skip
 

@@ -32,8 +32,14 @@ class Average:
         self._trained: dict[str, Tensor] = {}
 
     def _present(self) -> list[tuple[str, Tensor]]:
-        """The module's tensors, in whose memory it computes."""
-        return [(name, tensor) for name, tensor in self.module.state_dict().items() if isinstance(tensor, Tensor)]
+        """The module's tensors, in whose memory it computes; one that has several names under the first of them."""
+        once: dict[tuple[object, ...], tuple[str, Tensor]] = {}
+        for name, tensor in self.module.state_dict().items():
+            if isinstance(tensor, Tensor):
+                # Of an empty one the address says nothing.
+                place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+                once.setdefault(place, (name, tensor))
+        return list(once.values())
 
     def update(self) -> None:
         """Take in the weights after an optimizer step."""

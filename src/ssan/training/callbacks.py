@@ -185,7 +185,20 @@ class Recorder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._epoch_started = time.monotonic()  # a run resumed in mid-epoch has no start of an epoch
         if trainer.is_global_zero and trainer.ckpt_path is not None:
-            self.journal.record("resumed", step=trainer.global_step, epoch=trainer.current_epoch + 1)
+            self.journal.record(
+                "resumed",
+                step=trainer.global_step,
+                epoch=trainer.current_epoch + 1,
+                threads=torch.get_num_threads(),
+                inexact=module.inexact,
+            )
+            if module.inexact:
+                print(
+                    "warning: gone on with, but the weights may differ from those of a run never stopped: "
+                    + "; ".join(module.inexact),
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
         self._epoch_started = time.monotonic()

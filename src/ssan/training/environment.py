@@ -5,18 +5,22 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import ssan
 from ssan.cores import num_cores
 
+Precision = Literal["32", "bf16", "16"]
 PACKAGES = ("av", "lightning", "numpy")
 
 
-def environment(device: str, processes: int) -> dict[str, Any]:
-    """Versions, machine and device of this process, in words that name no particular computer."""
+def environment(device: str, processes: int, precision: Precision = "32") -> dict[str, Any]:
+    """Versions, machine and device of this process, in words that name no particular computer.
+
+    :param precision: as a recipe asks for it; what is computed with stands in ``precision``.
+    """
     gpu = device == "cuda"
     return {
         "ssan": ssan.__version__,
@@ -33,7 +37,22 @@ def environment(device: str, processes: int) -> dict[str, Any]:
         "device": device,
         "device_name": torch.cuda.get_device_name() if gpu else None,
         "processes": processes,
+        "precision": used_precision(precision, device),
     }
+
+
+def used_precision(precision: Precision, device: str) -> Precision:
+    """What a recipe's precision comes to on a device: torch has no mixed precision of type float16 on the CPU."""
+    return "bf16" if precision == "16" and device == "cpu" else precision
+
+
+def precision_note(precision: Precision, device: str) -> str | None:
+    """What is to be said where a precision is not what it is called, or not the device's own."""
+    if used_precision(precision, device) != precision:
+        return "precision is 16, which torch does not have on the CPU: this run computes in bf16"
+    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return f"precision is bf16, which {torch.cuda.get_device_name()} does not have: torch emulates it, slowly"
+    return None
 
 
 def processor() -> str | None:

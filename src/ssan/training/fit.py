@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.processes import Processes, processes
 from ssan.training.average import Average
-from ssan.training.batches import Batches
+from ssan.training.batches import Batches, BatchPlan
 from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
+from ssan.training.conditions import Files, conditions, differences, use_threads
+from ssan.training.environment import Precision, environment, used_precision
 from ssan.training.journal import Journal
 from ssan.training.launched import Launched
 from ssan.training.optim import LearningRate
@@ -51,6 +53,7 @@ class Task:
     :param frozen: modules that stay in evaluation mode while the rest trains.
     :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
     :param monitor: the measure whose largest value is best; None keeps the last epoch's weights as the best.
+    :param files: what is learnt from, so that a run that goes on can tell whether it is still the same.
     :param whole: called with the module in evaluation mode after each epoch; measures of the validation set as a
         whole, such as ranks, which no item has by itself. Each process computes all of them.
     """
@@ -65,6 +68,7 @@ class Task:
     frozen: list[nn.Module] = field(default_factory=list)
     monitor: str | None = "top1"
     whole: Callable[[nn.Module], dict[str, float]] | None = None
+    files: Files | None = None
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,20 @@ class Outcome:
 class Fit(pl.LightningModule):
     """A module, a loss and a rate, as the Trainer wants them."""
 
-    def __init__(self, task: Task, seed: int, *, ema: float | None = None, compile: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        seed: int,
+        *,
+        ema: float | None = None,
+        compile: bool = False,
+        environment: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.module = task.module
         self.task, self.seed = task, seed
+        self.environment = environment or {}
+        self.inexact: list[str] = []  # why a run that went on may not end with the weights of one never stopped
         self.ema = ema
         self.average: Average | None = None
         # Beside the module, not around it or in it: its keys stay, and so does what everybody else computes with it.
@@ -122,7 +136,7 @@ class Fit(pl.LightningModule):
         # mid-epoch has no start of an epoch.)
         self.train()
         assert self.trainer.train_dataloader is not None
-        self._weights = self.trainer.train_dataloader.plan.weights()
+        self._weights = step_weights(self.trainer.train_dataloader.plan, self.trainer.accumulate_grad_batches)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout and the like depend on where the run is, not on what was drawn before: so it can start from here.
@@ -203,6 +217,9 @@ class Fit(pl.LightningModule):
         # Each process has its own share of the epoch's losses, and only the first one writes.
         own = torch.tensor([self._train_sum, self._train_items], dtype=torch.float64, device=self.device)
         checkpoint["train_sums"] = self.trainer.strategy.all_gather(own).reshape(-1, 2).tolist()
+        threads = torch.tensor(torch.get_num_threads(), device=self.device)
+        each = self.trainer.strategy.all_gather(threads).reshape(-1).tolist()
+        checkpoint["conditions"] = conditions(self.environment, each, self.task.files)
         if self.average is not None:
             checkpoint["average"] = self.average.state_dict()
 
@@ -218,6 +235,9 @@ class Fit(pl.LightningModule):
                 path=str(self.trainer.ckpt_path),
             )
         self._loaded = {key: checkpoint[key] for key in ("rate", "position", "train_sums")}
+        kept = checkpoint.get("conditions")
+        use_threads(kept, self.trainer.global_rank)
+        self.inexact = differences(kept, self.environment, self.task.files)
         if self.ema is not None:
             if "average" not in checkpoint:
                 raise UsageError(
@@ -238,6 +258,21 @@ class Fit(pl.LightningModule):
             self._train_items = int(items)
             if self.average is not None:
                 self.average.load_state_dict(self._loaded["average"])
+
+
+def step_weights(plan: BatchPlan, accumulate: int) -> list[float]:
+    """What the mean loss of each of this process's batches counts for, so that a step has the mean over its items.
+
+    The Trainer divides the sum over the batches of a step by ``accumulate``, also where an epoch's last step has fewer;
+    and batches differ by an item.
+    """
+    whole, rest = divmod(plan.num_items, len(plan))
+    sizes = [whole + (position < rest) for position in range(len(plan))]
+    weights = []
+    for position, weight in enumerate(plan.weights()):
+        first = position - position % accumulate
+        weights.append(weight * (accumulate * sizes[position] / sum(sizes[first : first + accumulate])))
+    return weights
 
 
 @torch.no_grad()
@@ -271,7 +306,7 @@ def fit(
     seed: int,
     accumulate: int = 1,
     clip_norm: float | None = None,
-    precision: Literal["32", "bf16", "16"] = "32",
+    precision: Precision = "32",
     checkpoint_every_steps: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     ema: float | None = None,
@@ -283,7 +318,8 @@ def fit(
 
     The run's files go to ``folder``. ``last`` in it is written every ``checkpoint_every_steps`` optimizer steps and
     after each epoch. With ``resume`` the run goes on from there, if there is one, and ends with the weights of a run
-    that was never interrupted. SIGTERM and Ctrl-C write it too and raise ``InterruptedRun``.
+    that was never interrupted; where it cannot be sure of that it says why, in a line and in the journal. SIGTERM and
+    Ctrl-C write it too and raise ``InterruptedRun``.
 
     Under ``torchrun`` or ``srun`` every process calls this; gradients are averaged over them.
 
@@ -297,19 +333,19 @@ def fit(
     journal = Journal(folder)
     place = processes()
     check_machine(place, device, compile=compile)
-    module = Fit(task, seed, ema=ema, compile=compile)
+    module = Fit(task, seed, ema=ema, compile=compile, environment=environment(device, place.world, precision))
     keeper = Keeper(folder, task.keep, task.monitor and f"val_{task.monitor}", checkpoint_every_steps)
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
     meter = Meter(quiet)
-    with _quiet_lightning(), Interruption(keeper) as interruption:
+    with _quiet_lightning(), _own_threads(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=place.local_world,
             num_nodes=place.machines,
             strategy="ddp" if place.world > 1 else "auto",
-            precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+            precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[used_precision(precision, device)],  # type: ignore[arg-type]
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=clip_norm,
@@ -389,6 +425,16 @@ def check_machine(place: Processes, device: str, *, compile: bool) -> None:
             "compile is true, but Triton is not installed, which torch needs for it on a GPU; install triton, or leave "
             "out compile=true"
         )
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Give the process back the number of threads that it had: a run that goes on computes with that of its state."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,10 @@ def test_an_unknown_format_is_refused_with_a_suggestion(tmp_path: Path) -> None:
 def test_an_option_of_another_format_is_refused_and_nothing_is_no_option(tmp_path: Path) -> None:
     _touch(tmp_path, "walk/a.mp4")
     message = str(_refused("folder", tmp_path, class_order="file"))
-    assert message == "the format folder does not take 'class_order'; it takes splits, val_groups"
+    assert (
+        message == "the format folder does not take 'class_order'; it takes splits, val_groups, "
+        "val_fraction, fold, groups, split_seed, class_folder"
+    )
     assert len(read("folder", tmp_path, "all", class_order=None)) == 1
 
 
@@ -887,7 +890,7 @@ def test_a_video_of_weizmann_opens_where_the_list_says_it_is(shared: Path) -> No
 def test_a_folder_with_its_own_split_refuses_another_one(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / split / "jump").mkdir(parents=True)
-    with pytest.raises(UsageError, match="leave out --splits and --val-groups"):
+    with pytest.raises(UsageError, match="leave out --val-groups"):
         read("folder", tmp_path, "train", val_groups="^(a)=a")
 
 

@@ -29,7 +29,7 @@ from ssan.datasets.convert_forms import FORMS, Frames, Settings, require_encoder
 from ssan.datasets.convert_workers import in_processes
 from ssan.datasets.flow import flow_between
 from ssan.datasets.samples import printable
-from ssan.datasets.tree import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_tree
+from ssan.datasets.tree import find_videos, is_frame_folder, is_tree
 from ssan.errors import SsanError, UsageError, VideoError
 from ssan.files import replacing, replacing_folder
 from ssan.video.clip_file import SUFFIX, split_path
@@ -226,7 +226,7 @@ def _copy_annotations(source: str, dest: str) -> int:
     count = 0
     for folder, below, names in os.walk(source):
         below[:] = [name for name in below if not name.startswith(".")]
-        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in names):
+        if is_frame_folder(folder):
             below.clear()  # the frames of a video, and what is said about those
             continue
         for name in names:

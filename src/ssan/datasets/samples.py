@@ -48,12 +48,18 @@ class Sample:
 
 
 class Samples(list[Sample]):
-    """A list of samples that knows the classes of its data set, also those that none of its samples has."""
+    """A list of samples that knows the classes of its data set, also those that none of its samples has.
 
-    def __init__(self, samples: Iterable[Sample], classes: Iterable[str], source: str) -> None:
+    ``notes`` say in a line each what its reader left out, or could have understood otherwise.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample], classes: Iterable[str], source: str, notes: Iterable[str] = ()
+    ) -> None:
         super().__init__(samples)
         self.classes = list(classes)
         self.source = source
+        self.notes = list(notes)
         seen: dict[str, str] = {}
         for sample in self:
             if sample.id in seen:
@@ -67,7 +73,7 @@ class Samples(list[Sample]):
 
     def kept(self, samples: Iterable[Sample]) -> "Samples":
         """The same list with only these samples."""
-        return Samples(samples, self.classes, self.source)
+        return Samples(samples, self.classes, self.source, self.notes)
 
 
 def hash_list(samples: Samples) -> str:

@@ -11,6 +11,7 @@ from ssan.datasets.tables import (
     Where,
     check_once,
     fault,
+    frame_part,
     known_split,
     number_of,
     part,
@@ -203,10 +204,11 @@ def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[st
 def read_csv(
     root: str, split: str, *, annotations: str | None = None, videos: str | None = None, class_order: str = "sorted"
 ) -> Samples:
-    """A CSV file with a header: ``path,label``, and of ``split,caption,id,num_frames,start_seconds,end_seconds`` any.
+    """A CSV file with a header: ``path,label``, and any of ``split,caption,id,num_frames`` and the bounds of parts.
 
     A video is found under another suffix too, or as a folder of frames, if it has been converted. A row with a start or
-    an end is a part of a video, [start, end), from the beginning of the video on.
+    an end is a part of a video, [start, end), from the beginning of the video on: ``start_seconds,end_seconds``, or
+    ``start_frame,end_frame``, which count frames from 0.
 
     :param root: the file, or the folder of videos where ``annotations`` names the file.
     :param videos: the folder that paths are relative to; by default the one that the file is in.
@@ -242,6 +244,9 @@ def read_csv(
         if frames and number_of(frames) is None:
             raise fault(f"num_frames is {frames[:40]!r}; expected a whole number", table, line)
         start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
+        begin, stop = frame_part(row.get("start_frame"), row.get("end_frame"), table, line)
+        if (begin, stop) != (None, None) != (start, end):
+            raise fault("the part has bounds in seconds and in frames; expected one of the two", table, line)
         if not wanted:
             continue
         samples.append(
@@ -252,6 +257,8 @@ def read_csv(
                 label_index=index.get(row["label"]),
                 start_seconds=start,
                 end_seconds=end,
+                start_frame=begin,
+                end_frame=stop,
                 num_frames=number_of(frames),
                 caption=row.get("caption") or None,
                 exists=exists,

@@ -76,8 +76,8 @@ class Found:
             first = ", ".join(map(printable, self.passed_over[:NUM_NAMED]))
             more = f" and {len(self.passed_over) - NUM_NAMED} more" if len(self.passed_over) > NUM_NAMED else ""
             notes.append(
-                f"{_count(len(self.passed_over), 'file')} passed over, as no name of a video ends so: {first}{more}; a name "
-                "that ends in .mp4, or whatever it is, has it read"
+                f"{_count(len(self.passed_over), 'file')} passed over, as no name of a video ends so: {first}{more}; a "
+                "name that ends in .mp4, or whatever it is, has it read"
             )
         return notes
 

@@ -19,7 +19,6 @@ from ssan.datasets.lists import split_named
 from ssan.datasets.samples import inside, is_plain
 from ssan.datasets.tables import class_names, table, table_with_header
 from ssan.errors import AnnotationError, SsanError, UsageError
-from ssan.video.folder import FOLDER_FRAMES_PER_SECOND
 from ssan.video.transforms import flip_pairs
 
 V1 = "something-something-v1-"
@@ -325,7 +324,7 @@ def test_kinetics_is_csv_files_and_trimmed_videos(tmp_path: Path) -> None:
     assert detect(str(tmp_path)) == "kinetics400"
     samples = read("auto", tmp_path, "all")
     assert samples.classes == ["air drumming", "hurling (sport)", "massaging person's head"]
-    assert [tuple(sample.as_dict().values()) for sample in samples[:2]] == [
+    assert [tuple(sample.as_dict().values())[:11] for sample in samples[:2]] == [
         ("-0a_Bc_000003_000013", f"{tmp_path}/-0a_Bc_000003_000013.mp4", "air drumming", 0, None, None, None, None,
          True, "train", None),
         ("b_000010_000020", f"{tmp_path}/b_000010_000020.mp4", "massaging person's head", 2, None, None, None, None,
@@ -678,7 +677,7 @@ def test_a_list_of_tsm_is_paths_numbers_of_frames_and_class_indices(tmp_path: Pa
     assert detect(str(tmp_path)) == "tsm_list"
     samples = read("auto", tmp_path, "train")
     assert samples.classes == ["run", "bend, low"]
-    assert [tuple(sample.as_dict().values()) for sample in samples] == [
+    assert [tuple(sample.as_dict().values())[:11] for sample in samples] == [
         ("a/7", f"{tmp_path}/frames/a/7", "bend, low", 1, None, None, 54, None, True, "train", None),
         ("my clip 3", f"{tmp_path}/my clip 3.webm", "run", 0, None, None, 31, None, True, "train", None),
         ('"q" 12 2', f'{tmp_path}/"q" 12 2', "bend, low", 1, None, None, 3, None, False, "train", None),
@@ -800,28 +799,15 @@ def test_mmaction2_has_three_kinds_of_lists_told_by_their_columns(tmp_path: Path
             read("mmaction2_list", tmp_path / kind, "train", kind=kind),
         )
         assert list(samples) == list(same)
-        found[kind] = [(s.id, s.label_index, s.num_frames, s.start_seconds, s.end_seconds) for s in samples]
-    rate = FOLDER_FRAMES_PER_SECOND
+        found[kind] = [(s.id, s.label_index, s.num_frames, s.start_frame, s.end_frame) for s in samples]
     assert found == {
         "video": [("a/x", 1, None, None, None), ("b", 0, None, None, None)],
         "rawframes": [("a/x", 1, 7, None, None), ("b", 0, 5, None, None)],
         "rawframes_offset": [
-            ("a/x_000002_000006", 1, 5, 2 / rate, 7 / rate),
-            ("a/x_000007_000011", 1, 5, 7 / rate, 12 / rate),
+            ("a/x_000002_000006", 1, 5, 2, 7),
+            ("a/x_000007_000011", 1, 5, 7, 12),
         ],
     }
-
-
-def test_the_frames_of_a_part_are_those_that_begin_in_its_bounds(tmp_path: Path) -> None:
-    _put(tmp_path / "train.txt", "".join(f"a {offset} {total} 0\n" for offset in range(40) for total in (1, 2, 11)))
-    for sample in read("mmaction2_list", tmp_path, "train"):
-        first, last = map(int, sample.id.split("_")[1:])
-        assert sample.start_seconds is not None
-        assert sample.end_seconds is not None
-        times = [index / FOLDER_FRAMES_PER_SECOND for index in range(60)]
-        inside = [index for index, time in enumerate(times) if sample.start_seconds <= time < sample.end_seconds]
-        assert inside == list(range(first, last + 1))
-        assert len(inside) == sample.num_frames
 
 
 def test_lists_of_several_kinds_side_by_side_are_chosen_by_kind(tmp_path: Path) -> None:
@@ -1075,9 +1061,9 @@ def test_mmaction2s_own_lists_are_read_or_refused_by_name(shared: Path, tmp_path
         assert _where(error, lists) == ("duplicate", name, 2)
         path = _put(tmp_path / name, (lists / name).read_text().splitlines()[0])
         (sample,) = read("mmaction2_list", path, "test")
-        kinds[name] = (sample.id, sample.label_index, sample.num_frames, sample.start_seconds)
+        kinds[name] = (sample.id, sample.label_index, sample.num_frames, sample.start_frame)
     assert list(kinds.values()) == [
         ("imgs", 127, 5, None),
         ("test", 0, None, None),
-        ("imgs_000002_000006", 127, 5, 2 / FOLDER_FRAMES_PER_SECOND),
+        ("imgs_000002_000006", 127, 5, 2),
     ]

@@ -78,6 +78,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for title, key, unit in (
         ("frames", "num_frames_listed", "frames, as the list says"),
         ("parts", "part_seconds", "s, as the list says"),
+        ("parts", "part_frames", "frames, as the list says"),
         ("captions", "caption_words", "words"),
         ("a video has", "captions_per_video", "captions"),
     ):

@@ -26,7 +26,9 @@ def predict(
     from ssan.recognition.predict import predict as run
 
     labeller = load_labeller(model, options.choose_device(device))
-    videos = list(expand(paths))
+    videos, notes = expand(paths)
+    for note in notes:  # not progress: some of what was asked for has no answer
+        print(f"ssan: {note}", file=sys.stderr)
     failed = 0
     silent = quiet or not sys.stderr.isatty() or len(videos) < 2
     for path in tqdm(videos, desc="labelling", unit="video", disable=silent, file=sys.stderr, leave=False):

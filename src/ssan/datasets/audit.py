@@ -340,12 +340,12 @@ def _judged(look: Look, samples: Sequence[Sample], original: Sequence[Sample] | 
     homes = _homes(samples)
     if code is None:
         misfits = {sample.id: why for sample in samples if (why := _misfit(sample, look))}
-        elsewhere = [sample for sample in samples if _is_whole(sample) and _home(sample) != homes[0]]
+        elsewhere = [sample for sample in samples if sample.is_whole and _home(sample) != homes[0]]
         if misfits:
             others = f" (and {len(misfits) - 1} more like it)" if len(misfits) > 1 else ""
             code, message = "too_few_frames", next(iter(misfits.values())) + others
             rejected = set(misfits)
-        elif elsewhere and _is_whole(samples[0]):
+        elif elsewhere and samples[0].is_whole:
             code = "duplicate"
             message = (
                 f"it is listed {_spoken(homes[0])} and again {_spoken(_home(elsewhere[0]))}; expected every video in "
@@ -380,6 +380,11 @@ def _judged(look: Look, samples: Sequence[Sample], original: Sequence[Sample] | 
 def _misfit(sample: Sample, look: Look) -> str | None:
     """What a list says of a video that the video has not got."""
     there = look.frames_promised
+    if sample.end_frame is not None and there is not None and sample.end_frame > there:
+        return _begins_too_late(sample, look) or (
+            f"the part {quoted(sample.id)} ends with frame {sample.end_frame - 1}, the video has {there} frames; "
+            "expected it to hold the part. Correct the list, or copy or extract the video again"
+        )
     if sample.num_frames is not None and there is not None and sample.num_frames > there and os.path.isdir(sample.path):
         return (
             f"the list says {sample.num_frames} frames, the folder holds {there}; expected as many. Extract the frames "
@@ -389,6 +394,12 @@ def _misfit(sample: Sample, look: Look) -> str | None:
 
 
 def _begins_too_late(sample: Sample, look: Look) -> str | None:
+    first, frames = sample.start_frame, look.frames_promised
+    if first is not None and frames is not None and first >= frames:
+        return (
+            f"the part {quoted(sample.id)} begins with frame {first}, the video has {frames} frames; expected it to "
+            "begin before. Correct the list, or copy or extract the video again"
+        )
     start, seconds = sample.start_seconds, look.duration_seconds
     if start is not None and seconds is not None and start >= seconds:
         return (
@@ -396,10 +407,6 @@ def _begins_too_late(sample: Sample, look: Look) -> str | None:
             "begin before. Correct the list, or copy or download the video again"
         )
     return None
-
-
-def _is_whole(sample: Sample) -> bool:
-    return sample.start_seconds is None and sample.end_seconds is None
 
 
 Home = tuple[str | None, str | None]
@@ -432,7 +439,8 @@ def write_skipped(path: str | Path, faults: Sequence[Fault]) -> None:
         handle.write(text.getvalue())
 
 
-LIST_COLUMNS = ("path", "label", "split", "id", "num_frames", "caption", "start_seconds", "end_seconds")
+LIST_COLUMNS = ("path", "label", "split", "id", "num_frames", "caption", "start_seconds", "end_seconds",
+                "start_frame", "end_frame")  # fmt: skip
 
 
 def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list[Sample]:

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
-from ssan.video.clip import Clip
-from ssan.video.reader import Part, open_video, read_clip
+from ssan.video.clip import Clip, FramePart, Part
+from ssan.video.reader import open_video, read_clip
 from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
 from ssan.video.windows import read_windows
@@ -53,7 +53,7 @@ class Preprocess:
     ) -> tuple[Tensor, Clip]:
         """All views of a video, (v, t, 3, crop_px, crop_px) with crops within a view together, and its decoded frames.
 
-        The file is opened and read once for all views; of a ``part`` of it, start and end in seconds, all are there.
+        The file is opened and read once for all views; of a ``part`` of it all are there.
         """
         clip = read_clip(
             path,
@@ -77,8 +77,10 @@ class Preprocess:
         there would be more than ``MOST_WINDOWS``.
         """
         with open_video(path) as video:
+            first, stop = video.frames_of(part)  # refuses what lies outside
+            if isinstance(part, FramePart):  # by the video's own clock
+                part = video.begin_seconds(first), video.begin_seconds(stop) if stop < video.num_frames else None
             start, end = part or (None, None)
-            video.span(start, end)  # refuses what lies outside
             start = start or 0.0
             lasts = max(min(video.duration_seconds, math.inf if end is None else end) - start, 0.0)
             if lasts > MOST_WINDOWS * stride_seconds:
@@ -108,6 +110,8 @@ class Preprocess:
 
 def part_of(sample: Sample) -> Part | None:
     """The part of its video that a sample is; None for all of it."""
+    if sample.start_frame is not None or sample.end_frame is not None:
+        return FramePart(sample.start_frame or 0, sample.end_frame)
     whole = sample.start_seconds is None and sample.end_seconds is None
     return None if whole else (sample.start_seconds, sample.end_seconds)
 

@@ -30,7 +30,7 @@ from ssan.datasets.convert_forms import FORMS, Frames, Settings, require_encoder
 from ssan.datasets.convert_workers import in_processes
 from ssan.datasets.flow import flow_between
 from ssan.datasets.samples import printable
-from ssan.datasets.tree import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_tree
+from ssan.datasets.tree import find_videos, is_frame_folder, is_tree
 from ssan.errors import SsanError, UsageError, VideoError
 from ssan.files import is_lock, one_writer, open_regular, replacing, replacing_folder
 from ssan.video.clip_file import SUFFIX, split_path
@@ -246,7 +246,7 @@ def _copy_annotations(source: str, dest: str, not_copied: list[SsanError]) -> in
     count, root = 0, os.path.join(os.path.realpath(source), "")
     for folder, below, names in os.walk(source):
         below[:] = [name for name in below if not name.startswith(".")]
-        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".") for name in names):
+        if is_frame_folder(folder):
             below.clear()  # the frames of a video, and what is said about those
             continue
         for name in names:

@@ -34,7 +34,8 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
     for sample in videos.values():
         per_split[sample.split or ""]["num_videos"] += 1
         per_split[sample.split or ""]["num_missing"] += not sample.exists
-    parts = [sample for sample in samples if sample.start_seconds is not None or sample.end_seconds is not None]
+    parts = [sample for sample in samples if not sample.is_whole]
+    counted = [sample.end_frame - (sample.start_frame or 0) for sample in parts if sample.end_frame is not None]
     bounded = [sample.end_seconds - (sample.start_seconds or 0) for sample in parts if sample.end_seconds is not None]
     captions = [(video_of(sample), sample.caption) for sample in samples if sample.caption is not None]
     videos_with: dict[str, set[str]] = {}
@@ -61,6 +62,7 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
         "num_frames_listed": spread(sample.num_frames for sample in samples if sample.num_frames is not None),
         "num_parts": len(parts),
         "part_seconds": spread(bounded),
+        "part_frames": spread(counted),
         "num_captions": len(captions),
         "caption_words": spread(len(caption.split()) for _, caption in captions),
         "captions_per_video": spread(Counter(video for video, _ in captions).values()),

@@ -1,30 +1,51 @@
 """A user's own videos: a folder of classes, or a CSV file."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssan.datasets.samples import Sample, Samples, inside, printable, quoted
+from ssan.datasets.samples import Sample, Samples, printable, quoted
+from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import (
     Where,
     check_once,
     fault,
+    frame_part,
     known_split,
     number_of,
     part,
     refuse_lookalikes,
     table_with_header,
 )
-from ssan.datasets.tree import Finder, find_videos, identity, is_tree, subfolders
+from ssan.datasets.tree import (
+    Finder,
+    Found,
+    identity,
+    is_frame_folder,
+    is_tree,
+    look_for_videos,
+    loose_videos,
+    subfolders,
+)
 from ssan.errors import AnnotationError, UsageError
 from ssan.files import is_text
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 
 
-def read_folder(root: str, split: str, *, splits: str | None = None, val_groups: str | None = None) -> Samples:
+def read_folder(
+    root: str,
+    split: str,
+    *,
+    splits: str | None = None,
+    val_groups: str | None = None,
+    val_fraction: str | None = None,
+    fold: str | None = None,
+    groups: str | None = None,
+    split_seed: str | None = None,
+    class_folder: str | None = None,
+) -> Samples:
     """A folder of classes: ``ROOT/{train,val,test}/CLASS/FILE``, or ``ROOT/CLASS/FILE`` with a rule for the split.
 
     :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule; and no classes, so that videos without
@@ -32,42 +53,47 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
     :param splits: a CSV file with columns ``path,split``; paths are relative to ``root``. Videos that it does not name
         belong to no split.
     :param val_groups: ``REGEX=a,b,c``: a video whose file name matches, with one of a, b, c as the regex's group, is in
-        ``val``, all others in ``train``. For splitting by person, place or source rather than at random.
+        ``val``, all others in ``train``. For splitting by person, place or source rather than at random. A regex that
+        is in no file name is searched in the paths below the folder.
+    :param val_fraction: the share of videos for ``val``, drawn from each class, or from whole groups.
+    :param fold: ``K/N``: the Kth of N parts is ``val``.
+    :param groups: the regex whose group says which videos stay together, for ``val_fraction`` and ``fold``.
+    :param split_seed: of the draw for these.
+    :param class_folder: whether the ``first`` folder on the way to a video names its class, the default, or the
+        ``last``, in which the video itself lies.
     :raises UsageError: no such folder, no class in it, or no way to tell the split.
     """
     if not is_tree(root):
         raise UsageError("no such folder; --data names the folder of videos", code="missing", path=root)
+    if class_folder not in (None, "first", "last"):
+        raise UsageError(f"class_folder is {class_folder!r}; it must be 'first' or 'last'")
+    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     folders = subfolders(root)
-    by_split = [name for name in folders if name.lower() in SPLIT_FOLDERS]
-    if "train" in [SPLIT_FOLDERS[name.lower()] for name in by_split]:
-        if splits or val_groups:
-            raise UsageError(
-                f"the folder has its own split ({', '.join(by_split)}); leave out --splits and --val-groups", path=root
-            )
-        stray = sorted(set(folders) - set(by_split))
-        if stray:
-            raise UsageError(
-                f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
-                "one of them, or elsewhere",
-                path=root,
-            )
-        homes = [(SPLIT_FOLDERS[name.lower()], name) for name in by_split]
-        classes = sorted({c for _, name in homes for c in subfolders(os.path.join(root, name))})
-        found: list[tuple[str, str | None, str]] = [
-            (home, label, path)
-            for home, name in homes
-            for label in subfolders(os.path.join(root, name))
-            for path in find_videos(os.path.join(root, name, label))
-        ]
-    else:
-        classes = folders
-        found = [("", label, path) for label in classes for path in find_videos(os.path.join(root, label))]
-        if split != "all" or splits or val_groups:
-            rule = _split_rule(root, splits, val_groups, [path for _, _, path in found])
-            found = [(rule.get(path, ""), label, path) for _, label, path in found]
-    if not classes and split == "all" and not (splits or val_groups):
-        found = [("", None, path) for path in find_videos(root) if path != root]
-    if not classes and not found:
+    by_split = _split_folders(root, folders)
+    if by_split and rule.given:
+        raise UsageError(
+            f"the folder has its own split ({', '.join(by_split)}); leave out {' and '.join(rule.given)}", path=root
+        )
+    stray = sorted(set(folders) - set(by_split)) if by_split else []
+    if stray:
+        raise UsageError(
+            f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
+            "one of them, or elsewhere",
+            path=root,
+        )
+    tree = _Tree(root, class_folder)
+    for name in by_split:
+        tree.look(os.path.join(root, name), subfolders(os.path.join(root, name)), SPLIT_FOLDERS[name.lower()])
+    if not by_split:
+        tree.look(root, folders)
+    homes: dict[str, str] = {}
+    said: list[str] = []
+    if not by_split and (split != "all" or rule.given):
+        homes, said = rule.homes(root, [(label, path) for _, label, path in tree.videos])
+    classes = tree.classes()
+    if not classes and split == "all" and not rule.given:
+        tree.take_unlabelled()
+    if not classes and not tree.videos:
         raise UsageError(
             "the folder has no class folders; expected FOLDER/CLASS/FILE or FOLDER/train/CLASS/FILE", path=root
         )
@@ -80,6 +106,7 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
         )
     refuse_lookalikes(classes, root)
     index: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    found = [(homes.get(path, home), label, path) for home, label, path in tree.videos]
     found = [(home, label, path) for home, label, path in found if split in ("all", home)]
     names = _identities([path for _, _, path in found], root, keep_apart=split == "all")
     return Samples(
@@ -89,7 +116,79 @@ def read_folder(root: str, split: str, *, splits: str | None = None, val_groups:
         ),
         classes,
         root,
+        [*tree.notes(), *said],
     )
+
+
+def _split_folders(root: str, folders: Sequence[str]) -> list[str]:
+    """Those of the folders that are splits: by their names, if one is for training, or there is nothing but splits.
+
+    Of a folder that has none for training, one split at least must have class folders: else ``test`` is a class.
+    """
+    named = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if "train" in [SPLIT_FOLDERS[name.lower()] for name in named]:
+        return named
+    if len(named) < len(folders):
+        return []
+    below = [os.path.join(root, name, label) for name in named for label in subfolders(os.path.join(root, name))]
+    return named if any(not os.path.isdir(path) or not is_frame_folder(path) for path in below) else []
+
+
+class _Tree:
+    """The videos below class folders: the split, the label and the path of each, and what was left out."""
+
+    def __init__(self, root: str, class_folder: str | None) -> None:
+        self.root, self.class_folder = root, class_folder
+        self.videos: list[tuple[str, str | None, str]] = []
+        self._labels: set[str] = set()
+        self._found = Found()
+        self._loose: list[str] = []
+        self._deeper: list[str] = []
+
+    def look(self, folder: str, labels: Sequence[str], home: str = "") -> None:
+        """Take the videos in the class folders of a split, or of all that there is."""
+        for label in labels:
+            place = os.path.join(folder, label)
+            found = look_for_videos(place)
+            self._found.add(found)
+            if self.class_folder != "last":
+                self._labels.add(label)
+                self.videos += [(home, label, path) for path in found.videos]
+                self._deeper += [path for path in found.videos if path != place and os.path.dirname(path) != place]
+                continue
+            for path in found.videos:
+                if path == place:
+                    self._loose.append(path)
+                    continue
+                last = os.path.basename(os.path.dirname(path))
+                self._labels.add(last)
+                self.videos.append((home, last, path))
+        self._loose += loose_videos(folder)
+
+    def take_unlabelled(self) -> None:
+        """Take every video, where there are no classes."""
+        self._found, self._loose = look_for_videos(self.root), []
+        self.videos = [("", None, path) for path in self._found.videos if path != self.root]
+
+    def classes(self) -> list[str]:
+        return sorted(self._labels)
+
+    def notes(self) -> list[str]:
+        """How the folder was read, where it can be read in another way, and what was left out."""
+        notes = self._found.notes()
+        if self._loose:
+            first = printable(self._loose[0])
+            notes.append(
+                f"{len(self._loose)} videos lie in no class folder and are left out, such as {first}; put them into one"
+            )
+        if self._deeper and self.class_folder is None:
+            example = printable(os.path.relpath(self._deeper[0], self.root))
+            notes.append(
+                f"classes are the first folders, such as {quoted(min(self._labels))}; {len(self._deeper)} of "
+                f"{len(self.videos)} videos lie deeper, such as {example}. Where the last folder is the class, say "
+                "--reader class_folder=last"
+            )
+        return notes
 
 
 def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[str]:
@@ -102,69 +201,14 @@ def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[st
     ]
 
 
-def _split_rule(root: str, splits: str | None, val_groups: str | None, paths: list[str]) -> dict[str, str]:
-    if splits and val_groups:
-        raise UsageError("--splits and --val-groups say the same thing twice; give one of them")
-    if splits:
-        homes: dict[str, str] = {}
-        there = {os.path.normpath(path): path for path in paths}
-        for line, row in table_with_header(splits, ("path", "split")):
-            path = inside(root, row["path"], source=splits, line=line)
-            path = there.get(path, path)
-            if path in homes:
-                raise AnnotationError(
-                    f"{quoted(row['path'])} stands in an earlier line too; a video has one line",
-                    code="duplicate",
-                    path=splits,
-                    line=line,
-                )
-            homes[path] = known_split(row["split"], splits, line)
-        present = set(paths)
-        absent = [path for path in homes if path not in present]
-        if absent:
-            raise AnnotationError(
-                f"{len(absent)} of {len(homes)} videos that it names are not in {root}, first {printable(absent[0])}; "
-                "paths must be relative to that folder",
-                code="missing",
-                path=splits,
-            )
-        return homes
-    if val_groups:
-        pattern, equals, names = val_groups.rpartition("=")
-        groups = {name.strip() for name in names.split(",") if name.strip()}
-        if not equals or not groups:
-            raise UsageError(f"--val-groups is {val_groups!r}; expected REGEX=a,b,c, such as '^([a-z]+)_=ann,bob'")
-        try:
-            regex = re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise UsageError(f"--val-groups: {pattern!r} is not a regular expression: {error}") from None
-        if regex.groups < 1:
-            raise UsageError(f"--val-groups: {pattern!r} has no group; put the part that names the group in ( )")
-        homes, seen = {}, set()
-        for path in paths:
-            match = regex.search(os.path.basename(path))
-            group = match.group(1) if match else None
-            seen.add(group)
-            homes[path] = "val" if group in groups else "train"
-        if groups - seen:
-            found = ", ".join(sorted(name for name in seen if name)) or "none"
-            raise UsageError(f"--val-groups: no file has the group {min(groups - seen)!r}; found: {found}")
-        return homes
-    raise UsageError(
-        "the folder does not say which videos are for training and which for validation. Make FOLDER/train and "
-        "FOLDER/val, or give --splits CSV (columns path,split), or --val-groups 'REGEX=a,b,c' (file names whose group "
-        "is a, b or c are for validation); --split all takes every video",
-        path=root,
-    )
-
-
 def read_csv(
     root: str, split: str, *, annotations: str | None = None, videos: str | None = None, class_order: str = "sorted"
 ) -> Samples:
-    """A CSV file with a header: ``path,label``, and of ``split,caption,id,num_frames,start_seconds,end_seconds`` any.
+    """A CSV file with a header: ``path,label``, and any of ``split,caption,id,num_frames`` and the bounds of parts.
 
     A video is found under another suffix too, or as a folder of frames, if it has been converted. A row with a start or
-    an end is a part of a video, [start, end), from the beginning of the video on.
+    an end is a part of a video, [start, end), from the beginning of the video on: ``start_seconds,end_seconds``, or
+    ``start_frame,end_frame``, which count frames from 0.
 
     :param root: the file, or the folder of videos where ``annotations`` names the file.
     :param videos: the folder that paths are relative to; by default the one that the file is in.
@@ -200,6 +244,9 @@ def read_csv(
         if frames and number_of(frames) is None:
             raise fault(f"num_frames is {frames[:40]!r}; expected a whole number", table, line)
         start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
+        begin, stop = frame_part(row.get("start_frame"), row.get("end_frame"), table, line)
+        if (begin, stop) != (None, None) != (start, end):
+            raise fault("the part has bounds in seconds and in frames; expected one of the two", table, line)
         if not wanted:
             continue
         samples.append(
@@ -210,6 +257,8 @@ def read_csv(
                 label_index=index.get(row["label"]),
                 start_seconds=start,
                 end_seconds=end,
+                start_frame=begin,
+                end_frame=stop,
                 num_frames=number_of(frames),
                 caption=row.get("caption") or None,
                 exists=exists,

@@ -19,7 +19,6 @@ from ssan.datasets.tables import (
 )
 from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, is_tree, names_in
 from ssan.errors import AnnotationError, UsageError, unknown
-from ssan.video.clip import FOLDER_FRAMES_PER_SECOND
 
 NAMES_FILES = ("category.txt", "label_map.txt", "classInd.txt")
 KINDS = {"video": ("PATH", "LABEL"), "rawframes": ("PATH", "NUM_FRAMES", "LABEL"),
@@ -117,9 +116,8 @@ def read_mmaction2_list(
     """The lists of mmaction2: ``PATH LABEL``, ``PATH NUM_FRAMES LABEL`` or ``PATH OFFSET NUM_FRAMES LABEL`` a line.
 
     Which files they are, where videos lie and what classes are called is as for TSM's lists (``tsm_list``). With an
-    offset the sample is the frames offset, offset + 1, ..., offset + NUM_FRAMES - 1 of the folder, counted from 0. Its
-    bounds in seconds are at the rate that folders of frames are taken to have, and its id ends in the first and the
-    last of these frames.
+    offset the sample is the frames offset, offset + 1, ..., offset + NUM_FRAMES - 1 of the folder, counted from 0, or
+    of the video file that stands in its place. Its id ends in the first and the last of these frames.
 
     :param kind: ``video``, ``rawframes`` or ``rawframes_offset``, in the order above; told from the number of columns
         by default. Where lists of several kinds lie side by side, it chooses those with ``videos`` or ``rawframes`` in
@@ -184,7 +182,7 @@ def _read(
             start = end = None
             if len(counts) == 2:
                 first, num_frames = counts
-                start, end = first / FOLDER_FRAMES_PER_SECOND, (first + num_frames) / FOLDER_FRAMES_PER_SECOND
+                start, end = first, first + num_frames
                 identity = f"{identity}_{first:06d}_{first + num_frames - 1:06d}"
             check_once(seen, identity, source, line)
             samples.append(
@@ -193,8 +191,8 @@ def _read(
                     path=there or path,
                     label=classes[label],
                     label_index=label,
-                    start_seconds=start,
-                    end_seconds=end,
+                    start_frame=start,
+                    end_frame=end,
                     num_frames=counts[-1] if counts else None,
                     exists=there is not None,
                     split=home or None,

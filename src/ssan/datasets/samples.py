@@ -25,6 +25,7 @@ class Sample:
     :param path: of the file, or of the folder of frames.
     :param label_index: place of ``label`` among the list's classes.
     :param start_seconds: start of the part, [start, end); None for the whole video.
+    :param start_frame: start of a part that is counted in frames, [start, end) from 0; it has no bounds in seconds.
     :param num_frames: as the annotation says; not counted.
     :param exists: whether there was something at ``path`` when the list was read.
     :param split: ``train``, ``val`` or ``test``, where the list says.
@@ -42,18 +43,31 @@ class Sample:
     exists: bool = True
     split: str | None = None
     video: str | None = None
+    start_frame: int | None = None
+    end_frame: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its video, and no part."""
+        return self.start_seconds is self.end_seconds is self.start_frame is self.end_frame is None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Samples(list[Sample]):
-    """A list of samples that knows the classes of its data set, also those that none of its samples has."""
+    """A list of samples that knows the classes of its data set, also those that none of its samples has.
 
-    def __init__(self, samples: Iterable[Sample], classes: Iterable[str], source: str) -> None:
+    ``notes`` say in a line each what its reader left out, or could have understood otherwise.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample], classes: Iterable[str], source: str, notes: Iterable[str] = ()
+    ) -> None:
         super().__init__(samples)
         self.classes = list(classes)
         self.source = source
+        self.notes = list(notes)
         seen: dict[str, str] = {}
         for sample in self:
             if sample.id in seen:
@@ -67,13 +81,19 @@ class Samples(list[Sample]):
 
     def kept(self, samples: Iterable[Sample]) -> "Samples":
         """The same list with only these samples."""
-        return Samples(samples, self.classes, self.source)
+        return Samples(samples, self.classes, self.source, self.notes)
 
 
 def hash_list(samples: Samples) -> str:
     """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
-    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds] for s in samples]
+    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds, *_frame_bounds(s)] for s in samples]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _frame_bounds(sample: Sample) -> list[int | None]:
+    """Nothing where a part is not counted in frames, so that the hash of a list without such is what it always was."""
+    bounds = [sample.start_frame, sample.end_frame]
+    return [] if bounds == [None, None] else bounds
 
 
 def printable(path: str) -> str:

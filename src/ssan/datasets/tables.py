@@ -301,3 +301,18 @@ def part(
             line,
         )
     return first, last
+
+
+def frame_part(start: str | None, end: str | None, source: str, line: int | None) -> tuple[int | None, int | None]:
+    """The bounds of a part of a video that counts frames, from 0; nothing said is None."""
+    for word in (start, end):
+        if word and number_of(word) is None:
+            raise fault(f"{quoted(word)} is no frame; expected a whole number, counted from 0", source, line)
+    first, stop = (number_of(word) if word else None for word in (start, end))
+    if stop is not None and stop <= (first or 0):
+        raise fault(
+            f"the part ends before frame {stop} and starts with frame {first or 0}; expected an end after the start",
+            source,
+            line,
+        )
+    return first, stop

@@ -3,20 +3,87 @@
 A clip file (``ssan.video.clip_file``) counts as a folder with the videos and folders that it has inside.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssan.datasets.samples import inside, is_plain, quoted
+from ssan.datasets.samples import inside, is_plain, printable, quoted
 from ssan.errors import AnnotationError, UsageError
 from ssan.files import is_text
 from ssan.video.clip_file import ClipFile, open_clip_file, split_path
 
 VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-    ".vob", ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".h264", ".h265",
+    ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
+    ".xvid", ".y4m",
 })  # fmt: skip
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png"])
+SYSTEM_FOLDERS = frozenset([
+    "__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information",
+    "lost+found",
+])  # fmt: skip
+"""What archives and systems leave beside videos, in lower case: no class, and no video of anybody's."""
+
+# What often lies beside videos and is none: nothing needs to be said of it.
+_COMPANIONS = frozenset({
+    ".aac", ".ass", ".csv", ".db", ".flac", ".htm", ".html", ".idx", ".ini", ".json", ".jsonl", ".log", ".m4a", ".md",
+    ".mp3", ".nfo", ".npy", ".npz", ".ogg", ".opus", ".pdf", ".srt", ".sub", ".tsv", ".txt", ".vtt", ".wav", ".xml",
+    ".yaml", ".yml",
+})  # fmt: skip
+_TEXTS = frozenset(["readme", "license", "licence", "copying", "makefile"])
+
+
+@dataclass
+class Found:
+    """What lies below a folder.
+
+    :param videos: in sorted order.
+    :param mixed: folders with videos and pictures, of which the videos are taken, and how many pictures are left out.
+    :param covered: folders of pictures taken for one video each, and how many folders of videos in them are left out.
+    :param passed_over: files that are no videos by their names, nor what usually lies beside videos.
+    """
+
+    videos: list[str] = field(default_factory=list)
+    mixed: dict[str, int] = field(default_factory=dict)
+    covered: dict[str, int] = field(default_factory=dict)
+    passed_over: list[str] = field(default_factory=list)
+
+    def add(self, other: "Found") -> None:
+        self.videos += other.videos
+        self.mixed |= other.mixed
+        self.covered |= other.covered
+        self.passed_over += other.passed_over
+
+    def notes(self) -> list[str]:
+        """What there is to be said of it, in a line each."""
+        notes = []
+        if self.mixed:
+            notes.append(
+                f"{_count(len(self.mixed), 'folder')} with pictures beside videos, such as "
+                f"{printable(min(self.mixed))}: the videos are read, and "
+                f"{_count(sum(self.mixed.values()), 'picture')} left out"
+            )
+        if self.covered:
+            notes.append(
+                f"{_count(len(self.covered), 'folder')} with pictures beside folders of videos, such as "
+                f"{printable(min(self.covered))}: the pictures are read as one video, and "
+                f"{_count(sum(self.covered.values()), 'folder')} left out"
+            )
+        if self.passed_over:
+            first = ", ".join(map(printable, self.passed_over[:NUM_NAMED]))
+            more = f" and {len(self.passed_over) - NUM_NAMED} more" if len(self.passed_over) > NUM_NAMED else ""
+            notes.append(
+                f"{_count(len(self.passed_over), 'file')} passed over, as no name of a video ends so: {first}{more}; a "
+                "name that ends in .mp4, or whatever it is, has it read"
+            )
+        return notes
+
+
+NUM_NAMED = 5
+"""How many of the files that are passed over are named."""
 
 
 def is_tree(path: str | Path) -> bool:
@@ -28,20 +95,20 @@ def is_tree(path: str | Path) -> bool:
 
 
 def is_frame_folder(path: str | Path) -> bool:
-    """Whether a folder directly holds pictures, and so is one video."""
+    """Whether a folder directly holds pictures and no videos, and so is one video."""
     with os.scandir(path) as entries:
-        return any(map(_is_picture, entries))
+        return _are_frames(list(entries))
 
 
 def subfolders(root: str | Path) -> list[str]:
-    """The names of the folders directly below one, sorted; hidden ones are left out."""
+    """The names of the folders directly below one, sorted; those that are hidden or a system's are left out."""
     packed = _in_clip_file(root)
     if packed:
         clips, folder = packed
         return clips.subfolders(folder)
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if _is_visible(entry) and _is_folder(entry))
     except OSError as error:
         raise UsageError(
             f"the folder cannot be looked into ({error.strerror}); look at its permissions", path=str(root)
@@ -49,41 +116,113 @@ def subfolders(root: str | Path) -> list[str]:
 
 
 def find_videos(root: str | Path) -> list[str]:
-    """Every video below a folder, sorted: files by suffix, and folders that directly hold pictures.
+    """Every video below a folder, sorted, as ``look_for_videos`` finds them."""
+    return look_for_videos(root).videos
+
+
+def look_for_videos(root: str | Path) -> Found:
+    """Every video below a folder: files by suffix, and folders that directly hold pictures; and what was left out.
+
+    A folder that holds videos too is walked, and not taken for a video: a picture that strays into a class must not
+    hide its videos. Of a folder with pictures and with folders of videos, those count of which there are more.
 
     A folder that cannot be looked into stands for itself, so that whoever reads it is told why. A folder that links
-    lead to again is walked once; hidden ones are left out.
+    lead to again, or in which ``root`` itself lies, is not walked again; hidden ones and a system's are left out.
     """
     packed = _in_clip_file(root)
     if packed:
         clips, within = packed
-        return [os.path.join(clips.path, name) for name in clips.below(within)]
-    found: list[str] = []
-    walked: set[tuple[int, int]] = set()
+        return Found([os.path.join(clips.path, name) for name in clips.below(within)])
+    found = Found()
+    walked = _above(root)
     pending = [(str(root), True)]
     while pending:
         path, folder = pending.pop()
         if not folder:
-            found.append(path)
+            found.videos.append(path)
             continue
         try:
             status = os.stat(path)
             with os.scandir(path) as entries:
                 children = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            found.append(path)
+            found.videos.append(path)
             continue
         place = (status.st_dev, status.st_ino)
         if place in walked:
             continue
         walked.add(place)
-        if any(map(_is_picture, children)):
-            found.append(path)
+        visible = list(filter(_is_visible, children))
+        pictures = sum(map(_is_picture, visible))
+        if _are_frames(visible):
+            found.videos.append(path)
+            if below := _num_with_videos(visible):
+                found.covered[path] = below
             continue
-        # A folder named x.mp4 is no video file, but what lies in it may be.
-        visible = [child for child in reversed(children) if not child.name.startswith(".")]
-        pending += [(child.path, _is_folder(child)) for child in visible if _is_folder(child) or _is_video(child)]
+        if pictures:
+            found.mixed[path] = pictures
+        for child in reversed(visible):
+            # A folder named x.mp4 is no video file, but what lies in it may be.
+            if (below := _is_folder(child)) or _is_video(child):
+                pending.append((child.path, below))
+        found.passed_over += [child.path for child in visible if _is_unknown(child)]
     return found
+
+
+def loose_videos(folder: str | Path) -> list[str]:
+    """The video files that lie directly in a folder, sorted."""
+    packed = _in_clip_file(folder)
+    if packed:
+        return sorted(os.path.join(folder, name) for name in packed[0].videos(packed[1]))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.path for e in entries if _is_visible(e) and _is_video(e) and not _is_folder(e))
+    except OSError:
+        return []
+
+
+def _above(root: str | Path) -> set[tuple[int, int]]:
+    """The folders that a folder lies in, by device and number: a link to one of them leads to the folder again."""
+    places = set()
+    for path in {os.path.abspath(root), os.path.realpath(root)}:
+        for parent in Path(path).parents:
+            with contextlib.suppress(OSError):
+                status = os.stat(parent)
+                places.add((status.st_dev, status.st_ino))
+    return places
+
+
+def _are_frames(children: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether what a folder directly holds is the frames of one video."""
+    visible = list(filter(_is_visible, children))
+    pictures = sum(map(_is_picture, visible))
+    if not pictures or any(_is_video(child) and not _is_folder(child) for child in visible):
+        return False
+    return pictures > _num_with_videos(visible)
+
+
+def _num_with_videos(children: Iterable[os.DirEntry[str]]) -> int:
+    """How many of these are folders with a picture or a video file somewhere below."""
+    return sum(_has_video_below(child.path) for child in children if _is_folder(child))
+
+
+def _has_video_below(folder: str) -> bool:
+    seen, pending = set(), [folder]
+    while pending:
+        path = pending.pop()
+        try:
+            status = os.stat(path)
+            with os.scandir(path) as entries:
+                visible = list(filter(_is_visible, entries))
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        if any(_is_picture(child) or (_is_video(child) and not _is_folder(child)) for child in visible):
+            return True
+        pending += [child.path for child in visible if _is_folder(child)]
+    return False
 
 
 def identity(path: str, root: str, *, suffix: bool = False) -> str:
@@ -207,14 +346,28 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_picture(entry: os.DirEntry[str]) -> bool:
+def _is_visible(entry: os.DirEntry[str]) -> bool:
     # A hidden picture is some program's thumbnail of the folder, not a frame.
-    suffix = Path(entry.name).suffix.lower()
-    return suffix in IMAGE_SUFFIXES and not entry.name.startswith(".") and not _is_folder(entry)
+    return not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM_FOLDERS
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not _is_folder(entry)
 
 
 def _is_video(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.name).suffix.lower() in VIDEO_SUFFIXES and not entry.name.startswith(".")
+    return os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES
+
+
+def _is_unknown(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is neither a video nor a picture nor what usually lies beside them, by its name."""
+    stem, suffix = os.path.splitext(entry.name.lower())
+    known = suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES or suffix in _COMPANIONS
+    return not known and stem not in _TEXTS and not _is_folder(entry)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def home_of(root: str, videos: str | None, names: Iterable[str]) -> str:

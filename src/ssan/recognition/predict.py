@@ -1,26 +1,31 @@
 """Labelling videos with a trained classifier."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ssan.datasets.tree import find_videos, is_tree
+from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
 from ssan.recognition.model_file import Labeller
 
 
-def expand(paths: Sequence[str]) -> Iterator[str]:
-    """The videos that paths stand for, in order: a folder that directly holds pictures is one, any other is walked,
-    and so is a clip file.
+def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The videos that paths stand for, in order, and in a line each what was left out on the way.
 
-    A folder without any video stands for itself, so that the answer says that it is empty.
+    A folder that directly holds pictures and no videos is one video, any other is walked, and so is a clip file. A
+    folder without any video stands for itself, so that the answer says that it is empty; so does a clip file that
+    cannot be read.
     """
+    videos, left_out = [], Found()
     for path in paths:
-        if not is_tree(path):
-            yield path
-            continue
-        yield from find_videos(path) or [path]
+        try:
+            found = look_for_videos(path) if is_tree(path) else Found([path])
+        except VideoError:
+            found = Found([path])
+        videos += found.videos or [path]
+        left_out.add(found)
+    return videos, left_out.notes()
 
 
 def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
 from ssan.training.workers import WorkerDied, begin, carried, handed_on
 from ssan.vectors import VectorWriter, part_id
-from ssan.video.reader import Part
+from ssan.video.clip import Part
 
 KIND = "pooled features, mean over the frames of a window"
 
@@ -164,7 +164,9 @@ def jobs_of(samples: Sequence[Sample], *, whole_videos: bool = False) -> list[Jo
     jobs: dict[str, Job] = {}
     for sample in samples:
         part = None if whole_videos else part_of(sample)
-        job = Job(part_id(sample.video or sample.id, *(part or (None, None))), sample.path, part)
+        # The id of a part that is counted in frames tells it from the video's other parts.
+        seconds = part if isinstance(part, tuple) else (None, None)
+        job = Job(part_id(sample.video or sample.id, *seconds), sample.path, part)
         other = jobs.setdefault(job.id, job)
         if other.path != job.path:
             raise AnnotationError(

@@ -45,6 +45,21 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+class FramePart:
+    """A part of a video that is counted in frames, [first, stop), from 0; ``stop`` None is the end of the video.
+
+    What counts frames never becomes seconds on the way to them: at which rate would not be known.
+    """
+
+    first: int
+    stop: int | None = None
+
+
+Part = tuple[float | None, float | None] | FramePart
+"""A part of a video: start and end in seconds from its beginning, where None is its beginning or end; or in frames."""
+
+
+@dataclass(frozen=True, slots=True)
 class Examination:
     """What looking at every frame of a video has shown.
 
@@ -112,6 +127,22 @@ class Video(ABC):
                 path=self.path,
             )
         return (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
+
+    def frames_of(self, part: Part | None) -> tuple[int, int]:
+        """The frames [first, stop) of a part, in seconds (``span``) or in frames; of None all.
+
+        :raises VideoError: the part begins after the video has ended.
+        """
+        if not isinstance(part, FramePart):
+            return (0, self.num_frames) if part is None else self.span(*part)
+        if part.first >= self.num_frames:
+            raise VideoError(
+                f"the part begins with frame {part.first}, and the video has frames 0 to {self.num_frames - 1}; "
+                "expected a part within it. Look at the annotation, or whether the video is whole",
+                code="too_few_frames",
+                path=self.path,
+            )
+        return part.first, self.num_frames if part.stop is None else min(part.stop, self.num_frames)
 
     def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:
         """Read all frames in sequence, in clips of as many as fit in ``STREAM_BYTES``, one at least.

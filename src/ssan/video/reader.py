@@ -28,17 +28,13 @@ from typing import IO, Any, NamedTuple, Self, cast
 import numpy as np
 
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, Examination, Resize, Video
+from ssan.video.clip import Clip, Examination, Part, Resize, Video
 
 LIMIT_SECONDS = 120.0
 """How long opening a video, or reading one clip of it, may take."""
 
 LIMIT_BYTES = 4 << 30
 """How much memory the reader may have, where the system can hold it to that; 4K video takes a tenth of it."""
-
-
-Part = tuple[float | None, float | None]
-"""Start and end, in seconds from the beginning of the video; None is its beginning, or its end."""
 
 
 def open_video(
@@ -98,8 +94,8 @@ def read_clip(
 ) -> Clip:
     """Open a video, let ``choose`` pick frame numbers from the number of frames that there are, and read those.
 
-    Of a ``part`` of the video (``Video.span``) ``choose`` is given the number of frames in the part, and counts from
-    its first one; the clip's ``indices`` count from the first of the video.
+    Of a ``part`` of the video (``Video.frames_of``) ``choose`` is given the number of frames in the part and counts
+    from its first one; the clip's ``indices`` count from the first of the video.
 
     A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
     more with the true number; the clip then has ``num_frames < num_promised``.
@@ -121,7 +117,7 @@ def read_clip(
 def _chosen(video: Video, choose: Callable[[int], Sequence[int]], part: Part | None) -> Sequence[int]:
     if part is None:
         return choose(video.num_frames)
-    first, stop = video.span(*part)
+    first, stop = video.frames_of(part)
     return [first + index for index in choose(stop - first)]
 
 

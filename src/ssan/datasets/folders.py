@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssan.datasets.samples import Sample, Samples, inside, printable, quoted
+from ssan.datasets.samples import Sample, Samples, inside
 from ssan.datasets.tables import (
     Where,
     check_once,
@@ -18,7 +18,7 @@ from ssan.datasets.tables import (
     table_with_header,
 )
 from ssan.datasets.tree import Finder, find_videos, identity, is_tree, subfolders
-from ssan.errors import AnnotationError, UsageError
+from ssan.errors import AnnotationError, UsageError, printable, quoted
 from ssan.files import is_text
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}

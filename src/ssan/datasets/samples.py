@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
 
 SPLITS = ("train", "val", "test", "all")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "validate": "val", "valid": "val", "testing": "test"}
@@ -74,16 +74,6 @@ def hash_list(samples: Samples) -> str:
     """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
     parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds] for s in samples]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def printable(path: str) -> str:
-    """A path for a message: as it is, or quoted where it has line ends or what no screen shows."""
-    return path if path.isprintable() else repr(path)
-
-
-def quoted(text: str) -> str:
-    """A value for a message, in quotes, and cut where it is long."""
-    return repr(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def canonical_split(split: str) -> str:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssan.datasets.samples import inside, is_plain, quoted
-from ssan.errors import AnnotationError, UsageError
+from ssan.datasets.samples import inside, is_plain
+from ssan.errors import AnnotationError, UsageError, quoted
 from ssan.files import is_text
 from ssan.video.clip_file import ClipFile, open_clip_file, split_path
 

@@ -117,7 +117,7 @@ REPEATED = {
 @pytest.mark.parametrize("kind", REPEATED)
 def test_a_value_that_is_referred_to_without_end_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "p").write_bytes(REPEATED[kind])
-    with pytest.raises(DamagedPickle, match="refer to each other far more often|copies of more than it holds"):
+    with pytest.raises(DamagedPickle, match=r"refer to each other far more often|copies of more than it holds"):
         read_pickle(tmp_path / "p")
 
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import struct
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +31,11 @@ IMAGENET_FILES = {
     "mobilenet_v2": "mobilenet_v2-b0353104.pth",
 }
 
-# What reading a damaged .safetensors file runs into.
-UNREADABLE = (RuntimeError, OSError, ValueError, LookupError, ArithmeticError, MemoryError, SafetensorError)
+# What reading a damaged file, or one of another kind, has been seen to raise.
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+    SafetensorError, ArithmeticError, MemoryError,
+)  # fmt: skip
 
 # The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
 CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")

@@ -470,7 +470,7 @@ def test_no_changed_bit_of_the_header_changes_what_is_read(tmp_path: Path) -> No
                 assert metadata == {"classes": ["left", "right"], "protocol": {"views": 1}, "sha256": digest}
                 assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
     assert set(codes) == {"wrong_model"}
-    assert len(codes) > 3000
+    assert len(codes) > 2500
 
 
 def test_metadata_without_its_hash_is_refused_where_the_format_promises_one(model_file: Path) -> None:

@@ -98,3 +98,13 @@ def few(names: Sequence[str], most: int = 3) -> str:
     "'a', 'b', 'c', ..."
     """
     return (", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")) or "none"
+
+
+def printable(path: str) -> str:
+    """A path for a message: as it is, or quoted where it has line ends or what no screen shows."""
+    return path if path.isprintable() else repr(path)
+
+
+def quoted(text: str) -> str:
+    """A value for a message, in quotes, and cut where it is long."""
+    return repr(text if len(text) <= 200 else f"{text[:200]}...")

@@ -109,7 +109,7 @@ def list_data(
     exists, split, and video, the id of the features that a caption belongs to. Several captions can be of one video.
     """
     from ssan.datasets.describe import video_of
-    from ssan.datasets.samples import printable
+    from ssan.errors import printable
 
     source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
     samples = source.read(split)

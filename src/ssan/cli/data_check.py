@@ -82,7 +82,7 @@ def check(
 
 def _show(found: "Audit", seconds: float) -> None:
     """The counts, and then whatever there is something to say of, one line each."""
-    from ssan.datasets.samples import printable
+    from ssan.errors import printable
 
     num_ok = sum(finding.ok for finding in found.findings)
     total = len(found.findings)

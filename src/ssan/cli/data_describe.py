@@ -49,7 +49,7 @@ def describe(
 
 def _lines(found: dict[str, Any]) -> list[str]:
     """The description for people; what there is none of is left out."""
-    from ssan.datasets.samples import printable
+    from ssan.errors import printable
 
     classes, look = found["classes"], found["looked_at"]
     lines = [f"format      {found['format']}", f"videos      {_videos(found)}"]

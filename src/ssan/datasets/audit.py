@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from ssan.cores import num_cores
 from ssan.datasets.memory import Memory, stamp
-from ssan.datasets.samples import Sample, printable, quoted
-from ssan.errors import SsanError, VideoError
+from ssan.datasets.samples import Sample
+from ssan.errors import SsanError, VideoError, printable, quoted
 from ssan.files import is_text, sha256, writing
 from ssan.video.clip import existing_path
 from ssan.video.extent import announced_bytes

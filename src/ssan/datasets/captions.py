@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ssan.datasets.samples import Sample, Samples, is_plain, quoted
+from ssan.datasets.samples import Sample, Samples, is_plain
 from ssan.datasets.tables import beginning_of, check_id, fault, known_split, part, table_with_header
 from ssan.datasets.tree import Finder, is_tree
+from ssan.errors import quoted
 from ssan.files import is_text
 
 

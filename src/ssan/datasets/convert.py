@@ -29,9 +29,8 @@ from ssan.datasets.convert_copies import Job, Made, Manifest, OneFile, Tree, pix
 from ssan.datasets.convert_forms import FORMS, Frames, Settings, require_encoder
 from ssan.datasets.convert_workers import in_processes
 from ssan.datasets.flow import flow_between
-from ssan.datasets.samples import printable
 from ssan.datasets.tree import find_videos, is_frame_folder, is_tree
-from ssan.errors import SsanError, UsageError, VideoError
+from ssan.errors import SsanError, UsageError, VideoError, printable
 from ssan.files import is_lock, one_writer, open_regular, replacing, replacing_folder
 from ssan.video.clip_file import SUFFIX, split_path
 from ssan.video.reader import open_video

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssan.datasets.samples import Sample, Samples, printable, quoted
+from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import (
     Where,
@@ -28,7 +28,7 @@ from ssan.datasets.tree import (
     loose_videos,
     subfolders,
 )
-from ssan.errors import AnnotationError, UsageError
+from ssan.errors import AnnotationError, UsageError, printable, quoted
 from ssan.files import is_text
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}

@@ -3,7 +3,7 @@
 import os
 import re
 
-from ssan.datasets.samples import Sample, Samples, quoted
+from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import (
     Where,
     check_id,
@@ -16,7 +16,7 @@ from ssan.datasets.tables import (
     unknown_label,
 )
 from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, home_of, names_in
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 
 FOLDS = ("1", "2", "3")
 UCF_FOLDERS = ("UCF-101", "UCF101", "videos")

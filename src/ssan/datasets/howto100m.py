@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ssan.datasets.captions import Places, header_of
-from ssan.datasets.samples import Sample, Samples, is_plain, quoted
+from ssan.datasets.samples import Sample, Samples, is_plain
 from ssan.datasets.tables import MOST_SECONDS, Where, beginning_of, check_id, check_once, fault, rows_with_header
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 from ssan.files import is_text
 from ssan.pickles import DamagedPickle, read_pickle
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from ssan.datasets.samples import SPLITS, Sample, Samples, canonical_split, quoted
+from ssan.datasets.samples import SPLITS, Sample, Samples, canonical_split
 from ssan.datasets.tables import (
     Where,
     beginning_of,
@@ -20,7 +20,7 @@ from ssan.datasets.tables import (
     unknown_label,
 )
 from ssan.datasets.tree import Finder, home_of, is_tree, names_in, subfolders
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 VIDEO_FOLDERS = ("videos", "kinetics400", "kinetics-400", "kinetics_400")

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from ssan.datasets.samples import Sample, Samples, canonical_split, printable, quoted
+from ssan.datasets.samples import Sample, Samples, canonical_split
 from ssan.datasets.tables import (
     DELIMITERS,
     MOST_CLASSES,
@@ -18,7 +18,7 @@ from ssan.datasets.tables import (
     number_of,
 )
 from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, is_tree, names_in
-from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
 
 NAMES_FILES = ("category.txt", "label_map.txt", "classInd.txt")
 KINDS = {"video": ("PATH", "LABEL"), "rawframes": ("PATH", "NUM_FRAMES", "LABEL"),

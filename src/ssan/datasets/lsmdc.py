@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from ssan.datasets.captions import CaptionIds, Places, caption_of
 from ssan.datasets.lists import split_named
-from ssan.datasets.samples import Sample, Samples, quoted
+from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import check_id, fault, lines_of
 from ssan.datasets.tree import names_in
-from ssan.errors import AnnotationError, UsageError, few, unknown
+from ssan.errors import AnnotationError, UsageError, few, quoted, unknown
 
 LSMDC_COLUMNS = ("video id", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
 LSMDC_FOLDERS = ("videos", "avi")

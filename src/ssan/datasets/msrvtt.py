@@ -15,9 +15,9 @@ from ssan.datasets.captions import (
     shown,
 )
 from ssan.datasets.lists import split_named
-from ssan.datasets.samples import Sample, Samples, quoted
+from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import Where, check_id, check_once, fault, known_split, table_with_header
-from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.errors import AnnotationError, UsageError, quoted, unknown
 from ssan.files import is_text, read_json
 
 MSRVTT_DATA = ("MSRVTT_data.json", "train_val_videodatainfo.json", "test_videodatainfo.json")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
 
 SPLITS = ("train", "val", "test", "all")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "validate": "val", "valid": "val", "testing": "test"}
@@ -94,16 +94,6 @@ def _frame_bounds(sample: Sample) -> list[int | None]:
     """Nothing where a part is not counted in frames, so that the hash of a list without such is what it always was."""
     bounds = [sample.start_frame, sample.end_frame]
     return [] if bounds == [None, None] else bounds
-
-
-def printable(path: str) -> str:
-    """A path for a message: as it is, or quoted where it has line ends or what no screen shows."""
-    return path if path.isprintable() else repr(path)
-
-
-def quoted(text: str) -> str:
-    """A value for a message, in quotes, and cut where it is long."""
-    return repr(text if len(text) <= 200 else f"{text[:200]}...")
 
 
 def canonical_split(split: str) -> str:

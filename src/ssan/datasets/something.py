@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ssan.datasets.samples import Sample, Samples, inside, quoted
+from ssan.datasets.samples import Sample, Samples, inside
 from ssan.datasets.tables import (
     Where,
     check_id,
@@ -17,7 +17,7 @@ from ssan.datasets.tables import (
     unlike_names,
 )
 from ssan.datasets.tree import Finder, home_of
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 from ssan.files import is_text, read_json
 
 FILE_OF_SPLIT = {"train": "train", "val": "validation", "test": "test"}

@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssan.datasets.samples import inside, printable, quoted
+from ssan.datasets.samples import inside
 from ssan.datasets.tables import known_split, table_with_header
 from ssan.datasets.tree import VIDEO_SUFFIXES
-from ssan.errors import AnnotationError, UsageError, few
+from ssan.errors import AnnotationError, UsageError, few, printable, quoted
 
 MOST_FOLDS = 1000
 

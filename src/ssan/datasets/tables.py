@@ -12,8 +12,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from ssan.datasets.samples import SPLIT_ALIASES, canonical_split, printable, quoted
-from ssan.errors import AnnotationError, UsageError, unknown
+from ssan.datasets.samples import SPLIT_ALIASES, canonical_split
+from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
 from ssan.files import read_text
 
 MOST_CLASSES = 100_000

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssan.datasets.samples import inside, is_plain, printable, quoted
-from ssan.errors import AnnotationError, UsageError
+from ssan.datasets.samples import inside, is_plain
+from ssan.errors import AnnotationError, UsageError, printable, quoted
 from ssan.files import is_text
 from ssan.video.clip_file import ClipFile, open_clip_file, split_path
 

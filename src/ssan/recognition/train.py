@@ -17,9 +17,9 @@ import ssan
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
-from ssan.datasets.samples import hash_list, printable
+from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource
-from ssan.errors import UsageError
+from ssan.errors import UsageError, printable
 from ssan.files import writing
 from ssan.layers import LAYERS
 from ssan.models.attach import attached_layers

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ssan.datasets.samples import Samples, quoted
+from ssan.datasets.samples import Samples
 from ssan.datasets.tables import fault, table_with_header
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 from ssan.retrieval.features import Stream
 from ssan.retrieval.metrics import TIE_RULE, Positives, Rule, answer, from_embeddings, positives_by
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts

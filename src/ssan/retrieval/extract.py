@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from tqdm import tqdm
 
 from ssan.datasets.clips import Preprocess, part_of
-from ssan.datasets.samples import Sample, Samples, printable
-from ssan.errors import AnnotationError, ModelError, SsanError, UsageError, VideoError
+from ssan.datasets.samples import Sample, Samples
+from ssan.errors import AnnotationError, ModelError, SsanError, UsageError, VideoError, printable
 from ssan.files import sha256
 from ssan.models.catalogue import BACKBONES, build, specification
 from ssan.models.classifier import Classifier

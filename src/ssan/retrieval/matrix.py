@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssan.datasets.samples import quoted
 from ssan.datasets.tables import fault, number_of, table_with_header
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted
 from ssan.retrieval.metrics import TIE_RULE, Positives, answer, ranks
 
 COLUMNS = ("query_row", "video_column")

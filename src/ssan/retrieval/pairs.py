@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ssan.datasets.howto100m import Caption, NarratedVideos
-from ssan.datasets.samples import Sample, Samples, quoted
-from ssan.errors import UsageError, few
+from ssan.datasets.samples import Sample, Samples
+from ssan.errors import UsageError, few, quoted
 from ssan.files import writing
 from ssan.retrieval.features import Clip, Stream, pooled
 from ssan.training.batches import Draw

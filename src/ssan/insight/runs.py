@@ -25,6 +25,8 @@ STATUS_AFTER: dict[str, Status] = {
 OF_THE_MODEL = ("num_frames", "sampling", "stride", "resize", "size_px", "crop_px")
 # What of that can be set for testing.
 SIZES = ("resize", "size_px", "crop_px")
+LARGEST = 3.5e38
+MOST_COUNTED = 10**12
 PROBE = ("reversed_top1", "shuffled_top1", "reversed_same_prediction")
 
 
@@ -223,8 +225,9 @@ def _read(folder: str, name: str) -> Run:
     if not path.is_file():
         what = "there is no journal.jsonl in it" if Path(folder).is_dir() else "there is no such folder"
         raise UsageError(f"no run: {what}; name the --out of an `ssan train`", code="missing", path=folder)
-    events = read_journal(path)
-    starts = [event for event in events if event.get("event") == "start"]
+    # What is no word is no kind of event.
+    events = [{**event, "event": word(event.get("event"))} for event in read_journal(path)]
+    starts = [event for event in events if event["event"] == "start"]
     if not starts:
         raise UsageError(
             "the journal has no start, so nothing is known of the run; name the --out of an `ssan train` that has "
@@ -245,7 +248,7 @@ def _read(folder: str, name: str) -> Run:
             epoch = whole(event.get("epoch"))
             if epoch is None:
                 raise UsageError(
-                    f"an epoch without its number: epoch is {event.get('epoch')!r}; copy the journal again",
+                    f"an epoch without its number: epoch is {str(event.get('epoch'))[:80]!r}; copy the journal again",
                     code="bad_annotation",
                     path=str(path),
                 )
@@ -299,7 +302,11 @@ def _confusion(value: Any, num_classes: int, path: str) -> list[tuple[int, int, 
     found = []
     for cell in value:
         numbers = [whole(part) for part in cell] if isinstance(cell, list) else []
-        if len(numbers) != 3 or None in numbers or not all(0 <= (n or 0) < num_classes for n in numbers[:2]):
+        if (
+            len(numbers) != 3
+            or not all(n is not None and 0 <= n < num_classes for n in numbers[:2])
+            or not 0 <= (-1 if numbers[2] is None else numbers[2]) <= MOST_COUNTED
+        ):
             raise UsageError(
                 f"a confusion has {str(cell)[:80]}; expected [true index, predicted index, count] of {num_classes} "
                 "classes; copy the journal again",
@@ -412,17 +419,15 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it stands in a journal, or None."""
+    """A finite number as it stands in a journal, or None; beyond what float32 holds it is none that a run has had."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all floats
-        return None
+    return value if abs(value) <= LARGEST else None  # false of NaN
 
 
 def whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and number(value) is not None else None
+    """A whole number as it stands in a journal, or None; the largest is that of a seed."""
+    return value if isinstance(value, int) and number(value) is not None and abs(value) < 2**63 else None
 
 
 def word(value: Any) -> str | None:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, Literal
@@ -89,11 +89,17 @@ class Run:
     evaluations: list[Evaluation]
     moments: list[dict[str, Any]]
     last_time: float | None
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether it is a joint space of texts and videos, whose evaluations are in ``measured``."""
+        return self.start.get("task") == "retrieval"
 
     @property
     def recipe(self) -> dict[str, Any]:
         """Every key of the recipe, inner ones as ``layer.NAME``."""
-        return _flat(_mapping(self.start.get("recipe")))
+        return _flat(mapping(self.start.get("recipe")))
 
     @property
     def model(self) -> str | None:
@@ -112,11 +118,11 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Of the start; of journals that do not have it, what stood in its place."""
         older = {key: self.start.get(key) for key in ("device", "processes")}
-        return {**_mapping(self.start.get("versions")), **older, **_mapping(self.start.get("environment"))}
+        return {**mapping(self.start.get("versions")), **older, **mapping(self.start.get("environment"))}
 
     @property
     def cost(self) -> dict[str, Any]:
-        return _mapping(self.start.get("cost"))
+        return mapping(self.start.get("cost"))
 
     @property
     def status(self) -> Status:
@@ -235,12 +241,7 @@ def _read(folder: str, name: str) -> Run:
             code="bad_annotation",
             path=str(path),
         )
-    if starts[-1].get("task") == "retrieval":
-        raise UsageError(
-            "a run of `ssan retrieval train`, of which this page does not tell; look at metrics.csv in it, or at the "
-            "page of `ssan reproduce table7`",
-            path=folder,
-        )
+    is_retrieval = starts[-1].get("task") == "retrieval"
     rows: dict[int, dict[str, Any]] = {}
     evaluations: dict[tuple[Any, ...], Evaluation] = {}
     for event in events:
@@ -256,7 +257,7 @@ def _read(folder: str, name: str) -> Run:
     # The last place in the journal where the best model may have changed.
     last = max((n for n, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
     for place, event in enumerate(events):
-        if event.get("event") == "evaluated":
+        if event.get("event") == "evaluated" and not is_retrieval:
             found = _evaluation(event, str(path), outdated=place < last)
             key = (*found.of_what(sizes=True), as_key(found.input))
             before = evaluations.pop(key, None)  # made again, it moves to its new place
@@ -270,11 +271,12 @@ def _read(folder: str, name: str) -> Run:
         evaluations=list(evaluations.values()),
         moments=[event for event in events if event.get("event") in STATUS_AFTER],
         last_time=max((time for time in times if time is not None), default=None),
+        measured=[event for event in events if event["event"] == "evaluated"] if is_retrieval else [],
     )
 
 
 def _evaluation(event: Mapping[str, Any], path: str, *, outdated: bool) -> Evaluation:
-    protocol = _mapping(event.get("protocol"))
+    protocol = mapping(event.get("protocol"))
     classes = [row for row in _sequence(event.get("per_class")) if isinstance(row, dict)]
     low, high = [number(end) for end in (*_sequence(event.get("interval95")), None, None)][:2]
     probe = event.get("probe")
@@ -456,7 +458,7 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def finished(run: Any, r1: float, split: str) -> None:
     journal = Journal(run.folder)
     journal.record("start", recipe=json.loads(run.recipe.model_dump_json()), num_train=70, cost={"params": 11})
     journal.record("epoch", epoch=1, seconds=3.0, val_mean_recall=r1)
+    journal.record("end")
     way = {"r1": r1, "r5": r1 + 0.1, "r10": r1 + 0.2, "median_rank": 4.0, "mean_rank": 6.5}
     journal.record(
         "evaluated", split=split, text_to_video=way, video_to_text=way, num_queries=50, num_candidates=40,
@@ -95,11 +97,13 @@ def test_a_run_by_another_recipe_or_on_another_split_is_not_taken_for_it(tmp_pat
     asked = order(tmp_path)
     (run,) = runs(asked, next(row for row in asked.rows if row.name == "ssa"))
     finished(run, 0.2, "val")
-    assert figures_of(run, "val") is not None
-    assert figures_of(run, "test") is None
+    assert figures_of(run, asked) is not None
+    other_split = order(tmp_path)
+    other_split.table = replace(asked.table, split="test")
+    assert figures_of(run, other_split) is None
     asked.overrides = ["epochs=3"]
     (other,) = runs(asked, run.row)
-    assert figures_of(other, "val") is None
+    assert figures_of(other, asked) is None
 
 
 def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tmp_path: Path) -> None:

@@ -184,7 +184,9 @@ def made_run(out: Path, row: str, seed: int, scores: np.ndarray, labels: list[in
         "size_px": 48, "crop_px": 48, "average": "logits",
     }  # fmt: skip
     journal = Journal(run.folder)
-    journal.record("start", recipe={}, num_train=70, num_skipped=0, processes=1, cost={"params": 12345, "macs": 67890})
+    recipe = json.loads(complete(run.recipe).model_dump_json())
+    cost = {"params": 12345, "macs": 67890}
+    journal.record("start", recipe=recipe, num_train=70, num_skipped=0, processes=1, cost=cost)
     for epoch in (1, 2):
         journal.record("epoch", epoch=epoch, train_loss=1 / epoch, val_top1=epoch / 4, seconds=30 * minutes)
     journal.record("end")
@@ -239,12 +241,20 @@ def test_a_run_that_is_not_finished_has_no_figures(tmp_path: Path, what: str) ->
 def test_a_run_by_another_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
     run = made_run(tmp_path, "ssa", 0, scores_of(LABELS), LABELS)
     journal = run.folder / "journal.jsonl"
-    plain = journal.read_text()
-    used = {"model": "ssan_tiny", "epochs": run.recipe.epochs, "seed": 0, "a_key_of_later_times": 3}
-    journal.write_text(plain.replace('"recipe": {}', f'"recipe": {json.dumps(used)}'))
-    assert evaluation(run, PROTOCOL) is not None
-    journal.write_text(plain.replace('"recipe": {}', f'"recipe": {json.dumps({**used, "epochs": 3})}'))
-    assert evaluation(run, PROTOCOL) is None
+    first, *rest = journal.read_text().splitlines(keepends=True)
+    start = json.loads(first)
+
+    def rewritten(recipe: object) -> bool:
+        journal.write_text(json.dumps({**start, "recipe": recipe}) + "\n" + "".join(rest))
+        return evaluation(run, PROTOCOL) is not None
+
+    used = start["recipe"]
+    older = {key: value for key, value in used.items() if key != "ema"}
+    assert rewritten({**older, "a_key_of_later_times": 3}), "a version that lacked a key did as its default says"
+    assert not rewritten({**used, "epochs": 3})
+    assert not rewritten({key: value for key, value in used.items() if key != "epochs"})
+    assert not rewritten({})
+    assert not rewritten(None)
 
 
 def test_mean_and_spread_over_seeds_by_hand() -> None:

@@ -14,9 +14,10 @@ from ssan.datasets import Samples, read
 from ssan.datasets.synthetic import render
 from ssan.errors import TrainingError
 from ssan.files import write_json, writing
+from ssan.insight.matrix import confusion_table
 from ssan.insight.overlay import moving_places, overlay
 from ssan.insight.page import render_page
-from ssan.insight.plots import confusion_plot, curves_plot, frame_strip
+from ssan.insight.plots import curves_plot, frame_strip
 from ssan.models.attended import attended
 from ssan.recognition.evaluate import Protocol, score
 from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
@@ -94,8 +95,10 @@ def run_demo(
         classes=test.classes,
         strips=shown,
         confusions={
-            name: confusion_plot(
-                confusion(scores[name].scores["as_sampled"].argmax(axis=1), labels, len(test.classes)), test.classes
+            name: confusion_table(
+                confusion(scores[name].scores["as_sampled"].argmax(axis=1), labels, len(test.classes)),
+                test.classes,
+                paired=True,
             )
             for name in MODELS
         },

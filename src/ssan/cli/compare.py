@@ -60,7 +60,7 @@ def _shown(value: Any) -> str:
 
 def _write(folder: Path, answer: dict[str, Any], top: int) -> None:
     from ssan.files import write_json
-    from ssan.insight.plots import gains_plot, save_figure
+    from ssan.insight.plots import gains_plot, num_numbered, save_figure
     from ssan.recognition.compare import write_table
 
     low, high = (100 * end for end in answer["difference_interval95"])
@@ -70,6 +70,13 @@ def _write(folder: Path, answer: dict[str, Any], top: int) -> None:
         f"[{low:+.2f}, {high:+.2f}]"
     )
     figure = gains_plot(answer["per_class"], title, top=top)
+    numbered = num_numbered(row["label"] for row in answer["per_class"] if row["num"])
+    if numbered:
+        print(
+            f"ssan: {folder / 'gains.png'}: {numbered} classes have letters that no font here can draw; the numbers of "
+            "their rows in classes.csv stand for them",
+            file=sys.stderr,
+        )
     for ending in ("png", "svg"):
         save_figure(figure, folder / f"gains.{ending}")
     write_table(folder / "classes.csv", answer["per_class"])

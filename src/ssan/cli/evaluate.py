@@ -49,7 +49,7 @@ def evaluate(
     What of --resize, --size-px and --crop-px is not given is the model's own. Of a run's folder, the figures also go
     to its journal.
     """
-    from ssan.datasets.samples import hash_list
+    from ssan.datasets.fingerprint import fingerprint
     from ssan.files import one_writer
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
@@ -76,12 +76,14 @@ def evaluate(
         quiet=quiet,
     )
     if (Path(model) / "journal.jsonl").is_file():
+        listed = fingerprint(samples)
         options.record_evaluation(
             Path(model),
             **{key: value for key, value in answer.items() if key not in ("failed", "missing")},
             split=split,
             data={"root": source.root, "format": source.format, "options": source.options},
-            list=hash_list(samples),
+            listed=listed,
+            list=listed["list"],
             model_hash=labeller.hash,
             seconds=round(time.monotonic() - started, 3),
         )

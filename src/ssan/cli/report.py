@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ def report(
     if out is None and len(runs) > 1:
         raise UsageError(f"{len(runs)} runs go on one page that belongs to none of them; say where with -o FILE.html")
     page = os.path.join(runs[0], "report.html") if out is None else out
+    if not page.lower().endswith((".html", ".htm")):
+        raise UsageError("a page's name ends in .html; name it so, such as -o report.html", path=page)
     if os.path.isdir(page):
         raise UsageError("it is a folder; name a file for the page, such as -o report.html", path=page)
 
@@ -32,10 +34,22 @@ def report(
         return options.DONE
     for row in answer["runs"]:
         best = "no epoch yet"
-        if row["val_top1"] is not None:
+        if row.get("task") == "retrieval":
+            best = _recalls(row)
+        elif row["val_top1"] is not None:
             best = f"{row['val_top1']:.4f} top-1 on {row['num_val']} validation videos, epoch {row['best_epoch']}"
         print(f"{row['run']}: {row['status']}, {best}")
     for warning in answer["warnings"]:
         print(f"ssan: {warning}", file=sys.stderr)
     print(f"Open {page}")
     return options.DONE
+
+
+def _recalls(row: dict[str, Any]) -> str:
+    """The last evaluation of a joint space."""
+    for found in row["evaluations"]:
+        ways = [("text to video", found["text_to_video"]["r1"]), ("video to text", found["video_to_text"]["r1"])]
+        said = [f"{way} R@1 {recall:.4f}" for way, recall in ways if recall is not None]
+        if said:
+            return f"{', '.join(said)} on {found['split']}"
+    return f"{row['epochs']} epochs, not evaluated"

@@ -60,6 +60,7 @@ def reproduce(
     from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.results import as_percent
+    from ssan.reproduce.sameness import see
     from ssan.reproduce.table import Order, rendered
     from ssan.reproduce.table import reproduce as run
     from ssan.reproduce.tables import TABLES, find_table
@@ -107,8 +108,7 @@ def reproduce(
             *(("--reader", word) for word in reader or []),
         ]:  # fmt: skip
             words += [option, value] if value is not None else []
-        options.data_source(data, words[3], annotations, videos, splits, val_groups, reader).read("train")
-        sets = [Data(words[3], tuple(words), split)]
+        sets = [Data(words[3], tuple(words), split, seen=see(words, split))]
     means = _means(small, jobs, processes, device, workers, skip_bad)
     order = Order(found, chosen, sets, Path(out), seeds, backbone if mini else None, overrides or [], means)
     answer = run(order, quiet=quiet)

@@ -152,15 +152,17 @@ def evaluate(
         if model is None or captions is None or not features:
             raise UsageError("give a model, --captions and --features; or a matrix, by --scores and --truth")
         from ssan.retrieval.evaluate import evaluate as run
+        from ssan.retrieval.fingerprint import by_stream, fingerprint
         from ssan.retrieval.model_file import load_retriever
         from ssan.retrieval.train import open_streams
 
         retriever = load_retriever(model, options.choose_device(device))
         streams = open_streams(features, rate or (), [stream["name"] for stream in retriever.streams])
         source = options.data_source(captions, format, annotations, videos, None, None, reader)
+        samples = source.read(split)
         answer = run(
             retriever,
-            source.read(split),
+            samples,
             streams,
             split=split,
             positives=positives,
@@ -178,6 +180,7 @@ def evaluate(
                 split=split,
                 data={"root": source.root, "format": source.format, "options": source.options},
                 features=list(features),
+                listed=fingerprint({split: samples}, by_stream(retriever.recipe.streams, features)),
                 model_hash=retriever.hash,
             )
     if json:

@@ -1,13 +1,14 @@
 """What the page of a run shows of it: how it stands, curves, evaluations with their confusions and classes, cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from ssan.insight.cells import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
-from ssan.insight.plots import COLOURS, Line, confusion_plot, lines_plot, matrix_plot
+from ssan.insight.matrix import confusion_table
+from ssan.insight.plots import COLOURS, Line, lines_plot, matrix_plot
 from ssan.insight.runs import Evaluation, Run, number, shown, whole, word
 
 MOST_NAMED_CLASSES = 20  # of a confusion matrix with names and counts in it
@@ -42,7 +43,7 @@ def view(run: Run, *, alone: bool) -> dict[str, Any]:
         "name": run.name,
         "folder": run.folder,
         "status": run.status,
-        "status_text": _status(run),
+        "status_text": status_text(run),
         "facts": [
             ("model", run.model or ""),
             ("data", _data(data)),
@@ -66,17 +67,27 @@ def view(run: Run, *, alone: bool) -> dict[str, Any]:
         "curves": _curves_of_one(run) if alone else [],
         "evaluations": [_evaluation_view(evaluation, run) for evaluation in run.evaluations],
         "cost": cost_table([run]),
-        "recipe": Table(("key", "value"), [(key, shown(value)) for key, value in run.recipe.items()]),
-        "environment": Table(
-            ("", "at the start"),
-            [(title, shown(run.environment[key])) for key, title in ENVIRONMENT.items() if key in run.environment],
-        ),
+        "recipe": recipe_table(run),
+        "environment": environment_table(run),
         "dropped": _dropped(run),
-        "history": Table(("when", "what"), [(when(number(row.get("time"))), _moment(row)) for row in run.moments]),
+        "history": history_table(run),
     }
 
 
-def _status(run: Run) -> str:
+def recipe_table(run: Run) -> Table:
+    return Table(("key", "value"), [(key, shown(value)) for key, value in run.recipe.items()])
+
+
+def environment_table(run: Run) -> Table:
+    known = [(title, shown(run.environment[key])) for key, title in ENVIRONMENT.items() if key in run.environment]
+    return Table(("", "at the start"), known)
+
+
+def history_table(run: Run) -> Table:
+    return Table(("when", "what"), [(when(number(row.get("time"))), _moment(row)) for row in run.moments])
+
+
+def status_text(run: Run) -> str:
     last = run.moments[-1]
     if run.status == "finished":
         return "finished"
@@ -136,22 +147,24 @@ def _moment(event: dict[str, Any]) -> str:
 
 
 def _curves_of_one(run: Run) -> list[Markup]:
-    found = []
-    losses = [key for key in ("train_loss", "val_loss") if run.each(key)]
-    if losses:
-        lines = [
-            Line(*run.curve(key), COLOURS[1 - n], label=CURVES[key].partition(" ")[0])
-            for n, key in enumerate(("train_loss", "val_loss"))
-            if key in losses
-        ]
-        alt = "Loss by epoch: " + "; ".join(in_words(run, key, CURVES[key].partition(" ")[0]) for key in losses)
-        found.append(lines_plot(lines, "loss", alt))
+    losses = {key: CURVES[key].partition(" ")[0] for key in ("train_loss", "val_loss")}
+    found = [curve_of(run, losses, "loss")]
     for key, title in CURVES.items():
-        if key not in ("train_loss", "val_loss") and run.each(key):
-            line = Line(*run.curve(key), COLOURS[1])
-            alt = f"{title.capitalize()} by epoch: {in_words(run, key)}"
-            found.append(lines_plot([line], title, alt, share=key in ("val_top1", "data_wait")))
-    return found
+        if key not in losses:
+            found.append(curve_of(run, {key: ""}, title, share=key in ("val_top1", "data_wait")))
+    return [picture for picture in found if picture is not None]
+
+
+def curve_of(run: Run, keys: Mapping[str, str], title: str, *, share: bool = False) -> Markup | None:
+    """One or two keys of the epochs in one picture, each by its name; None where no epoch has any."""
+    known = {key: name for key, name in keys.items() if run.each(key)}
+    if not known:
+        return None
+    lines = [Line(*run.curve(key), COLOURS[1 - n], label=name or None)
+             for n, (key, name) in enumerate(keys.items()) if key in known] if len(keys) > 1 else [
+             Line(*run.curve(key), COLOURS[1]) for key in known]  # fmt: skip
+    alt = f"{title[:1].upper()}{title[1:]} by epoch: " + "; ".join(in_words(run, *pair) for pair in known.items())
+    return lines_plot(lines, title, alt, share=share)
 
 
 def in_words(run: Run, key: str, name: str = "") -> str:
@@ -213,7 +226,7 @@ def _confusion_picture(evaluation: Evaluation) -> Markup | None:
     if table is None:
         return None
     if len(table) <= MOST_NAMED_CLASSES:
-        return confusion_plot(table, evaluation.classes, paired=False)
+        return confusion_table(table, evaluation.classes)
     right, total = int(table.trace()), int(table.sum())
     alt = (
         f"Confusion matrix of {len(table)} classes, rows the true ones: {right:,} of {total:,} videos on the diagonal; "

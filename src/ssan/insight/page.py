@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+JOINERS = "\u200c\u200d"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -33,10 +34,13 @@ def render_page(template: str, **values: Any) -> str:
 
 
 def as_text(value: str) -> str:
-    """A text with an escape for each character that cannot be shown; markup stays as it is."""
+    """A text with an escape for each character that cannot be shown, or turns the others about; markup stays as it is.
+
+    What joins letters or keeps them apart is part of the words of some scripts.
+    """
     if isinstance(value, Markup) or value.isprintable():
         return value
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in value)
+    return "".join(letter if letter.isprintable() or letter in JOINERS else repr(letter)[1:-1] for letter in value)
 
 
 def as_image(figure: Figure, alt: str, *, dots_per_inch: int = 110) -> Markup:

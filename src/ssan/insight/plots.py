@@ -1,8 +1,8 @@
-"""Pictures of data and results: balance of classes, confusion matrices, curves, gains by class, strips of frames."""
+"""Pictures of data and results: balance of classes, large confusion matrices, curves, gains by class, frames."""
 
 import base64
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,39 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssan.files import replacing
-from ssan.insight.page import as_drawing, as_image
+from ssan.insight.fonts import drawable
+from ssan.insight.page import as_drawing, as_image, as_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from torch import Tensor
 
 GAIN, LOSS = "#1f6f8b", "#b3541e"
 COLOURS = ("#b3541e", "#1f6f8b", "#5a7d2a", "#6b4e8e", "#a8841a", "#a13d63", "#3d5a99", "#5b5b5b")
-
-
-def confusion_plot(table: np.ndarray, classes: Sequence[str], *, paired: bool = True) -> Markup:
-    """A confusion matrix (k, k) of few classes, rows the true classes, each number a count of videos.
-
-    :param paired: whether classes 0 and 1, 2 and 3 and so on are pairs, with lines between them.
-    """
-    size = 1.6 + 0.42 * len(classes)
-    figure = Figure(figsize=(size + 2.2, size))
-    axes = figure.add_subplot()
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in range(len(classes)):
-        for column in range(len(classes)):
-            if table[row, column]:
-                colour = "white" if shares[row, column] > 0.6 else "black"
-                axes.text(column, row, str(table[row, column]), ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(classes)), [str(n + 1) for n in range(len(classes))], fontsize=9)
-    names = [f"{_short(label, 44)}  {n + 1}" for n, label in enumerate(classes)]
-    axes.set_yticks(range(len(classes)), names, fontsize=9, parse_math=False)
-    axes.set_xlabel("answer", fontsize=9)
-    # A line between the pairs shows what stays within one.
-    for edge in np.arange(1.5, len(classes) - 1, 2) if paired else ():
-        axes.axhline(edge, color="#999999", linewidth=0.6)
-        axes.axvline(edge, color="#999999", linewidth=0.6)
-    return as_image(figure, "Confusion matrix: rows are true classes, columns answers")
 
 
 def matrix_plot(table: np.ndarray, alt: str) -> Markup:
@@ -107,8 +83,7 @@ def lines_plot(lines: Sequence[Line], title: str, alt: str, *, share: bool = Fal
     elif min(values) >= 0:
         axes.set_ylim(0, 1.06 * max(values) or 1)
     axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel("epoch", fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _count_epochs(axes, [epoch for line in lines for epoch in line.epochs])
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6eaec", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -118,17 +93,27 @@ def lines_plot(lines: Sequence[Line], title: str, alt: str, *, share: bool = Fal
     return as_drawing(figure, alt)
 
 
+def _count_epochs(axes: "Axes", epochs: Iterable[int]) -> None:
+    """Epochs along the axis, whole numbers, also where there is one alone."""
+    known = set(epochs)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(known) == 1:
+        axes.set_xlim(min(known) - 1, min(known) + 1)
+        axes.set_xticks([min(known)])
+
+
 def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
     """Validation accuracy and training loss over epochs, one line a model, from the journals' ``epoch`` events."""
     figure = Figure(figsize=(8.6, 2.9))
     for place, (key, title) in enumerate([("val_top1", "validation top-1"), ("train_loss", "training loss")]):
         axes = figure.add_subplot(1, 2, place + 1)
         for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
-            rows = {row["epoch"]: row[key] for row in history}
+            rows = {row["epoch"]: row[key] for row in history if row.get(key) is not None}
             epochs = sorted(rows)
             axes.plot(epochs, [rows[e] for e in epochs], marker="o", markersize=3, color=colour, label=name)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("epoch", fontsize=9)
+        _count_epochs(axes, [row["epoch"] for history in histories.values() for row in history])
         axes.set_ylim(bottom=0, top=1.02 if key == "val_top1" else None)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
@@ -143,7 +128,8 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     Above, the ``top`` largest gains and losses with their names, the number of videos in brackets; where that is not
     all of them, below, all classes side by side in the same order, so that what is not named is not hidden.
 
-    :param rows: of ``recognition.compare``, sorted by gain; those without a video are left out.
+    :param rows: of ``recognition.compare``, sorted by gain; those without a video are left out. A name that no font
+        here can draw is that of its row in them, counted from 1 (``num_numbered``).
     :param title: a line of its own above the bars.
     """
     rows = [row for row in rows if row["num"]]
@@ -170,8 +156,12 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
                 f"{value:+.1f}", (value, place), (3 if value >= 0 else -3, 0), textcoords="offset points",
                 ha="left" if value >= 0 else "right", va="center", fontsize=8, color="#444444",
             )  # fmt: skip
-    names = [f"{_short(row['label'])}  ({row['num']})" if row else "" for row in named]
-    axes.set_yticks(range(len(named)), names, fontsize=8.5, parse_math=False)
+    shown, fonts, _ = drawable([_short(row["label"]) for row in rows], lambda place: f"class in row {place + 1}")
+    places = (
+        [*range(len(rows))] if not left_out else [*range(len(gains)), None, *range(len(rows) - len(losses), len(rows))]
+    )
+    names = ["" if place is None else f"{shown[place]}  ({rows[place]['num']})" for place in places]
+    axes.set_yticks(range(len(named)), names, fontsize=8.5, parse_math=False, fontfamily=fonts)
     if left_out:
         hidden = len(rows) - len(named) + 1
         axes.text(
@@ -181,8 +171,8 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
     axes.set_ylim(len(named) - 0.4, -0.6)
     axes.set_xlim(-reach, reach)
     axes.axvline(0, color="#444444", linewidth=0.8)
-    lines = [_short(line, 100) for line in title.split("\n")]
-    axes.set_title("\n".join(lines), fontsize=10.5, loc="left", parse_math=False)
+    lines, fonts, _ = drawable([_short(line, 100) for line in title.split("\n")], lambda _: "Top-1 by class")
+    axes.set_title("\n".join(lines), fontsize=10.5, loc="left", parse_math=False, fontfamily=fonts)
     better, worse = int((points > 0).sum()), int((points < 0).sum())
     summary = f"all {len(points)} classes: {better} gain, {worse} lose, {len(points) - better - worse} stay"
     unit = "difference of top-1 in percentage points"
@@ -199,6 +189,11 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
         strip.tick_params(labelsize=8)
         strip.spines[["top", "right", "bottom"]].set_visible(False)
     return figure
+
+
+def num_numbered(names: Iterable[str]) -> int:
+    """How many of these names no font here can draw, so that numbers stand for them in a picture."""
+    return drawable([_short(name) for name in names], str)[2]
 
 
 def balance_plot(classes: Sequence[str], counts: Sequence[int], *, named: int = 30) -> Figure:
@@ -227,8 +222,9 @@ def balance_plot(classes: Sequence[str], counts: Sequence[int], *, named: int = 
                 f"{counts[index]:,}", (counts[index], place), (3, 0), textcoords="offset points",
                 ha="left", va="center", fontsize=8, color="#444444",
             )  # fmt: skip
-    names = ["" if index is None else _short(classes[index]) for index in rows]
-    axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False)
+    shown, fonts, _ = drawable([_short(label) for label in classes], lambda place: f"class {place + 1}")
+    names = ["" if index is None else shown[index] for index in rows]
+    axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False, fontfamily=fonts)
     if left_out:
         axes.text(
             reach / 2, rows.index(None), f"{len(order) - len(rows) + 1} classes between", ha="center", va="center",
@@ -268,7 +264,7 @@ def _short(label: str, most: int = 62) -> str:
 
     What no font shows stands as its escape.
     """
-    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in label)
+    plain = str(as_text(label))
     if len(plain) <= most:
         return plain
     head, tail = plain[: most * 6 // 10], plain[-(most * 4 // 10 - 5) :]
@@ -299,9 +295,8 @@ def seeds_plot(curves: Mapping[str, Sequence[Mapping[int, float]]], title: str) 
         if len(runs) > 1:
             axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
     axes.set_title(title, fontsize=10)
-    axes.set_xlabel("epoch", fontsize=9)
+    _count_epochs(axes, [epoch for runs in curves.values() for run in runs for epoch in run])
     axes.set_ylim(0, 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ssan
+from ssan.errors import UsageError
 from ssan.files import writing
+from ssan.insight import retrieval_run
 from ssan.insight.cells import when
 from ssan.insight.one_run import MOST_CONFUSED, MOST_NAMED_CLASSES, view
 from ssan.insight.page import render_page
@@ -25,6 +27,13 @@ def report(folders: Sequence[str], out: str) -> dict[str, Any]:
     :raises UsageError: a folder is no run, or its journal is damaged.
     """
     runs = read_runs(folders)
+    joint = [run for run in runs if run.is_retrieval]
+    if joint and len(runs) > 1:
+        raise UsageError(
+            "a run of `ssan retrieval train`, which has a page of its own; name it alone", path=joint[0].folder
+        )
+    if joint:
+        return _report_of_retrieval(joint[0], out)
     groups = grouped(runs)
     said = warnings(runs, groups) if len(runs) > 1 else []
     page = render_page(
@@ -47,6 +56,19 @@ def report(folders: Sequence[str], out: str) -> dict[str, Any]:
         "groups": [_group_headline(group) for group in groups if len(group.runs) > 1],
         "warnings": said,
     }
+
+
+def _report_of_retrieval(run: Run, out: str) -> dict[str, Any]:
+    page = render_page(
+        "retrieval.html.j2",
+        title=f"{run.name}: a run of ssan retrieval",
+        run=retrieval_run.view(run),
+        made=when(datetime.now(UTC).timestamp()),
+        version=ssan.__version__,
+    )
+    with writing(out) as handle:
+        handle.write(page)
+    return {"page": out, "runs": [retrieval_run.headline(run)], "groups": [], "warnings": []}
 
 
 def _headline(run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, Literal
@@ -25,6 +25,8 @@ STATUS_AFTER: dict[str, Status] = {
 OF_THE_MODEL = ("num_frames", "sampling", "stride", "resize", "size_px", "crop_px")
 # What of that can be set for testing.
 SIZES = ("resize", "size_px", "crop_px")
+LARGEST = 3.5e38
+MOST_COUNTED = 10**12
 PROBE = ("reversed_top1", "shuffled_top1", "reversed_same_prediction")
 
 
@@ -87,11 +89,17 @@ class Run:
     evaluations: list[Evaluation]
     moments: list[dict[str, Any]]
     last_time: float | None
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether it is a joint space of texts and videos, whose evaluations are in ``measured``."""
+        return self.start.get("task") == "retrieval"
 
     @property
     def recipe(self) -> dict[str, Any]:
         """Every key of the recipe, inner ones as ``layer.NAME``."""
-        return _flat(_mapping(self.start.get("recipe")))
+        return _flat(mapping(self.start.get("recipe")))
 
     @property
     def model(self) -> str | None:
@@ -110,11 +118,11 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """Of the start; of journals that do not have it, what stood in its place."""
         older = {key: self.start.get(key) for key in ("device", "processes")}
-        return {**_mapping(self.start.get("versions")), **older, **_mapping(self.start.get("environment"))}
+        return {**mapping(self.start.get("versions")), **older, **mapping(self.start.get("environment"))}
 
     @property
     def cost(self) -> dict[str, Any]:
-        return _mapping(self.start.get("cost"))
+        return mapping(self.start.get("cost"))
 
     @property
     def status(self) -> Status:
@@ -223,8 +231,9 @@ def _read(folder: str, name: str) -> Run:
     if not path.is_file():
         what = "there is no journal.jsonl in it" if Path(folder).is_dir() else "there is no such folder"
         raise UsageError(f"no run: {what}; name the --out of an `ssan train`", code="missing", path=folder)
-    events = read_journal(path)
-    starts = [event for event in events if event.get("event") == "start"]
+    # What is no word is no kind of event.
+    events = [{**event, "event": word(event.get("event"))} for event in read_journal(path)]
+    starts = [event for event in events if event["event"] == "start"]
     if not starts:
         raise UsageError(
             "the journal has no start, so nothing is known of the run; name the --out of an `ssan train` that has "
@@ -232,12 +241,7 @@ def _read(folder: str, name: str) -> Run:
             code="bad_annotation",
             path=str(path),
         )
-    if starts[-1].get("task") == "retrieval":
-        raise UsageError(
-            "a run of `ssan retrieval train`, of which this page does not tell; look at metrics.csv in it, or at the "
-            "page of `ssan reproduce table7`",
-            path=folder,
-        )
+    is_retrieval = starts[-1].get("task") == "retrieval"
     rows: dict[int, dict[str, Any]] = {}
     evaluations: dict[tuple[Any, ...], Evaluation] = {}
     for event in events:
@@ -245,7 +249,7 @@ def _read(folder: str, name: str) -> Run:
             epoch = whole(event.get("epoch"))
             if epoch is None:
                 raise UsageError(
-                    f"an epoch without its number: epoch is {event.get('epoch')!r}; copy the journal again",
+                    f"an epoch without its number: epoch is {str(event.get('epoch'))[:80]!r}; copy the journal again",
                     code="bad_annotation",
                     path=str(path),
                 )
@@ -253,7 +257,7 @@ def _read(folder: str, name: str) -> Run:
     # The last place in the journal where the best model may have changed.
     last = max((n for n, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
     for place, event in enumerate(events):
-        if event.get("event") == "evaluated":
+        if event.get("event") == "evaluated" and not is_retrieval:
             found = _evaluation(event, str(path), outdated=place < last)
             key = (*found.of_what(sizes=True), as_key(found.input))
             before = evaluations.pop(key, None)  # made again, it moves to its new place
@@ -267,11 +271,12 @@ def _read(folder: str, name: str) -> Run:
         evaluations=list(evaluations.values()),
         moments=[event for event in events if event.get("event") in STATUS_AFTER],
         last_time=max((time for time in times if time is not None), default=None),
+        measured=[event for event in events if event["event"] == "evaluated"] if is_retrieval else [],
     )
 
 
 def _evaluation(event: Mapping[str, Any], path: str, *, outdated: bool) -> Evaluation:
-    protocol = _mapping(event.get("protocol"))
+    protocol = mapping(event.get("protocol"))
     classes = [row for row in _sequence(event.get("per_class")) if isinstance(row, dict)]
     low, high = [number(end) for end in (*_sequence(event.get("interval95")), None, None)][:2]
     probe = event.get("probe")
@@ -299,7 +304,11 @@ def _confusion(value: Any, num_classes: int, path: str) -> list[tuple[int, int, 
     found = []
     for cell in value:
         numbers = [whole(part) for part in cell] if isinstance(cell, list) else []
-        if len(numbers) != 3 or None in numbers or not all(0 <= (n or 0) < num_classes for n in numbers[:2]):
+        if (
+            len(numbers) != 3
+            or not all(n is not None and 0 <= n < num_classes for n in numbers[:2])
+            or not 0 <= (-1 if numbers[2] is None else numbers[2]) <= MOST_COUNTED
+        ):
             raise UsageError(
                 f"a confusion has {str(cell)[:80]}; expected [true index, predicted index, count] of {num_classes} "
                 "classes; copy the journal again",
@@ -412,17 +421,15 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as it stands in a journal, or None."""
+    """A finite number as it stands in a journal, or None; beyond what float32 holds it is none that a run has had."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond all floats
-        return None
+    return value if abs(value) <= LARGEST else None  # false of NaN
 
 
 def whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and number(value) is not None else None
+    """A whole number as it stands in a journal, or None; the largest is that of a seed."""
+    return value if isinstance(value, int) and number(value) is not None and abs(value) < 2**63 else None
 
 
 def word(value: Any) -> str | None:
@@ -451,7 +458,7 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ssan.insight.cells import Table, count, duration, interval, listed, protocol, share, signed
 from ssan.insight.one_run import CURVES, ENVIRONMENT, cost_table, in_words
 from ssan.insight.page import as_drawing
-from ssan.insight.plots import COLOURS, DASHES, Line, gains_plot, lines_plot
+from ssan.insight.plots import COLOURS, DASHES, Line, gains_plot, lines_plot, num_numbered
 from ssan.insight.runs import (
     PROBE,
     Evaluation,
@@ -178,6 +178,7 @@ def _gains(evaluations: Sequence[Sequence[tuple[Run, Evaluation]]], groups: Sequ
                 "split": example.split,
                 "testing": protocol(example.testing),
                 "picture": as_drawing(gains_plot(rows, title), alt),
+                "numbered": num_numbered(row["label"] for row in rows if row["num"]),
                 "means": any(len(group.runs) > 1 for group in groups),
                 "table": Table(
                     ("class", "videos", a, b, "difference"),

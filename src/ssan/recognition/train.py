@@ -17,6 +17,7 @@ import ssan
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
+from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource
 from ssan.errors import UsageError, printable
@@ -95,6 +96,7 @@ def train(
             raise UsageError(
                 f"there are no videos in the split {name!r}; training needs both train and val", path=data.root
             )
+    listed = {"train": fingerprint(train_samples), "val": fingerprint(val_samples)}
     torch.manual_seed(recipe.seed)
     if model is None:
         model = build_from(recipe, len(train_samples.classes))
@@ -126,6 +128,7 @@ def train(
         "num_val": len(val_samples),
         "num_skipped": len(faults),
         "num_damaged": len(damaged),
+        "listed": listed,
         "train_list": hash_list(train_samples),
         "val_list": hash_list(val_samples),
         "classes": train_samples.classes,

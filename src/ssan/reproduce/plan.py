@@ -10,8 +10,8 @@ A row that is the same network in two tables is one run: a run's folder is named
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ssan.models.catalogue import BACKBONES, MODELS, specification, without_memo
 from ssan.recipe import Recipe, make_recipe, read_recipe
 from ssan.recognition.model_file import build_from
 from ssan.recognition.train import complete
+from ssan.reproduce.sameness import Seen
 from ssan.reproduce.tables import Row
 from ssan.shipped import shipped
 
@@ -47,12 +48,14 @@ class Data:
     :param words: the options of the command line that name them.
     :param split: what is evaluated.
     :param task: the rendered task that they are, if they are one.
+    :param seen: the videos as they are now; runs of others are none of these. None where nobody has looked.
     """
 
     name: str
     words: tuple[str, ...]
     split: str
     task: str | None = None
+    seen: Seen | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,24 @@ def _word(value: Any) -> str:
 
 
 def runs_of(
-    row: Row, data: Data, seeds: int, out: Path, overrides: Sequence[str] = (), *, mini: str | None = None
+    row: Row,
+    data: Data,
+    seeds: int | Iterable[int],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    mini: str | None = None,
 ) -> list[Run]:
-    """The runs of a row, one for each seed from 0 on; none of a row without recipe."""
+    """The runs of a row, one for each seed, of a number from 0 on; none of a row without recipe."""
     recipe = recipe_of(row, data, overrides, mini=mini)
     if recipe is None:
         return []
     folder = out / "runs" / data.name / network_name(recipe)
-    return [Run(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in range(seeds)]
+    each = range(seeds) if isinstance(seeds, int) else seeds
+    return [Run(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in each]
+
+
+def seeds_of(folder: Path, num_asked: int) -> list[int]:
+    """The seeds that are asked for, from 0 on, and those of the runs that earlier calls have left in the folder."""
+    there = [re.fullmatch(r"seed_(0|[1-9]\d{0,17})", path.name) for path in folder.glob("seed_*")]
+    return sorted({*range(num_asked), *(int(found[1]) for found in there if found)})

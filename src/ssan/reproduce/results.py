@@ -8,45 +8,61 @@ from typing import Any
 
 import numpy as np
 
+from ssan.insight.runs import number, whole
 from ssan.recognition.metrics import pair_accuracies
 from ssan.recognition.score_file import ScoreFile, read_scores
 from ssan.reproduce.plan import Run
-from ssan.reproduce.runs import SCORES, evaluation
-from ssan.training.journal import read_journal
+from ssan.reproduce.runs import SCORES, evaluation, events_of, objection
+from ssan.reproduce.sameness import last_start
 
 MEASURES = ("top1", "top5", "pair_top1", "within_pair_top1", "reversed_top1", "shuffled_top1")
 """What is averaged over seeds, where it was measured."""
 
 
 def figures_of(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The figures of a finished run; None where it is not finished."""
+    """The figures of a finished run; None where it is not finished. What its journal does not give is None."""
     event = evaluation(run, protocol)
     if event is None:
         return None
-    start = read_journal(run.folder / "journal.jsonl", "start")[-1]
-    epochs = {row["epoch"]: row for row in read_journal(run.folder / "journal.jsonl", "epoch")}
-    probe = event.get("probe") or {}
+    events = events_of(run.folder)
+    start, epochs = last_start(events), epochs_of(events)
+    probe, cost = as_dict(event.get("probe")), as_dict(start.get("cost"))
     return {
         "seed": run.seed,
         "run": str(run.folder),
         "top1": event["top1"],
         "top5": event["top5"],
         **_pairs(run),
-        "reversed_top1": probe.get("reversed_top1"),
-        "shuffled_top1": probe.get("shuffled_top1"),
+        "reversed_top1": number(probe.get("reversed_top1")),
+        "shuffled_top1": number(probe.get("shuffled_top1")),
         "num_scored": event["num_scored"],
         "num_missing": event["num_missing"],
         "num_failed": event["num_failed"],
         "protocol": event["protocol"],
-        "num_train": start["num_train"],
-        "num_skipped": start["num_skipped"],
+        "num_train": whole(start.get("num_train")),
+        "num_skipped": whole(start.get("num_skipped")),
         "epochs": len(epochs),
-        "train_seconds": round(sum(row["seconds"] for row in epochs.values()), 1),
-        "processes": start.get("processes", 1),
-        "last_train_loss": epochs[max(epochs)]["train_loss"],
-        "params": (start.get("cost") or {}).get("params"),
-        "macs": (start.get("cost") or {}).get("macs"),
+        "train_seconds": seconds_of(epochs),
+        "processes": whole(start.get("processes")) or 1,
+        "last_train_loss": number(epochs[max(epochs)].get("train_loss")) if epochs else None,
+        "params": whole(cost.get("params")),
+        "macs": whole(cost.get("macs")),
     }
+
+
+def epochs_of(events: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The epochs that a journal tells of, by their numbers; of two records of one, the later."""
+    rows = [event for event in events if event.get("event") == "epoch"]
+    return {epoch: row for row in rows if (epoch := whole(row.get("epoch"))) is not None}
+
+
+def seconds_of(epochs: Mapping[int, Mapping[str, Any]]) -> float:
+    """How long epochs took together."""
+    return round(sum(number(row.get("seconds")) or 0.0 for row in epochs.values()), 1)
+
+
+def as_dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _pairs(run: Run) -> dict[str, float | None]:
@@ -99,13 +115,13 @@ def difference(
 
 
 def curves_of(runs: Sequence[Run]) -> list[dict[int, float]]:
-    """Validation top-1 by epoch, of each run that has begun."""
+    """Validation top-1 by epoch, of each run that has begun and is the one that is asked for."""
     curves = []
     for run in runs:
-        path = run.folder / "journal.jsonl"
-        rows = read_journal(path, "epoch") if path.exists() else []
-        if rows:
-            curves.append({row["epoch"]: row["val_top1"] for row in rows})
+        if objection(run) is None:
+            rows = epochs_of(events_of(run.folder))
+            curve = {epoch: top1 for epoch, row in rows.items() if (top1 := number(row.get("val_top1"))) is not None}
+            curves += [curve] if curve else []
     return curves
 
 

@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssan.errors import SsanError, TrainingError
+import numpy as np
+
+from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.files import writing
+from ssan.insight.runs import number, whole
 from ssan.processes import terminable
 from ssan.recipe import write_recipe
+from ssan.recognition.metrics import accuracy
+from ssan.recognition.score_file import read_scores
 from ssan.recognition.train import complete
 from ssan.reproduce.plan import Run
+from ssan.reproduce.sameness import (
+    evaluations,
+    has_ended,
+    is_of_these_videos,
+    last_start,
+    other_recipe,
+    other_videos,
+    refused,
+)
 from ssan.training.journal import read_journal
 
 SCORES = "scores.npz"
@@ -106,26 +120,114 @@ def _last_words(log: Path) -> str:
     return lines[-1].removeprefix("ssan: ") if lines else "it said nothing"
 
 
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """What the journal in a run's folder tells; nothing where there is none.
+
+    :raises UsageError: a line of it is damaged.
+    """
+    path = folder / "journal.jsonl"
+    return read_journal(path) if path.exists() else []
+
+
 def evaluation(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
     """The last evaluation of a finished run by this protocol, as its journal has it; None where there is none.
 
-    None too where the run was trained by another recipe than is asked for: training it then says what differs.
+    None too where the run was trained by another recipe or on other videos than are asked for, or its journal is
+    damaged (``objection`` says so); where the evaluation was of others, or is no evaluation; and where the scores in
+    the folder are not those that it tells of.
     """
-    if not (run.folder / "journal.jsonl").exists() or not (run.folder / SCORES).exists():
+    try:
+        events = events_of(run.folder)
+    except UsageError:
         return None
-    events = read_journal(run.folder / "journal.jsonl")
-    if not any(event.get("event") == "end" for event in events) or not _is_of_recipe(run, events):
+    if not has_ended(events) or _differing(run, events):
         return None
-    for event in reversed(events):
-        if event.get("event") == "evaluated" and event.get("split") == run.data.split:
-            used = event.get("protocol", {})
-            if all(used.get(key) == value for key, value in protocol.items()):
-                return event
+    for event in evaluations(events):
+        used = event.get("protocol")
+        if (
+            event.get("split") == run.data.split
+            and isinstance(used, Mapping)
+            and all(used.get(key) == value for key, value in protocol.items())
+            and is_of_these_videos(event, run.data.seen)
+            and _is_measured(event)
+        ):
+            return dict(event) if _are_its_scores(run, event) else None
     return None
 
 
+def objection(run: Run) -> SsanError | None:
+    """Why a run that is there is not the one that is asked for; None where it is, or has not been begun."""
+    try:
+        differing = _differing(run, events_of(run.folder))
+    except UsageError as error:
+        return error
+    return refused(differing, str(run.folder)) if differing else None
+
+
+def refuse_other_videos(runs: Sequence[Run]) -> None:
+    """Look whether the runs that are there are of the videos that are asked for, before anything is made.
+
+    :raises UsageError: some are of others.
+    """
+    others = []
+    for run in runs:
+        try:
+            start = last_start(events_of(run.folder))
+        except UsageError:
+            continue
+        if start and (said := other_videos(start, run.data.seen)):
+            others.append((run, said))
+    if others:
+        (run, said), num = others[0], len(others)
+        raise UsageError(
+            f"this run is of other videos than are named now, as {num} of the {len(runs)} that are wanted are: "
+            f"{'; '.join(said)}. Name another folder with --out, or remove {run.folder.parents[1]}",
+            path=str(run.folder),
+        )
+
+
+def _differing(run: Run, events: Sequence[Mapping[str, Any]]) -> list[str]:
+    start = last_start(events)
+    return [*other_recipe(start, complete(run.recipe)), *other_videos(start, run.data.seen)] if start else []
+
+
+def _is_measured(event: Mapping[str, Any]) -> bool:
+    """Whether an evaluation has the figures that a table shows; what is no share or no count is none."""
+    shares = [number(event.get(key)) for key in ("top1", "top5")]
+    counts = [whole(event.get(key)) for key in ("num_scored", "num_missing", "num_failed")]
+    return all(share is not None and 0 <= share <= 1 for share in shares) and all(
+        count is not None and count >= 0 for count in counts
+    )
+
+
+def _are_its_scores(run: Run, event: Mapping[str, Any]) -> bool:
+    """Whether the score file in a run's folder is of an evaluation: by its protocol, its videos and their labels.
+
+    One that a killed command or another one has left is not; it is then written anew.
+    """
+    try:
+        found = read_scores(run.folder / SCORES)
+    except SsanError:
+        return False
+    if len(found.ids) != event["num_scored"] or found.protocol != event["protocol"]:
+        return False
+    seen = run.data.seen
+    if seen is not None and any(
+        seen.labels.get(name, -2) != label for name, label in zip(found.ids, found.labels.tolist(), strict=True)
+    ):
+        return False
+    # Scores are kept with fewer digits than they were measured with, so that equal ones may be ranked otherwise.
+    return abs(accuracy(found.scores, np.asarray(found.labels)) - event["top1"]) <= 2 / len(found.ids)
+
+
 def make(run: Run, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
-    """Train and evaluate one run, as far as it is not done, and make its page."""
+    """Train and evaluate one run, as far as it is not done, and make its page.
+
+    :raises SsanError: it cannot be made, or another run is there.
+    """
+    problem = objection(run)
+    if problem is not None:
+        raise problem
     common = [*run.data.words, *crew.means.words, "--seed", str(run.seed), "--quiet", "--json"]
     if not _trained(run):
         more = ["--skip-bad"] if crew.means.skip_bad else []
@@ -147,16 +249,15 @@ def _recipe_file(run: Run) -> Path:
 
 
 def _trained(run: Run) -> bool:
-    path = run.folder / "journal.jsonl"
-    events = read_journal(path) if path.exists() else []
-    return any(event.get("event") == "end" for event in events) and _is_of_recipe(run, events)
-
-
-def _is_of_recipe(run: Run, events: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run was trained by the recipe that is asked for, as far as its version of ssan knew the keys."""
-    used: dict[str, Any] = next((event["recipe"] for event in reversed(events) if event.get("event") == "start"), {})
-    asked = json.loads(json.dumps(complete(run.recipe).model_dump()))
-    return all(asked[key] == value for key, value in used.items() if key in asked)
+    if not has_ended(events_of(run.folder)):
+        return False
+    if not (run.folder / "model.safetensors").exists():
+        raise UsageError(
+            "the run has ended, and its model.safetensors is gone; remove the folder and run again, or put it back",
+            code="missing",
+            path=str(run.folder),
+        )
+    return True
 
 
 def make_all(

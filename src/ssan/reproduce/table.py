@@ -1,9 +1,8 @@
 """One table: its runs made as far as asked, its figures collected, its page written."""
 
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,15 @@ from tqdm import tqdm
 from ssan.datasets.convert import convert
 from ssan.datasets.convert_forms import Settings
 from ssan.datasets.synthetic import VIDEO_FOLDER, render
-from ssan.errors import SsanError
-from ssan.files import read_json, write_json, writing
+from ssan.errors import SsanError, UsageError
+from ssan.files import read_json, sha256, write_json, writing
+from ssan.insight.report import report
 from ssan.recognition.score_file import read_scores
 from ssan.reproduce.page import page
-from ssan.reproduce.plan import TASKS, Data, Run, runs_of
+from ssan.reproduce.plan import TASKS, Data, Run, runs_of, seeds_of
 from ssan.reproduce.results import agreed, curves_of, figures_of, over_seeds, pairs_in
-from ssan.reproduce.runs import SCORES, Crew, Means, ensemble, evaluation, make_all
+from ssan.reproduce.runs import SCORES, Crew, Means, ensemble, evaluation, make_all, objection, refuse_other_videos
+from ssan.reproduce.sameness import see
 from ssan.reproduce.tables import Row, Table
 
 PROTOCOL = {"views": 1, "crops": 1, "average": "logits"}
@@ -44,8 +45,8 @@ class Order:
     overrides: Sequence[str] = ()
     means: Means = field(default_factory=Means)
 
-    def runs(self, row: Row, data: Data, *, seeds: int | None = None) -> list[Run]:
-        return runs_of(row, data, seeds or self.seeds, self.out, self.overrides, mini=self.mini)
+    def runs(self, row: Row, data: Data, *, seeds: Iterable[int] | None = None) -> list[Run]:
+        return runs_of(row, data, self.seeds if seeds is None else seeds, self.out, self.overrides, mini=self.mini)
 
 
 def rendered(
@@ -59,6 +60,7 @@ def rendered(
     for name in names:
         task = TASKS[name]
         root = out / "videos" / name
+        keep_number(root, out / "runs" / name, num_videos or task.num_videos)
         render(
             root, name, num_videos or task.num_videos, 0, level=task.level, num_classes=task.num_classes,
             size_px=task.size_px, workers=workers,
@@ -68,8 +70,24 @@ def rendered(
             clips = f"{root}.clips"
             convert(str(root / VIDEO_FOLDER), clips, Settings("clips"), workers=workers, quiet=True)
             words += ["--videos", clips]
-        found.append(Data(name, tuple(words), "test", name))
+        found.append(Data(name, tuple(words), "test", name, see(words, "test")))
     return found
+
+
+def keep_number(videos: Path, runs: Path, num_videos: int) -> None:
+    """Look whether rendered videos that runs were made of would become more or fewer, before they do.
+
+    :raises UsageError: they would.
+    """
+    made = videos / "synthetic.json"
+    there = read_json(made) if made.exists() else None
+    before = there.get("num_videos") if isinstance(there, dict) else None
+    if before not in (None, num_videos) and any(runs.glob("*/*/journal.jsonl")):
+        raise UsageError(
+            f"the runs in {runs} are of {before!r} rendered videos, and {num_videos} are asked for; name another "
+            f"folder with --out, or ask for {before!r} with --videos-per-task",
+            path=str(videos),
+        )
 
 
 def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
@@ -80,7 +98,11 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     began = time.monotonic()
     wanted = [run for data in order.data for row in order.rows for run in order.runs(row, data)]
     wanted = list({run.folder: run for run in wanted}.values())
+    refuse_other_videos(wanted)
     pending = [run for run in wanted if evaluation(run, PROTOCOL) is None]
+    for run in wanted:
+        if run not in pending and not (run.folder / "report.html").exists():  # killed between the figures and the page
+            report([str(run.folder)], str(run.folder / "report.html"))
     failed: list[SsanError] = []
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     say(f"{order.table.name}: {len(wanted)} runs, {len(wanted) - len(pending)} done; logs in {order.out / 'logs'}")
@@ -111,10 +133,10 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     return {**answer, "seconds": round(time.monotonic() - began, 1)}
 
 
-def write(order: Order, failed: Sequence[SsanError], *, ensembles: bool = False) -> dict[str, Any]:
+def write(order: Order, failed: list[SsanError], *, ensembles: bool = False) -> dict[str, Any]:
     """Collect what there is, and write it as ``TABLE.json`` and ``TABLE.html``."""
     name = f"{order.table.name}-mini" if order.mini else order.table.name
-    sets = [collect(order, data, ensembles=ensembles) for data in order.data]
+    sets = [collect(order, data, failed, ensembles=ensembles) for data in order.data]
     answer = {
         "table": order.table.name,
         "title": order.table.title,
@@ -144,20 +166,26 @@ def frames(row: Row, order: Order) -> str:
 def _known(order: Order, row: Row, data: Data) -> list[Run]:
     """The runs of a row with the seeds asked for, and those that earlier calls have finished beyond them."""
     runs = order.runs(row, data)
-    if runs:
-        there = [int(path.name.removeprefix("seed_")) for path in runs[0].folder.parent.glob("seed_*")]
-        runs = order.runs(row, data, seeds=max([order.seeds, *(seed + 1 for seed in there)]))
-    return runs
+    return order.runs(row, data, seeds=seeds_of(runs[0].folder.parent, order.seeds)) if runs else []
 
 
-def collect(order: Order, data: Data, *, ensembles: bool = False) -> dict[str, Any]:
-    """The figures of every row of the table on one set of videos; rows that were not run are blank."""
-    rows = []
+def collect(
+    order: Order, data: Data, failed: list[SsanError] | None = None, *, ensembles: bool = False
+) -> dict[str, Any]:
+    """The figures of every row of the table on one set of videos; rows that were not run are blank.
+
+    What is there and is not the run that is asked for is left out, and listed.
+
+    :param failed: is added to where an ensemble cannot be made.
+    """
+    rows, failed, left_out = [], [] if failed is None else failed, []
     for row in order.table.rows:
         if row.members:
-            seeds = _ensembles(order, row, data, make=ensembles and row in order.rows)
+            seeds = _ensembles(order, row, data, failed, make=ensembles and row in order.rows)
         else:
-            seeds = [found for run in _known(order, row, data) if (found := figures_of(run, PROTOCOL)) is not None]
+            known = _known(order, row, data)
+            seeds = [found for run in known if (found := figures_of(run, PROTOCOL)) is not None]
+            left_out += [error.as_dict() for run in known if (error := objection(run)) is not None]
         rows.append(
             {
                 "row": row.name,
@@ -180,32 +208,34 @@ def collect(order: Order, data: Data, *, ensembles: bool = False) -> dict[str, A
         "num_scored": agreed([figures["num_scored"] for figures in every]),
         "num_train": agreed([figures["num_train"] for figures in every if "num_train" in figures]),
         "rows": rows,
+        "left_out": left_out,
     }
 
 
-def _ensembles(order: Order, row: Row, data: Data, *, make: bool) -> list[dict[str, Any]]:
+def _ensembles(order: Order, row: Row, data: Data, failed: list[SsanError], *, make: bool) -> list[dict[str, Any]]:
     """The figures of an ensemble, for each seed of which all members are done; made anew only where ``make``."""
     found = []
-    members = [_known(order, order.table.row(name), data) for name in row.members]
-    if not all(members):
-        return []
+    members = [{run.seed: run for run in _known(order, order.table.row(name), data)} for name in row.members]
     crew = Crew(order.means)
-    for runs in zip(*members, strict=False):
+    for seed in sorted(set.intersection(*map(set, members))):
+        runs = [by_seed[seed] for by_seed in members]
         if any(evaluation(run, PROTOCOL) is None for run in runs):
             continue
-        name = f"{order.table.name}_{row.name}_seed_{runs[0].seed}"
+        name = f"{order.table.name}_{row.name}_seed_{seed}"
         scores = order.out / "ensembles" / data.name / f"{name}.npz"
-        answer_path = scores.with_suffix(".json")
-        stale = not scores.exists() or any(
-            os.stat(run.folder / SCORES).st_mtime_ns > os.stat(scores).st_mtime_ns for run in runs
-        )
-        if stale and not make:
+        answer = _made_of(runs, scores)
+        if answer is None and make:
+            try:
+                made = ensemble(runs, crew, order.out / "logs" / f"{name}.log", scores)
+            except SsanError as error:
+                failed.append(error)
+                continue
+            write_json(scores.with_suffix(".json"), {**made, "sha256": _hashes(runs, scores)})
+            answer = _made_of(runs, scores)
+        if answer is None:
             continue
-        if stale:
-            write_json(answer_path, ensemble(runs, crew, order.out / "logs" / f"{name}.log", scores))
-        answer = read_json(answer_path)
         figures = {
-            "seed": runs[0].seed,
+            "seed": seed,
             "scores": str(scores),
             "top1": answer["top1"],
             "top5": answer["top5"],
@@ -214,3 +244,18 @@ def _ensembles(order: Order, row: Row, data: Data, *, make: bool) -> list[dict[s
         }
         found.append({**figures, **(pairs_in(read_scores(scores)) if data.task else {})})
     return found
+
+
+def _made_of(runs: Sequence[Run], scores: Path) -> dict[str, Any] | None:
+    """What is known of an ensemble's scores, if they are there and of these very runs; else they are made again."""
+    try:
+        answer = read_json(scores.with_suffix(".json"))
+        if not isinstance(answer, dict) or answer.get("sha256") != _hashes(runs, scores):
+            return None
+    except (SsanError, OSError):  # killed before the one or the other was there
+        return None
+    return answer
+
+
+def _hashes(runs: Sequence[Run], scores: Path) -> dict[str, Any]:
+    return {"members": [sha256(run.folder / SCORES) for run in runs], "scores": sha256(scores)}

@@ -29,6 +29,7 @@ from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, write_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.evaluate import positives_of, recalls
 from ssan.retrieval.features import Stream, open_features
+from ssan.retrieval.fingerprint import by_stream, fingerprint
 from ssan.retrieval.losses import LOSSES
 from ssan.retrieval.model_file import (
     Retriever,
@@ -157,6 +158,10 @@ def train(
             "features": list(material.features), "vectors": material.vectors, "narrations": material.narrations,
             "val_split": material.val_split,
         },
+        "listed": fingerprint(
+            {"train": train_samples, "val": val_samples}, by_stream(recipe.streams, material.features),
+            vectors=material.vectors, narrations=material.narrations,
+        ),
         "num_train": len(found.pairs),
         "num_val": 0 if found.val is None else len(found.val.samples),
         "num_skipped": len(found.dropped),

@@ -1,0 +1,459 @@
+"""A table shows what was asked for: never runs of other videos, captions, features or recipes, nor half a result."""
+
+import csv
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssan.datasets.fingerprint import fingerprint
+from ssan.datasets.source import DataSource
+from ssan.errors import SsanError, TrainingError, UsageError
+from ssan.files import write_json
+from ssan.recognition.score_file import read_scores, write_scores
+from ssan.recognition.train import complete
+from ssan.reproduce import joint, table
+from ssan.reproduce.joint import JointOrder, Pretraining, Words, refuse_other_material
+from ssan.reproduce.joint_tables import JOINT_TABLES
+from ssan.reproduce.plan import Data, Run, runs_of, seeds_of
+from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
+from ssan.reproduce.sameness import see, see_material
+from ssan.reproduce.table import PROTOCOL, Order, collect, keep_number
+from ssan.reproduce.tables import TABLES
+from ssan.training.journal import Journal
+
+CLASSES = ["clap", "wave"]
+
+
+def videos(root: Path, num: int = 6, *, more: dict[str, int] | None = None) -> Path:
+    """Folders of classes, each file of a few bytes: nothing here decodes them."""
+    for split in ("train", "val"):
+        for label in CLASSES:
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for n in range(num):
+                name = f"{n}.mp4"
+                (folder / name).write_bytes(b"x" * (10 + n + (more or {}).get(f"{split}/{label}/{name}", 0)))
+    return root
+
+
+def data_of(root: Path, name: str = "folder") -> Data:
+    words = ("--data", str(root), "--format", "folder")
+    return Data(name, words, "val", seen=see(words, "val"))
+
+
+def asked(out: Path, data: Data, row: str = "ssa_8f", **more: Any) -> Run:
+    return runs_of(TABLES["table1"].row(row), data, 1, out, mini="tiny", **more)[0]
+
+
+def finished(run: Run, root: Path, *, old: bool = False, skipped: int = 0) -> Journal:
+    """A run as training and evaluation on ``root`` leave it."""
+    source = DataSource(str(root), "folder")
+    read = {split: source.read(split) for split in ("train", "val")}
+    told = {split: fingerprint(samples) for split, samples in read.items()}
+    data = {"root": str(root), "format": "folder", "options": {}}
+    journal = Journal(run.folder)
+    journal.record(
+        "start", recipe=json.loads(complete(run.recipe).model_dump_json()), data=data, classes=CLASSES,
+        num_train=told["train"]["num"] - skipped, num_val=told["val"]["num"], num_skipped=skipped,
+        train_list=told["train"]["list"] if not skipped else "another", val_list=told["val"]["list"],
+        **({} if old else {"listed": told}),
+    )  # fmt: skip
+    journal.record("epoch", epoch=1, train_loss=0.5, val_top1=0.5, seconds=3.0)
+    journal.record("end")
+    (run.folder / "model.safetensors").write_bytes(b"")
+    evaluated(run, root, old=old)
+    return journal
+
+
+def evaluated(run: Run, root: Path, *, old: bool = False, wrong: int = 1) -> None:
+    samples = DataSource(str(root), "folder").read("val")
+    labels = np.array([sample.label_index for sample in samples])
+    scores = np.eye(2)[labels]
+    scores[:wrong] = 1 - scores[:wrong]
+    protocol = {"split": "val", "num_frames": 8, **PROTOCOL, "sampling": "segment", "size_px": 48, "crop_px": 48}
+    protocol["resize"] = "square"
+    write_scores(run.folder / "scores.npz", [s.id for s in samples], scores, labels, CLASSES, protocol)
+    told = fingerprint(samples)
+    Journal(run.folder).record(
+        "evaluated", split="val", protocol=protocol, top1=1 - wrong / len(samples), top5=1.0, num_scored=len(samples),
+        num_missing=0, num_failed=0, list=told["list"], data={"root": str(root)}, **({} if old else {"listed": told}),
+    )  # fmt: skip
+
+
+OTHERS = {
+    "another number": {"num": 5},
+    "other sizes": {"more": {"train/wave/3.mp4": 1}},
+    "other sizes in validation": {"more": {"val/clap/0.mp4": 7}},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: str) -> None:
+    a, b = videos(tmp_path / "a"), videos(tmp_path / "b", **OTHERS[what])
+    finished(asked(tmp_path / "out", data_of(a)), a)
+    assert evaluation(asked(tmp_path / "out", data_of(a)), PROTOCOL) is not None
+    run = asked(tmp_path / "out", data_of(b))
+    assert evaluation(run, PROTOCOL) is None
+    with pytest.raises(UsageError, match=r"is of other videos than are named now.*Name another folder with --out"):
+        refuse_other_videos([run])
+    order = Order(TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(b)], tmp_path / "out", mini="tiny")
+    found = collect(order, order.data[0])
+    assert [row["top1"] for row in found["rows"] if row["row"] == "ssa_8f"] == [None]
+    assert str(b) in found["left_out"][0]["message"]
+    with pytest.raises(UsageError, match="made otherwise"):
+        make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
+
+
+def test_other_labels_of_the_same_files_are_other_videos(tmp_path: Path) -> None:
+    a, b = videos(tmp_path / "a"), videos(tmp_path / "b")
+    for split in ("train", "val"):
+        (b / split / "clap").rename(b / split / "bow")
+    finished(asked(tmp_path / "out", data_of(a)), a)
+    assert "classes[0] 'clap' is now 'bow'" in str(objection(asked(tmp_path / "out", data_of(b))))
+
+
+def test_the_same_videos_in_another_place_are_the_same(tmp_path: Path) -> None:
+    a = videos(tmp_path / "a")
+    finished(asked(tmp_path / "out", data_of(a)), a, skipped=2)
+    a.rename(tmp_path / "moved")
+    assert evaluation(asked(tmp_path / "out", data_of(tmp_path / "moved")), PROTOCOL) is not None
+
+
+def test_a_run_of_an_older_version_is_known_by_its_lists_and_its_place(tmp_path: Path) -> None:
+    a, b, c = videos(tmp_path / "a"), videos(tmp_path / "b"), videos(tmp_path / "c", 5)
+    finished(asked(tmp_path / "out", data_of(a)), a, old=True)
+    assert evaluation(asked(tmp_path / "out", data_of(a)), PROTOCOL) is not None
+    for other in (b, c):
+        assert evaluation(asked(tmp_path / "out", data_of(other)), PROTOCOL) is None
+        assert objection(asked(tmp_path / "out", data_of(other))) is not None
+
+
+def test_an_evaluation_by_hand_on_other_videos_is_not_the_tables(tmp_path: Path) -> None:
+    a, b = videos(tmp_path / "a"), videos(tmp_path / "b", 5)
+    run = asked(tmp_path / "out", data_of(a))
+    finished(run, a)
+    kept = (run.folder / "scores.npz").read_bytes()
+    evaluated(run, b, wrong=4)
+    assert evaluation(run, PROTOCOL) is None, "the scores in the folder are of the other videos"
+    (run.folder / "scores.npz").write_bytes(kept)
+    found = evaluation(run, PROTOCOL)
+    assert found is not None
+    assert found["num_scored"] == 12
+    assert objection(run) is None, "it is only to be evaluated again"
+
+
+def test_what_was_measured_before_the_last_epoch_is_of_another_model(tmp_path: Path) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    journal = finished(run, a)
+    journal.record("resumed", step=3, epoch=2)
+    journal.record("epoch", epoch=2, train_loss=0.4, val_top1=0.6, seconds=3.0)
+    assert evaluation(run, PROTOCOL) is None, "it goes on"
+    journal.record("end")
+    assert evaluation(run, PROTOCOL) is None, "the model may be another now"
+    evaluated(run, a)
+    assert evaluation(run, PROTOCOL) is not None
+
+
+@pytest.mark.parametrize("left", ["half a score file", "no score file", "scores of fewer videos", "scores of others"])
+def test_scores_that_a_killed_command_left_are_made_again(tmp_path: Path, left: str) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    finished(run, a)
+    path = run.folder / "scores.npz"
+    found = read_scores(path)
+    if left == "half a score file":
+        path.write_bytes(path.read_bytes()[:100])
+    elif left == "no score file":
+        path.unlink()
+    elif left == "scores of fewer videos":
+        write_scores(path, found.ids[1:], found.scores[1:], found.labels[1:], CLASSES, found.protocol)
+    else:
+        write_scores(path, found.ids, found.scores[:, ::-1], found.labels, CLASSES, found.protocol)
+    assert evaluation(run, PROTOCOL) is None
+    assert objection(run) is None
+
+
+def test_a_model_that_is_gone_is_told_with_the_remedy(tmp_path: Path) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    finished(run, a)
+    (run.folder / "scores.npz").unlink()
+    (run.folder / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"its model.safetensors is gone; remove the folder and run again"):
+        make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
+
+
+BAD = ["1", 1e30, -0.25, None, True, [], {}, 10**400]
+
+
+@pytest.mark.parametrize("key", ["top1", "top5", "num_scored", "num_missing", "num_failed", "protocol", "split"])
+def test_an_evaluation_with_unusable_figures_is_none(tmp_path: Path, key: str) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    finished(run, a)
+    journal = run.folder / "journal.jsonl"
+    *before, last = journal.read_text().splitlines(keepends=True)
+    for value in BAD:
+        journal.write_text("".join(before) + json.dumps({**json.loads(last), key: value}) + "\n")
+        assert evaluation(run, PROTOCOL) is None
+    fields = json.loads(last)
+    del fields[key]
+    journal.write_text("".join(before) + json.dumps(fields) + "\n")
+    assert evaluation(run, PROTOCOL) is None
+
+
+def test_a_journal_with_unusable_numbers_gives_a_table_with_blanks(tmp_path: Path) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    finished(run, a)
+    order = Order(TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(a)], tmp_path / "out", mini="tiny")
+    journal = run.folder / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    keys = {
+        "start": ("num_train", "num_skipped", "processes", "cost"),
+        "epoch": ("epoch", "seconds", "train_loss", "val_top1"),
+    }
+    for value in (*BAD, float("nan"), float("inf")):
+        changed = [{**line, **dict.fromkeys(keys.get(line["event"], ()), value)} for line in lines]
+        journal.write_text("\n".join(map(json.dumps, changed)) + "\n")
+        answer = table.write(order, [])
+        assert json.loads(Path(answer["page"]).with_suffix(".json").read_text())
+    journal.write_text(journal.read_text().replace('"end"', '"end'))
+    answer = table.write(order, [])
+    assert "not a line of a journal" in answer["data"][0]["left_out"][0]["message"]
+    assert "not a line of a journal" in Path(answer["page"]).read_text()
+
+
+def test_a_folder_put_aside_is_no_seed(tmp_path: Path) -> None:
+    for name in ("seed_0", "seed_7", "seed_0_old", "seed_1.bak", "seed_", "seed_007"):
+        (tmp_path / name).mkdir()
+    assert seeds_of(tmp_path, 2) == [0, 1, 7]
+
+
+# ----------------------------------------------------------------------------------------------------- rendered videos
+
+
+def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(tmp_path: Path, ssan: Any) -> None:
+    write_json(tmp_path / "videos" / "order" / "synthetic.json", {"num_videos": 60})
+    words = ("reproduce", "table6", "--mini", "--tasks", "order", "--out", tmp_path, "--videos-per-task")
+    Journal(tmp_path / "runs" / "order" / "ssan_tiny_8f" / "seed_0").record("start", recipe={})
+    before = {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()}
+    answer = ssan(*words, "80")
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert "are of 60 rendered videos, and 80 are asked for; name another folder with --out, or ask for 60" in line
+    assert {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()} == before
+    keep_number(tmp_path / "videos" / "order", tmp_path / "runs" / "order", 60)
+
+
+# ---------------------------------------------------------------------------------------------------------- ensembles
+
+
+def two_members(tmp_path: Path) -> tuple[Order, list[str]]:
+    a = videos(tmp_path / "a")
+    data = data_of(a)
+    for row in ("tsm_8f", "tsm_16f"):
+        finished(asked(tmp_path / "out", data, row), a)
+    found = TABLES["table1"]
+    return Order(found, found.chosen(["tsm_en"]), [data], tmp_path / "out", mini="tiny"), []
+
+
+def made(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
+    """Ensembles by hand in place of the command, which takes seconds to start."""
+
+    def ensemble(members: Any, crew: Any, log: Path, scores: Path) -> dict[str, Any]:
+        calls.append(scores.name)
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        scores.write_bytes((members[0].folder / "scores.npz").read_bytes())
+        return {"top1": 0.75, "top5": 1.0, "num_videos": 12, "protocol": {"split": "val"}}
+
+    monkeypatch.setattr(table, "ensemble", ensemble)
+
+
+@pytest.mark.parametrize("left", ["no answer", "half an answer", "an older answer", "no scores", "half the scores"])
+def test_an_ensemble_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    order, calls = two_members(tmp_path)
+    made(monkeypatch, calls)
+
+    def row() -> dict[str, Any]:
+        rows = table.write(order, [], ensembles=True)["data"][0]["rows"]
+        return next(row for row in rows if row["row"] == "tsm_en")
+
+    assert row()["top1"] == 0.75
+    scores = tmp_path / "out" / "ensembles" / "folder" / "table1_tsm_en_seed_0.npz"
+    answer = scores.with_suffix(".json")
+    if left == "no answer":
+        answer.unlink()
+    elif left == "half an answer":
+        answer.write_text('{"top1": 0.7')
+    elif left == "an older answer":  # the scores were made again, of members that were trained again
+        write_json(answer, {**json.loads(answer.read_text()), "sha256": {"members": ["a", "b"], "scores": "c"}})
+    elif left == "no scores":
+        scores.unlink()
+    else:
+        scores.write_bytes(scores.read_bytes()[:50])
+    found = {row["row"]: row["top1"] for row in collect(order, order.data[0])["rows"]}
+    assert (found["tsm_en"], found["tsm_8f"]) == (None, 11 / 12), "looking makes nothing, and shows no half"
+    assert row()["top1"] == 0.75
+    assert calls == [scores.name, scores.name]
+    assert row()["top1"] == 0.75
+    assert len(calls) == 2, "what is whole is not made again"
+
+
+def test_an_ensemble_that_fails_is_listed_and_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, _ = two_members(tmp_path)
+
+    def fail(*_: Any) -> dict[str, Any]:
+        raise TrainingError("`ssan ensemble` ended with status 2: no space", path="log")
+
+    monkeypatch.setattr(table, "ensemble", fail)
+    answer = table.write(order, [], ensembles=True)
+    assert [error["message"] for error in answer["failed"]] == ["`ssan ensemble` ended with status 2: no space"]
+    assert "no space" in Path(answer["page"]).read_text()
+
+
+# -------------------------------------------------------------------------------------------------- captions, features
+
+
+def captioned(root: Path, *, words: str = "a man walks", more: int = 0) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Captions and features of twelve videos, and how commands name them."""
+    root.mkdir()
+    with open(root / "captions.csv", "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(("video", "caption", "split"))
+        for n in range(12):
+            writer.writerow((f"v{n}", f"{words} {n}", ("train", "val", "test")[n % 3]))
+    (root / "features").mkdir()
+    for n in range(12):
+        np.save(root / "features" / f"v{n}.npy", np.zeros((2 + more * (n == 0), 4), np.float16))
+    return ("--captions", str(root / "captions.csv"), "--format", "captions_csv"), {"ssa": str(root / "features")}
+
+
+def joint_order(out: Path, captions: tuple[str, ...], features: dict[str, str], **more: Any) -> JointOrder:
+    found = JOINT_TABLES["table8"]
+    words = Words(captions, features, narrations=(*captions, "--narrations", "none"), narrated=features)
+    return JointOrder(found, found.chosen(["ssa"]), out, "data", words, **more)
+
+
+def joint_finished(order: JointOrder, run: Any, captions: tuple[str, ...], features: dict[str, str]) -> Journal:
+    seen = see_material(captions, features, "val")
+    journal = Journal(run.folder)
+    recipe = json.loads(run.recipe.model_dump_json())
+    journal.record("start", recipe=recipe, listed=seen.training, num_train=4, cost={"params": 1})
+    journal.record("epoch", epoch=1, seconds=1.0)
+    journal.record("end")
+    measured(run, captions, features)
+    return journal
+
+
+def measured(run: Any, captions: tuple[str, ...], features: dict[str, str], **changed: Any) -> None:
+    way = {"r1": 0.25, "r5": 0.5, "r10": 0.75, "median_rank": 2.0, "mean_rank": 2.5}
+    told = {
+        "split": "val", "listed": see_material(captions, features, "val").evaluated, "text_to_video": way,
+        "video_to_text": way, "num_queries": 4, "num_candidates": 4, "num_missing": 0,
+        "protocol": {"positives": "own", "tie_rule": "pessimistic"},
+    }  # fmt: skip
+    Journal(run.folder).record("evaluated", **{**told, **changed})
+
+
+@pytest.mark.parametrize("what", ["captions", "features"])
+def test_a_joint_space_of_other_captions_or_features_is_refused_and_not_shown(tmp_path: Path, what: str) -> None:
+    a = captioned(tmp_path / "a")
+    b = captioned(tmp_path / "b", **({"words": "a dog runs"} if what == "captions" else {"more": 1}))
+    first, second = joint_order(tmp_path / "out", *a), joint_order(tmp_path / "out", *b)
+    (run,) = joint.runs(first, first.rows[0])
+    joint_finished(first, run, *a)
+    assert joint.figures_of(run, first) is not None
+    assert joint.figures_of(run, second) is None
+    with pytest.raises(UsageError, match=rf"is of other data than are named now.*other {what}"):
+        refuse_other_material(second, [run])
+    measured(run, *b, text_to_video={"r1": 0.9})
+    found = joint.figures_of(run, first)
+    assert found is not None
+    assert found["r1"] == 0.25, "an evaluation by hand on other data is not the table's"
+
+
+@pytest.mark.parametrize("key", ["text_to_video", "video_to_text", "num_queries", "num_missing", "protocol"])
+def test_recalls_that_are_none_are_not_shown(tmp_path: Path, key: str) -> None:
+    a = captioned(tmp_path / "a")
+    order = joint_order(tmp_path / "out", *a)
+    (run,) = joint.runs(order, order.rows[0])
+    journal = joint_finished(order, run, *a)
+    lines = journal.path.read_text().splitlines(keepends=True)
+    way = {"r1": 0.25, "r5": 0.5, "r10": 0.75, "median_rank": 2.0, "mean_rank": 2.5}
+    for value in (*BAD, {**way, "r1": 1e30}, {**way, "r10": "1"}):
+        journal.path.write_text("".join(lines[:-1]))
+        measured(run, *a, **{key: value})
+        assert joint.figures_of(run, order) is None
+        joint.write(order, [])
+
+
+def test_features_may_grow_by_other_videos(tmp_path: Path) -> None:
+    a = captioned(tmp_path / "a")
+    order = joint_order(tmp_path / "out", *a)
+    (run,) = joint.runs(order, order.rows[0])
+    joint_finished(order, run, *a)
+    np.save(tmp_path / "a" / "features" / "another.npy", np.zeros((2, 4), np.float16))
+    assert joint.figures_of(run, joint_order(tmp_path / "out", *a)) is not None
+
+
+def test_a_smoke_run_of_the_pre_training_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    a = captioned(tmp_path / "a")
+    smoke, whole = (joint_order(tmp_path / "out", *a, overrides=said) for said in (["epochs=1"], []))
+    row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
+
+    def pretrained(order: JointOrder) -> Pretraining:
+        (run,) = joint.runs(order, row)
+        return joint._pretraining(order, run)
+
+    before = pretrained(smoke)
+    journal = Journal(before.folder)
+    journal.record("start", recipe=json.loads(before.recipe.model_dump_json()), time=1.0)
+    journal.record("end")
+    (before.folder / "model.safetensors").write_bytes(b"")
+    crew, log = Crew(Means()), tmp_path / "log"
+    assert joint._pretrained(smoke, joint.runs(smoke, row)[0], crew, log, []) == before.folder
+    with pytest.raises(SsanError, match=r"made otherwise: epochs 1 is now \d+.*Name another folder with --out"):
+        joint._pretrained(whole, joint.runs(whole, row)[0], crew, log, [])
+
+
+def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: Path) -> None:
+    a = captioned(tmp_path / "a")
+    order = joint_order(tmp_path / "out", *a)
+    row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
+    (run,) = joint.runs(order, row)
+    before = joint._pretraining(order, run)
+    recipe = json.loads(before.recipe.model_dump_json())
+    narrated = see_material(a[0], a[1], None).training
+    Journal(before.folder).record("start", recipe=recipe, listed=narrated)
+    Journal(before.folder).record("epoch", epoch=1)
+    joint_finished(order, run, *a)
+    order.words.narrations = (*a[0], "--narrations", os.devnull)
+    joint_path = before.folder / "journal.jsonl"
+    assert joint.figures_of(run, order) is None, "other narrations"
+    order.words.narrations = ()
+    assert joint.figures_of(run, order) is not None
+    joint_path.unlink()
+    Journal(before.folder).record("start", recipe=recipe)
+    Journal(before.folder).record("epoch", epoch=1, time=1e12)
+    text = joint_path.read_text().splitlines()
+    joint_path.write_text(text[0] + "\n" + json.dumps({"event": "epoch", "epoch": 1, "time": 1e12}) + "\n")
+    assert joint.figures_of(run, order) is None
+    assert "newer" in str(joint.objection(order, run))
+
+
+def test_a_table_is_not_of_a_split_that_was_not_asked_for(tmp_path: Path) -> None:
+    a = captioned(tmp_path / "a")
+    order = joint_order(tmp_path / "out", *a)
+    (run,) = joint.runs(order, order.rows[0])
+    joint_finished(order, run, *a)
+    order.table = replace(order.table, split="test")
+    assert joint.figures_of(run, order) is None

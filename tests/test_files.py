@@ -415,9 +415,9 @@ def test_the_plain_safetensors_library_opens_it_and_finds_the_promised_metadata(
     with safe_open(model_file, framework="pt") as file:
         text = file.metadata()
     assert sorted(text) == sorted(
-        f"ssan.{key}" for key in ("format", "recipe", "classes", "preprocess", "protocol", "sha256")
+        f"ssan.{key}" for key in ("format", "recipe", "classes", "preprocess", "protocol", "sha256", "metadata_sha256")
     )
-    assert text["ssan.format"] == "1"
+    assert text["ssan.format"] == "2"
     assert json.loads(text["ssan.classes"]) == METADATA["classes"]
     assert text["ssan.sha256"] == hash_tensors(load_file(model_file))
 
@@ -453,20 +453,42 @@ def test_a_changed_byte_of_a_tensor_is_noticed(model_file: Path) -> None:
         assert "copy the file again" in error.message
 
 
-def test_a_changed_byte_of_the_header_raises_nothing_but_model_errors(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    write_model_file(path, {"a": torch.arange(4.0), "b": torch.zeros(2, 2)}, METADATA)
+def test_no_changed_bit_of_the_header_changes_what_is_read(tmp_path: Path) -> None:
+    path, tensors = tmp_path / "m.safetensors", {"a": torch.arange(4.0)}
+    digest = write_model_file(path, tensors, {"classes": ["left", "right"], "protocol": {"views": 1}})
     content = path.read_bytes()
-    codes = []
-    for place in range(8 + struct.unpack("<Q", content[:8])[0]):
-        for change in (1, 0x80):
-            path.write_bytes(content[:place] + bytes([content[place] ^ change]) + content[place + 1 :])
+    header = content[8 : 8 + struct.unpack("<Q", content[:8])[0]]
+    codes: list[str | None] = []
+    for place in range(8 + len(header.rstrip(b" "))):
+        for bit in range(8):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
             try:
-                read_model_file(path)
+                again, metadata = read_model_file(path)
             except ModelError as error:
                 codes.append(error.code)
+            else:
+                assert metadata == {"classes": ["left", "right"], "protocol": {"views": 1}, "sha256": digest}
+                assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
     assert set(codes) == {"wrong_model"}
-    assert len(codes) > 300
+    assert len(codes) > 2500
+
+
+def test_metadata_without_its_hash_is_refused_where_the_format_promises_one(model_file: Path) -> None:
+    with safe_open(model_file, framework="pt") as file:
+        text = file.metadata()
+    for name in ("ssan.metadata_sha256", "ssan.classes", "ssan.sha256"):
+        save_file(
+            load_file(model_file), model_file, metadata={key: value for key, value in text.items() if key != name}
+        )
+        assert "the hash differs" in _refused(model_file).message
+
+
+def test_a_file_from_before_metadata_had_a_hash_is_read(model_file: Path) -> None:
+    expected = read_model_file(model_file)[1]
+    with safe_open(model_file, framework="pt") as file:
+        text = {key: value for key, value in file.metadata().items() if key != "ssan.metadata_sha256"}
+    save_file(load_file(model_file), model_file, metadata={**text, "ssan.format": "1"})
+    assert read_model_file(model_file)[1] == expected
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
@@ -492,10 +514,10 @@ def test_a_safetensors_file_of_somebody_else_is_not_a_model(tmp_path: Path) -> N
 
 def test_a_newer_format_says_upgrade(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    save_file({"a": torch.zeros(2)}, path, metadata={"ssan.format": "2"})
+    save_file({"a": torch.zeros(2)}, path, metadata={"ssan.format": "3"})
     error = _refused(path)
     assert error.code == "wrong_model"
-    assert "'2'" in error.message
+    assert "'3'" in error.message
     assert "Upgrade" in error.message
 
 

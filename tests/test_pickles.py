@@ -1,6 +1,8 @@
 """Pickles from elsewhere: plain values come back as they were, and nothing else comes at all."""
 
 import pickle
+import struct
+import tracemalloc
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -48,10 +50,11 @@ def test_numbers_of_numpys_and_arrays_of_objects_become_pythons(tmp_path: Path, 
     assert type(found) is dict
 
 
-def test_arrays_are_looked_for_as_deep_as_is_asked(tmp_path: Path) -> None:
-    path = written(tmp_path / "p", {"a": {"b": {"c": ARRAYS["half"]}}}, 4)
-    assert not isinstance(read_pickle(path)["a"]["b"]["c"], np.ndarray)
-    np.testing.assert_array_equal(read_pickle(path, depth=3)["a"]["b"]["c"], ARRAYS["half"])
+def test_arrays_are_made_however_deep_they_lie_and_wherever_they_are_referred_to(tmp_path: Path) -> None:
+    shared = np.arange(3)
+    found = read_pickle(written(tmp_path / "p", {"a": [{"b": (shared,)}, shared], "c": {"d": {"e": shared}}}, 4))
+    for array in (found["a"][0]["b"][0], found["a"][1], found["c"]["d"]["e"]):
+        np.testing.assert_array_equal(array, shared)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,77 @@ def test_a_pickle_cut_anywhere_is_damaged_and_needs_no_more_memory_than_it_has(t
         read_pickle(tmp_path / "p")
     with pytest.raises(FileNotFoundError):
         read_pickle(tmp_path / "none")
+
+
+def text(letters: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(letters)) + letters
+
+
+REPEATED = {
+    # Each list refers to the one before it twice: 2 to the power of 40 values of 300 bytes.
+    "lists within lists": b"\x80\x02(]q\0" + b"".join(b"]q%c(h%ch%ce" % (n + 1, n, n) for n in range(40)) + b"l.",
+    "a dict a thousand times": b"\x80\x02(}q\1("
+    + b"".join(text(b"%d" % n) + b"K\0" for n in range(300))
+    + b"u"
+    + b"h\1" * 30_000
+    + b"l.",
+    "bytes made anew": b"\x80\x02c_codecs\nencode\nq\1"
+    + text(b"x" * 10_000)
+    + text(b"latin1")
+    + b"\x86q\2R]q\3("
+    + b"h\1h\2R" * 20_000
+    + b"e\x86.",
+    "dicts made anew": b"\x80\x02ccollections\nOrderedDict\nq\1("
+    + b"".join(b"J" + struct.pack("<i", n) + b"N\x86" for n in range(1_000))
+    + b"l\x85q\2R(h\1h\2R"
+    + b"h\1h\2R" * 20_000
+    + b"l\x86.",
+    "one array many times": pickle.dumps([np.zeros(10_000)] * 20_000, 4),
+}
+
+
+@pytest.mark.parametrize("kind", REPEATED)
+def test_a_value_that_is_referred_to_without_end_is_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "p").write_bytes(REPEATED[kind])
+    with pytest.raises(DamagedPickle, match=r"refer to each other far more often|copies of more than it holds"):
+        read_pickle(tmp_path / "p")
+
+
+def test_bytes_that_are_made_anew_take_no_more_memory_than_the_file_has(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(REPEATED["bytes made anew"])
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedPickle):
+            read_pickle(tmp_path / "p")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (b"\x80\x02\x8b\xb8\x0b\0\0" + b"\x7f" * 3000 + b".", "a number of 23,999 bits"),
+        (b"\x80\x02" + b"]" * 200 + b"a" * 199 + b".", "deeper than 100"),
+        (b"\x80\x02)" + b"\x85" * 200_000 + b".", "deeper than 100"),
+        (b"\x80\x02]q\0h\0a.", "deeper than 100"),  # a list that is its own only value
+        (b"\x80\x02]2.", "the instruction DUP"),
+        (b"\xff" * 206, "ValueError"),
+        (b"\x80\x02K\1K\1.", "ValueError"),
+    ],
+)
+def test_what_no_data_needs_is_refused_in_words(tmp_path: Path, program: bytes, words: str) -> None:
+    (tmp_path / "p").write_bytes(program)
+    with pytest.raises(DamagedPickle, match=words):
+        read_pickle(tmp_path / "p")
+
+
+def test_values_that_many_others_share_are_read(tmp_path: Path) -> None:
+    span, words = (0.5, 1.5), ["a", "b"]
+    content = {f"v{n}": {"span": span, "words": words, "text": "a" * 200} for n in range(2_000)}
+    assert read_pickle(written(tmp_path / "p", content, 4)) == content
+
+
+def test_bytes_of_python_2_are_bytes_where_they_are_no_letters(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"\x80\x02]q\0(U\x03abcU\x02\x00\xffe.")
+    assert read_pickle(tmp_path / "p") == ["abc", b"\x00\xff"]

@@ -100,6 +100,7 @@ def test_the_model_file_opens_with_the_plain_library_and_says_everything(
         assert "backbone.layer1.0.after_conv1.theta.weight" in file.keys()  # noqa: SIM118 - not a dict
     assert set(metadata) == {
         "ssan.format", "ssan.recipe", "ssan.classes", "ssan.preprocess", "ssan.protocol", "ssan.sha256",
+        "ssan.metadata_sha256",
     }  # fmt: skip
     assert json.loads(metadata["ssan.classes"])[0] == "Moving something from left to right"
     labeller = load_labeller(finished[1]["model"])

@@ -3,8 +3,13 @@
 import argparse
 import os
 import pickle
+import struct
 import sys
+import tracemalloc
 import urllib.error
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -241,6 +246,130 @@ def test_a_tensor_that_is_not_plain_numbers_is_refused_by_name(tmp_path: Path, t
     with pytest.raises(ModelError, match="the tensor 'strange' is sparse, quantized") as caught:
         read_state_dict(tmp_path / "w.pth")
     assert caught.value.code == "wrong_model"
+
+
+# Files that promise more than they hold.
+
+
+def repacked(path: Path, change: Callable[[str, bytes], bytes], how: int = zipfile.ZIP_STORED) -> Path:
+    """A torch file whose members are written anew."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", how) as archive:
+        for name, content in members.items():
+            archive.writestr(name, change(name, content))
+    return path
+
+
+def test_a_member_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in members.items():
+            if name.endswith("data.pkl"):
+                with archive.open(name, "w", force_zip64=True) as member:
+                    for _ in range(64):
+                        member.write(bytes(1 << 20))
+            else:
+                archive.writestr(name, content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match=r"the member 'w/data\.pkl' is packed, which torch does not do"):
+            read_state_dict(tmp_path / "w.pth")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_members_that_say_they_are_larger_than_the_file_are_refused(tmp_path: Path) -> None:
+    torch.save(TENSORS, tmp_path / "w.pth")
+    path = repacked(tmp_path / "w.pth", lambda name, content: content)
+    whole = bytearray(path.read_bytes())
+    entry = whole.index(b"PK\x01\x02")
+    whole[entry + 20 : entry + 28] = struct.pack("<II", 1 << 31, 1 << 31)
+    with pytest.raises(ModelError, match="its members are said to be larger than the file"):
+        read_state_dict(as_file(path, bytes(whole)))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (
+            torch.zeros(1).expand(2_000_000_000, 2048),
+            "a tensor of 2000000000x2048 numbers, larger than its storage of 1",
+        ),
+        (torch.zeros(1).expand(2), "a tensor of 2 numbers, larger than its storage of 1"),
+        (torch.arange(4.0).as_strided((2, 3), (1, 1)), "a tensor of 2x3 numbers, larger than its storage of 4"),
+    ],
+)
+def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path, tensor: Tensor, words: str, zipped: bool) -> None:
+    torch.save({**TENSORS, "wide": tensor}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=words):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("change", [(b"K\x02K\x03", b"K\x02K\x09"), (b"K\x00K\x02K\x03", b"K\x09K\x02K\x03")])
+def test_a_tensor_that_reaches_out_of_its_storage_is_refused(tmp_path: Path, change: tuple[bytes, bytes]) -> None:
+    torch.save(TENSORS, tmp_path / "w.pth")
+    path = repacked(tmp_path / "w.pth", lambda name, content: content.replace(*change, 1))
+    with pytest.raises(ModelError, match=r"a tensor of .* numbers, larger than its storage of 6"):
+        read_state_dict(path)
+
+
+def test_two_tensors_of_one_name_are_refused_by_it(tmp_path: Path) -> None:
+    torch.save({"module.a": torch.zeros(1), "a": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"two tensors have the name 'a' once `module\.` is taken off"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+KINDS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+         torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.uint16]  # fmt: skip
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_of_any_kind_and_layout_are_those_that_torch_itself_reads(tmp_path: Path, zipped: bool) -> None:
+    whole = torch.randn(4, 6, 5)
+    content = {
+        # torch itself does not read the last two from its older format.
+        **{str(kind): (torch.rand(3, 2) * 100).to(kind) for kind in KINDS[: None if zipped else -2]},
+        "view": whole[1:3, ::2],
+        "turned": whole.transpose(0, 2),
+        "last in memory": torch.randn(1, 3, 4, 4).to(memory_format=torch.channels_last),
+        "shared": whole,
+        "empty": torch.zeros(0, 3),
+        "one": torch.tensor(3.5),
+        "parameter": torch.nn.Parameter(torch.randn(2)),
+        "frozen": torch.nn.Parameter(torch.randn(2), requires_grad=False),
+    }
+    marked = torch.nn.Parameter(torch.randn(2))
+    marked.told = "so"  # type: ignore[attr-defined]
+    content["marked"] = marked
+    torch.save(OrderedDict(content), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    expected, found = torch.load(tmp_path / "w.pth", weights_only=True), read_state_dict(tmp_path / "w.pth")
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].stride() == tensor.stride() or not tensor.numel()
+        assert found[name].contiguous().view(-1).view(torch.uint8).tolist() == (
+            tensor.detach().contiguous().view(-1).view(torch.uint8).tolist()
+        ), name
+
+
+def test_what_stands_in_a_whole_network_and_its_optimizer_is_read(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.BatchNorm2d(2))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.randn(2, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    beside = {"optimizer": optimizer.state_dict(), "size": torch.Size([3]), "kind": torch.float32, "on": {1, 2},
+              "where": torch.device("cpu"), "raw": b"\0\xff", "text": "\u00e9", "empty": (), "random":
+              torch.get_rng_state()}  # fmt: skip
+    for zipped in (True, False):
+        torch.save(
+            {"state_dict": network.state_dict(), **beside}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped
+        )
+        assert_same(read_state_dict(tmp_path / "w.pth"), network.state_dict())
 
 
 # Loading into a model.

@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 import urllib.error
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssan.errors import ModelError
+from ssan.errors import ModelError, quoted
 from ssan.models.classifier import Classifier
+from ssan.models.torch_files import Strange, read_torch_file
+from ssan.pickles import DamagedPickle
 
 # torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
 # The digits in each name begin the file's SHA-256.
@@ -30,8 +31,7 @@ IMAGENET_FILES = {
     "mobilenet_v2": "mobilenet_v2-b0353104.pth",
 }
 
-# What reading a damaged file, or one of another kind, has been seen to raise: torch's restricted unpickler runs into
-# the bytes unguarded, and a page of text ends in an IndexError.
+# What reading a damaged file, or one of another kind, has been seen to raise.
 UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
     SafetensorError, ArithmeticError, MemoryError,
@@ -39,28 +39,6 @@ UNREADABLE = (
 
 # The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
 CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")
-
-
-class StandIn:
-    """Takes the place of an object that a checkpoint holds beside its tensors; nothing of it is kept or carried out."""
-
-    def __init__(self, *arguments: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# What checkpoints say of their run: its options, accuracies as numpy's numbers, curves. Classes and functions of these
-# names are neither imported nor called. numpy's room had another name before its version 2.
-PASSED_OVER = (
-    "argparse.Namespace",
-    "builtins.getattr",  # how the curves of mmengine name their averages
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.dtype",
-    "numpy.ndarray",
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-)
 
 
 @dataclass
@@ -86,50 +64,56 @@ class LoadReport:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
 
-    A torch file is read with ``weights_only=True``: tensors and plain containers, no code; what is ``PASSED_OVER`` has
-    a ``StandIn``. A dictionary that holds the tensors under ``state_dict`` or ``model`` is opened, and a ``module.``
-    left by data parallelism is taken off.
+    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. A dictionary that holds the
+    tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
 
-    :raises ModelError: the file is missing or unreadable, needs code to be executed, or holds no tensors by name.
+    :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
+        of one name.
     """
     path = Path(path)
+
+    def wrong(message: str) -> ModelError:
+        return ModelError(message, code="wrong_model", path=str(path))
+
     if not os.path.isfile(path):
         raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
     content: Any
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            with warnings.catch_warnings():  # a strange file is told about once, by the errors below
-                warnings.simplefilter("ignore")
-                with torch.serialization.safe_globals([(StandIn, name) for name in PASSED_OVER]):
-                    content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except pickle.UnpicklingError as error:
-        if not _begins_as_a_checkpoint(path):
-            raise _unreadable(path, error) from error
-        raise ModelError(
-            f"cannot be read as plain tensors ({_cause(error)}); files that need code to be executed are "
-            "refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep its tensors "
-            "alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)",
-            code="wrong_model",
-            path=str(path),
+        if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
+            raise wrong(_unreadable(error)) from error
+        named = re.fullmatch(r"[\w.]+", str(error)) is not None
+        raise wrong(
+            f"cannot be read as plain tensors ({'it contains ' if named else ''}{error}); files that need code to be "
+            "executed are refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep "
+            "its tensors alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
         ) from error
     except UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise wrong(_unreadable(error)) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError("holds no tensors by name; expected a state dict", code="wrong_model", path=str(path))
-    state = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-    for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
-            raise ModelError(
-                f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
-                "Convert it where it was made",
-                code="wrong_model",
-                path=str(path),
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor | Strange) for v in content.values())
+    ):
+        raise wrong("holds no tensors by name; expected a state dict")
+    state: dict[str, Tensor] = {}
+    for key, tensor in content.items():
+        name = str(key).removeprefix("module.")
+        if name in state:
+            raise wrong(
+                f"two tensors have the name {quoted(name)} once `module.` is taken off; leave out the one that is not "
+                "meant, where it was made"
             )
+        if isinstance(tensor, Strange) or tensor.is_complex():
+            raise wrong(
+                f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
+                "Convert it where it was made"
+            )
+        state[name] = tensor
     return state
 
 
@@ -137,21 +121,8 @@ def _printable(name: str) -> str:
     return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
 
 
-def _unreadable(path: Path, error: Exception) -> ModelError:
-    return ModelError(
-        f"not a readable weights file ({_cause(error)}); expected .safetensors or a torch state dict",
-        code="wrong_model",
-        path=str(path),
-    )
-
-
-def _cause(error: Exception) -> str:
-    """What an error says; of torch's restricted unpickler, which goes on for lines, what it met or which object."""
-    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"it contains {found[1][:200]}"
-    if found := re.search(r"WeightsUnpickler error: (.+)|(?:Unsupported operand \d+)", str(error)):
-        return (found[1] or found[0])[:200]
-    return _first_line(error)
+def _unreadable(error: Exception) -> str:
+    return f"not a readable weights file ({_first_line(error)}); expected .safetensors or a torch state dict"
 
 
 def _begins_as_a_checkpoint(path: Path) -> bool:

@@ -15,8 +15,10 @@ from torch import Tensor
 from ssan.errors import ModelError
 from ssan.files import writing
 
-FORMAT = "1"
+# Format 2 promises a hash of what is said of the tensors; files of format 1 have none.
+FORMAT, OLDER = "2", "1"
 PREFIX = "ssan."
+METADATA_HASH = f"{PREFIX}metadata_sha256"
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -29,6 +31,12 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def hash_metadata(text: Mapping[str, str]) -> str:
+    """SHA-256 over the names and texts of a file's metadata but this hash, in the order of their names."""
+    pairs = sorted((name, value) for name, value in text.items() if name != METADATA_HASH)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
 def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Write tensors with metadata (each value as JSON, under ``ssan.NAME``), whole or not at all; return their hash."""
     # Plain, unshared, row-major copies: safetensors refuses tensors that share memory, and channels-last is a layout of
@@ -39,6 +47,7 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     digest = hash_tensors(plain)
     text = {f"{PREFIX}{name}": json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
     text |= {f"{PREFIX}format": FORMAT, f"{PREFIX}sha256": digest}
+    text[METADATA_HASH] = hash_metadata(text)
     # As bytes: the library's own writer tells of a full disk in words only.
     content = save(plain, metadata=text)
     with writing(path, "wb") as handle:
@@ -47,7 +56,7 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
 
 
 def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and metadata by name (without ``ssan.``) of a model file; its hash is checked.
+    """Tensors by name and metadata by name (without ``ssan.``) of a model file; its hashes are checked.
 
     :raises ModelError: missing, not a safetensors file, not one of ours, of a newer format, or changed since written.
     """
@@ -73,9 +82,18 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             code="wrong_model",
             path=str(path),
         )
-    if text[f"{PREFIX}format"] != FORMAT:
+    written = text[f"{PREFIX}format"]
+    if written not in (FORMAT, OLDER):
         raise ModelError(
-            f"its format is {text[f'{PREFIX}format']!r}; this version reads {FORMAT!r}. Upgrade ssan",
+            f"its format is {written[:20]!r}; this version reads {OLDER!r} and {FORMAT!r}. Upgrade ssan, or copy the "
+            "file again",
+            code="wrong_model",
+            path=str(path),
+        )
+    if written != OLDER and text.get(METADATA_HASH) != hash_metadata(text):
+        raise ModelError(
+            "what it says of its tensors (recipe, classes, protocol) is not what was written (the hash differs); copy "
+            "the file again",
             code="wrong_model",
             path=str(path),
         )
@@ -89,7 +107,7 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         metadata = {
             name.removeprefix(PREFIX): json.loads(value)
             for name, value in text.items()
-            if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256")
+            if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256", METADATA_HASH)
         }
     except (ValueError, RecursionError) as error:
         raise ModelError(

@@ -91,8 +91,7 @@ def test_the_pairs_of_1ka_need_no_json(tmp_path: Path) -> None:
     path = put(tmp_path / "MSRVTT_JSFUSION_test.csv", "\ufeff" + PAIRS.replace("\n", "\r\n"))
     expected = [("ret0", "video3", "a dog runs", None, None), ("ret1", "video4", 'one, two "and" three', None, None)]
     for root in (tmp_path, path):
-        for split in ("test", "val"):
-            assert shown(read("auto", root, split)) == [(*row, split) for row in expected]
+        assert shown(read("auto", root, "test")) == [(*row, "test") for row in expected]
         assert shown(read("auto", root, "all")) == [(*row, "test") for row in expected]
     assert "and the name of the list says 'test'" in refused("msrvtt", path, "train").message
     assert (
@@ -115,6 +114,9 @@ def test_the_protocol_of_msrvtt_follows_from_the_files_that_are_there(tmp_path: 
     assert videos("train") == videos("train", protocol="1k-A-9k") == ["video1", "video3", "video2"]
     assert [s.id for s in read("msrvtt", tmp_path, "train")][:2] == ["video1#1", "video1#6"]
     assert len(read("msrvtt", tmp_path, "test")) == 2
+    error = refused("msrvtt", tmp_path, "val")
+    assert "has captions for training and for the test, and none for validation" in error.message
+    assert error.code == "empty"
     assert len(read("msrvtt", tmp_path, "all")) == 2 + 3 * 2
     assert len(read("msrvtt", tmp_path, "test", protocol="full")) == 4
     assert len(read("msrvtt", data, "test")) == 4

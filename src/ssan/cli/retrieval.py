@@ -38,7 +38,7 @@ def train(
     ] = None,
     init: Annotated[str | None, typer.Option(help="A trained joint space to start from.")] = None,
     val_split: Annotated[
-        str, typer.Option(help="Captions that choose the best epoch; `none` keeps the last epoch.")
+        str, typer.Option(help="Captions that choose the best epoch: val, test or train; `none` keeps the last epoch.")
     ] = "val",
     rate: Rates = None,
     format: options.Format = "auto",
@@ -94,20 +94,20 @@ def train(
     except InterruptedRun as interrupted:
         print(f"ssan: {interrupted}", file=sys.stderr)
         return options.INTERRUPTED
+    done = options.SOME_FAILED if answer["num_skipped"] else options.DONE
     if not processes().first:
-        return options.DONE
+        return done
     if json:
         options.show_json({"schema": 1, **answer})
     else:
-        val = answer["val"]
-        figures = ", ".join(
-            f"{name} {val[key]:.4f}" for key, name in (("r1", "R@1"), ("r5", "R@5"), ("r10", "R@10")) if key in val
-        )
-        figures = figures or f"loss {val['loss']:.4f}"
-        print(f"best epoch {answer['best_epoch']} of {answer['epochs']}: {figures}")
+        split = answer["measured_on"]
+        measured = answer[split]
+        figures = ", ".join(f"{split}_{key} {measured[key]:.4f}" for key in ("r1", "r5", "r10") if key in measured)
+        figures = figures or f"{split}_loss {measured['loss']:.4f}"
+        print(f"epoch {answer['best_epoch']} of {answer['epochs']} ({answer['chosen_by']}): {figures}")
         print(f"{answer['num_train']} pairs an epoch, {answer['num_skipped']} captions left out")
         print(answer["model"])
-    return options.DONE
+    return done
 
 
 @app.command("eval")

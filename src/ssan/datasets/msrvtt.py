@@ -56,8 +56,8 @@ def read_msrvtt(
     - ``full``: the official split, 6,513 videos for training, 497 for validation, 2,990 for testing, 20 captions each.
     - ``1k-A-9k``, ``1k-A-7k``: for testing the 1,000 pairs of a caption and a video in ``MSRVTT_JSFUSION_test.csv``
       (``key,vid_key,video_id,sentence``), which needs no JSON; for training all captions of the videos in
-      ``MSRVTT_train.9k.csv`` or ``MSRVTT_train.7k.csv`` (``video_id``). There is nothing for validation: ``val`` and
-      ``test`` are both the pairs, ``all`` is training, where the JSON is there, and the pairs.
+      ``MSRVTT_train.9k.csv`` or ``MSRVTT_train.7k.csv`` (``video_id``). There is nothing for validation, and ``val``
+      is refused; ``all`` is training, where the JSON is there, and the pairs.
 
     Unsaid by the paper, our choice: without ``protocol`` it is ``full`` where the pairs are not there; with them it is
     ``1k-A-9k``, or ``1k-A-7k`` where only that list is there
@@ -92,7 +92,7 @@ def read_msrvtt(
     places = Places(root, videos, MSRVTT_FOLDERS)
     if list is not None:
         home = split_named(list)
-        if split not in ("all", home or split) and (split, home) != ("val", "test"):
+        if split not in ("all", home or split):
             raise UsageError(f"the split {split!r} was asked for, and the name of the list says {home!r}", path=list)
         return Samples(_listed(list, data, places, home if split == "all" else split), (), list)
     if protocol is None and not data and MSRVTT_PAIRS not in files:
@@ -108,11 +108,16 @@ def read_msrvtt(
         protocol = "full" if whole else f"1k-A-{'7k' if only_7k else '9k'}"
     if protocol == "full":
         return of_split(_official(_Captions(data, place), places), split, place)
+    if split == "val":
+        raise fault(
+            f"the protocol {protocol} has captions for training and for the test, and none for validation", place,
+            code="empty",
+        )  # fmt: skip
     samples = []
     for home, name in (("train", MSRVTT_LISTS[protocol]), ("test", MSRVTT_PAIRS)):
         if split == "all" and not (data if home == "train" else name in files):
             continue
-        if split in ("all", home) or (split, home) == ("val", "test"):
+        if split in ("all", home):
             if name not in files:
                 raise UsageError(
                     f"there is no {name} here, which is the protocol {protocol} for the split {split!r}; expected it "

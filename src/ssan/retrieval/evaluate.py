@@ -12,7 +12,7 @@ from ssan.errors import UsageError, quoted
 from ssan.retrieval.features import Stream
 from ssan.retrieval.metrics import TIE_RULE, Positives, Rule, answer, from_embeddings, positives_by
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts
-from ssan.retrieval.pairs import Captioned, captioned, features_of, refuse, unused
+from ssan.retrieval.pairs import Captioned, captioned, clip_of, features_of, hash_captions, refuse, unused
 from ssan.vectors import part_id
 
 TWINS = ("video", "other", "kind")
@@ -43,7 +43,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The figures of a model on captions and features; the answer has the fields of ``ssan retrieval eval --json``.
 
-    All clips that the captions tell of are candidates of each caption.
+    All clips that the captions tell of are candidates of each caption, also those of whose captions none can be used.
 
     :param positives: ``own``: right is the clip that a caption was written for; ``same_caption``: every clip that has
         the very caption.
@@ -54,8 +54,8 @@ def evaluate(
     :raises UsageError: captions that cannot be used, where ``skip_bad`` is off; scores that are not finite.
     :raises ModelError: the features are of another number or length than the model's.
     """
-    notes = retriever.check(streams)
-    data = captioned(samples, streams, retriever.encode)
+    notes = [*retriever.check(streams), *_seen_before(retriever, samples)]
+    data = captioned(samples, streams, retriever.encode, all_clips=True)
     if not skip_bad:
         refuse(
             data.dropped, len(samples), "captions cannot be used",
@@ -67,7 +67,7 @@ def evaluate(
             superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
             "name the captions of all of them, or allow it with --allow-unused", samples.source,
         )  # fmt: skip
-    if not data.clips:
+    if not data.texts:
         raise UsageError(
             "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
         )
@@ -77,11 +77,13 @@ def evaluate(
     found = {
         **figures,
         "num_missing": len(data.dropped),
+        "num_clips_missing": len({clip_of(sample) for sample in samples}) - len(data.clips),
         "num_unused": len({fault.video for fault in superfluous}),
         "num_repeated_captions": num_repeated,
         "protocol": {
             "split": split,
             "captions": f"each of {len(data.texts)}, of {len(data.clips)} clips",
+            "chosen_by": str(retriever.protocol.get("chosen_by", "not said"))[:200],
             "positives": positives,
             "tie_rule": TIE_RULE,
             "text": retriever.recipe.text,
@@ -97,6 +99,17 @@ def evaluate(
     if twins is not None:
         found["twins"] = tell_apart(embedded, twins, bootstrap=bootstrap, seed=seed)
     return found
+
+
+def _seen_before(retriever: Retriever, samples: Samples) -> list[str]:
+    """What has to be said of figures on captions that had a part in training."""
+    here, known = hash_captions(samples), retriever.protocol
+    notes = []
+    if here == known.get("train_list"):
+        notes.append("these are the captions that it was trained on")
+    if here == known.get("val_list"):
+        notes.append("by these very captions the best epoch was chosen")
+    return notes
 
 
 def positives_of(data: Captioned, rule: Rule) -> tuple[Positives, int]:
@@ -142,7 +155,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
         if one is None or other is None:
             left_out[kind] += 1
             continue
-        for caption in captions[one]:
+        for caption in captions.get(one, ()):
             own, twin = embedded.video_md[[one, other]] @ embedded.text_nd[caption]
             right[kind].append(bool(own > twin))
     if not any(right.values()):

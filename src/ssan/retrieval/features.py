@@ -7,102 +7,26 @@ youcook.pkl                    [{"2d": array, "3d": array, "caption": str, "id":
 """
 
 import os
-import pickle
-import warnings
-from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import tokenize
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
-from ssan.datasets.samples import Sample
-from ssan.errors import SsanError, UsageError, few
-from ssan.models.weights import UNREADABLE
-from ssan.pickles import read_pickle
-from ssan.vectors import MOST_DIM, STORE, open_vectors, part_id
+from ssan.errors import UsageError
+from ssan.retrieval.published import read_published
+from ssan.retrieval.stream import Clip, Stream, TimedStream, check_part, checked
+from ssan.vectors import STORE, open_vectors, part_id
 
-# Files of other forms are read into memory. Reference 22's largest, of 128,000 clips, has 2 GB.
-MOST_BYTES = 1 << 35
+__all__ = ["Clip", "FolderStream", "StoreStream", "Stream", "open_features", "pooled"]
 
-Clip = tuple[str, float | None, float | None]
-"""A video's id, and the part of it that is meant, [start, end) in seconds; None is the beginning, or the end."""
-
-
-class Stream(ABC):
-    """The features that one network made of videos.
-
-    ``dim`` is f, the length of each vector; ``provenance`` says where they come from, as far as that is known.
-    """
-
-    name: str
-    dim: int
-    provenance: dict[str, Any]
-    where: str
-
-    @abstractmethod
-    def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
-        """Whether there are vectors of a video, or of a part of it, in seconds."""
-
-    @abstractmethod
-    def rows(self, video: str, start: float | None = None, end: float | None = None) -> np.ndarray:
-        """The vectors of a video, or of the part [start, end) of it in seconds, (n, f) with n of 1 or more.
-
-        They are finite, of type float16, float32 or float64, in the order of time, and not to be written to.
-
-        :raises UsageError: there are none (code ``missing``), or none in this part (code ``too_few_frames``).
-        :raises SsanError: some are not finite (code ``nan``).
-        """
-
-    @abstractmethod
-    def known(self) -> Sequence[str]:
-        """The names of the entries: ids of videos, and of parts of them."""
-
-    def unused(self, clips: Iterable[Clip]) -> list[str]:
-        """The entries that none of these clips takes anything of."""
-        taken = {name for clip in clips for name in self._taken(clip)}
-        return [name for name in self.known() if name not in taken]
-
-    def _taken(self, clip: Clip) -> Sequence[str]:
-        """The entries that a clip may be in."""
-        return clip[0], part_id(*clip)
-
-    def match(self, samples: Iterable[Sample]) -> None:
-        """Find out of which vectors each of these captions is, where only its words tell (reference 22's YouCook2).
-
-        To be called once before ``has`` and ``rows`` for parts; of other forms it does nothing.
-        """
-        return
-
-    def _missing(self, video: str, known: Sequence[str]) -> UsageError:
-        return UsageError(
-            f"there are no features of {video!r}; it has, for instance, {few(known)}. Extract them, or leave out the "
-            "captions of this video",
-            code="missing",
-            path=self.where,
-        )
-
-    def _outside(self, video: str, start: float | None, end: float | None, lasts: str) -> UsageError:
-        return UsageError(
-            f"there are no features in the part {part_id(video, start, end)!r}, {lasts}; expected a part within the "
-            "video. Look at the annotation",
-            code="too_few_frames",
-            path=self.where,
-        )
-
-
-def _check_part(video: str, start: float | None, end: float | None) -> tuple[float, float]:
-    """Start and end of a part as numbers; the end of the video is infinite."""
-    first, last = 0.0 if start is None else float(start), np.inf if end is None else float(end)
-    if not 0 <= first <= last or first == np.inf:
-        raise UsageError(
-            f"the part [{first:g}, {last:g}) of {video!r} is none; expected 0 <= start <= end, in seconds",
-            code="bad_annotation",
-        )
-    return first, last
+# Files of a folder by which the length of its vectors is told.
+MOST_LOOKED_AT = 5
+# What Python's parser raises for the header of a .npy file that is none.
+_NO_HEADER = (SyntaxError, tokenize.TokenError, RecursionError)
 
 
 class StoreStream(Stream):
@@ -126,7 +50,7 @@ class StoreStream(Stream):
         if part_id(video, start, end) in self.vectors:
             return True
         whole = video in self.vectors and (start, end) != (None, None)
-        return whole and _check_part(video, start, end)[0] < self.vectors.spans(video)[-1, 1]
+        return whole and check_part(video, start, end)[0] < self.vectors.spans(video)[-1, 1]
 
     def rows(self, video: str, start: float | None = None, end: float | None = None) -> np.ndarray:
         name = part_id(video, start, end)
@@ -134,7 +58,7 @@ class StoreStream(Stream):
             return self.vectors.rows(name)
         if video not in self.vectors:
             raise self._missing(name, self.vectors.ids)
-        first_second, last_second = _check_part(video, start, end)
+        first_second, last_second = check_part(video, start, end)
         starts, ends = self.vectors.spans(video).T
         if first_second >= ends[-1]:
             raise self._outside(video, start, end, f"whose vectors end at {ends[-1]:g} s")
@@ -146,92 +70,6 @@ class StoreStream(Stream):
                 first -= 1
             stop = first + 1
         return self.vectors.rows(video)[first:stop]
-
-
-class TimedStream(Stream):
-    """Vectors whose times follow from a rate: part [s, e) has the rows int(s * rate) to int(e * rate), both included.
-
-    That is what reference 22's code takes (its ``youtube_dataloader``), but that a part without rows is an error there
-    is none of: it counts as zeros there.
-
-    :param rate: vectors a second; only needed where parts of videos are asked for.
-    """
-
-    rate: float | None
-
-    @abstractmethod
-    def _all(self, video: str) -> np.ndarray | None:
-        """The vectors of a whole video, (n, f), or (f,) where they are pooled; None where there are none."""
-
-    @abstractmethod
-    def known(self) -> Sequence[str]:
-        """Ids, some of them, for a message."""
-
-    def _within(self, video: str, num: int, start: float | None, end: float | None) -> slice:
-        first, last = _check_part(video, start, end)
-        if self.rate is None:
-            raise UsageError(
-                f"a part of {video!r} is asked for, and nothing tells the times of the vectors; give their rate, "
-                "vectors a second (of reference 22's features 1 for 2-D, 1.5 for 3-D)",
-                path=self.where,
-            )
-        begin = min(int(first * self.rate), num)
-        return slice(begin, num if last == np.inf else min(int(last * self.rate) + 1, num))
-
-    def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
-        found = self._all(video)
-        if found is None or (start, end) == (None, None):
-            return found is not None
-        if found.ndim == 1:
-            return False
-        within = self._within(video, len(found), start, end)
-        return within.start < within.stop
-
-    def rows(self, video: str, start: float | None = None, end: float | None = None) -> np.ndarray:
-        found = self._all(video)
-        if found is None:
-            raise self._missing(video, self.known())
-        if (start, end) != (None, None):
-            if found.ndim == 1:
-                raise self._outside(video, start, end, "as the video has one vector, pooled already")
-            within = self._within(video, len(found), start, end)
-            if within.start >= within.stop:
-                raise self._outside(video, start, end, f"whose {len(found)} vectors are {self.rate:g} a second")
-            found = found[within]
-        if not np.isfinite(found).all():
-            raise _not_finite(video, self._file(video))
-        return np.atleast_2d(found)
-
-    def _file(self, video: str) -> str:
-        return self.where
-
-
-def _not_finite(video: str, path: str) -> SsanError:
-    return SsanError(
-        f"the features of {video!r} are NaN or infinite; expected finite numbers. Extract them again, or leave out "
-        "this video",
-        code="nan",
-        path=path,
-    )
-
-
-def _checked(array: np.ndarray, dim: int | None, what: str, path: str) -> np.ndarray:
-    """An array of features, (n, f) or (f,), if it is one, and of the length of the others."""
-    floats = array.dtype.kind == "f" and array.dtype.itemsize in (2, 4, 8)
-    if not floats or array.ndim not in (1, 2) or 0 in array.shape or array.shape[-1] > MOST_DIM:
-        raise UsageError(
-            f"{what} is {array.dtype} {array.shape}; expected features (n, f) or (f,) as float16, float32 or float64",
-            code="bad_annotation",
-            path=path,
-        )
-    if dim is not None and array.shape[-1] != dim:
-        raise UsageError(
-            f"{what} has vectors of length {array.shape[-1]}, the others before it of {dim}; expected one network's. "
-            "Put others elsewhere",
-            code="wrong_model",
-            path=path,
-        )
-    return array
 
 
 class FolderStream(TimedStream):
@@ -255,14 +93,14 @@ class FolderStream(TimedStream):
                 code="missing",
                 path=str(path),
             )
-        self.dim = _open_npy(next(iter(self._files.values()))).shape[-1]
+        self.dim = _usual_dim(self._files.values())
         self.provenance = {"source": "npy", "vectors_per_second": rate}
         # Each mapped file counts as open to the system, which allows about a thousand.
         self._opened = lru_cache(64)(self._open)
 
     def _open(self, video: str) -> np.ndarray:
         path = self._files[video]
-        return _checked(_open_npy(path), self.dim, "the array", path)
+        return checked(_open_npy(path), self.dim, "the array", path)
 
     def _all(self, video: str) -> np.ndarray | None:
         return self._opened(video) if video in self._files else None
@@ -274,11 +112,37 @@ class FolderStream(TimedStream):
         return self._files[video]
 
 
+def _usual_dim(paths: Iterable[str]) -> int:
+    """The length of the vectors in most of the first files that can be read, so that one that cannot decides nothing.
+
+    :raises UsageError: none of them can be read; the first one's.
+    """
+    dims: Counter[int] = Counter()
+    fault: UsageError | None = None
+    for path in paths:
+        try:
+            dims[_open_npy(path).shape[-1]] += 1
+        except UsageError as error:
+            fault = fault or error
+        if dims.total() == MOST_LOOKED_AT:
+            break
+    if not dims and fault is not None:
+        raise fault
+    return dims.most_common(1)[0][0]
+
+
 def _open_npy(path: str) -> np.ndarray:
     """A .npy file, mapped; its header is data, and objects are never unpickled."""
+    if not os.path.isfile(path):
+        raise UsageError(
+            "not a file of its own (a pipe, a folder, or a link to nothing); expected features (n, f). Remove it, or "
+            "extract it again",
+            code="bad_annotation",
+            path=path,
+        )
     try:
-        return _checked(np.asarray(np.lib.format.open_memmap(path, mode="r")), None, "the array", path)
-    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        return checked(np.asarray(np.lib.format.open_memmap(path, mode="r")), None, "the array", path)
+    except (*_NO_HEADER, ValueError, OSError, EOFError, TypeError, OverflowError, MemoryError) as error:
         size = os.path.getsize(path) if os.path.isfile(path) else 0
         short = "mmap length" in str(error) or size == 0 or "EOF" in str(error)
         raise UsageError(
@@ -289,90 +153,26 @@ def _open_npy(path: str) -> np.ndarray:
         ) from None
 
 
-class TableStream(TimedStream):
-    """Features in memory by the video's id: (n, f), or (f,), pooled already."""
-
-    def __init__(self, name: str, table: Mapping[str, np.ndarray], rate: float | None, path: str, source: str) -> None:
-        self.name, self.rate, self.where, self._table = name, rate, path, dict(table)
-        self.dim, dim = 0, None
-        for video, array in self._table.items():
-            self.dim = dim = _checked(array, dim, f"{name} of {video[:80]!r}", path).shape[-1]
-            if not np.isfinite(array).all():
-                raise _not_finite(video, path)
-        self.provenance = {"source": source, "stream": name, "vectors_per_second": rate}
-
-    def _all(self, video: str) -> np.ndarray | None:
-        return self._table.get(video)
-
-    def known(self) -> Sequence[str]:
-        return list(self._table)
-
-
-class ListStream(TableStream):
-    """Reference 22's file of YouCook2: a list of clips, each with its pooled features, its caption and its video's id.
-
-    It has no times, and a video has several clips, so that only the caption tells of which part a vector is. ``match``
-    finds it by id and caption, letters of either case and spaces counting alike; equal captions of one video are taken
-    in the order of both lists, if both have as many of them, and otherwise count as missing. Without ``match``, and for
-    the list itself (``captions``), clip k of a video, from 0, is ``id#k``; the only clip of a video is also ``id``.
-    """
-
-    def __init__(self, name: str, clips: Sequence[Mapping[str, Any]], path: str) -> None:
-        self._places: dict[tuple[str, str], list[str]] = defaultdict(list)
-        self.captions: list[tuple[str, str]] = []
-        numbers: dict[str, int] = defaultdict(int)
-        table: dict[str, np.ndarray] = {}
-        for clip in clips:
-            key = f"{clip['id']}#{numbers[clip['id']]}"
-            numbers[clip["id"]] += 1
-            table[key] = clip[name]
-            self._places[clip["id"], _words(clip["caption"])].append(key)
-            self.captions.append((key, clip["caption"]))
-        super().__init__(name, table, None, path, "howto100m pickle")
-        self._only = {video: f"{video}#0" for video, num in numbers.items() if num == 1}
-        self._parts: dict[Clip, str] = {}
-
-    def match(self, samples: Iterable[Sample]) -> None:
-        asked: dict[tuple[str, str], list[Clip]] = defaultdict(list)
-        for sample in samples:
-            video = sample.video or sample.id
-            asked[video, _words(sample.caption or "")].append((video, sample.start_seconds, sample.end_seconds))
-        for place, clips in asked.items():
-            keys = self._places.get(place, [])
-            distinct = list(dict.fromkeys(clips))
-            if len(keys) == len(distinct):
-                self._parts.update(zip(distinct, keys, strict=True))
-
-    def _key(self, video: str, start: float | None, end: float | None) -> str:
-        key = self._parts.get((video, start, end))
-        if key is None and (start, end) == (None, None):
-            key = self._only.get(video, video)
-        return part_id(video, start, end) if key is None else key
-
-    def _taken(self, clip: Clip) -> Sequence[str]:
-        return (self._key(*clip),)
-
-    def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
-        return super().has(self._key(video, start, end))
-
-    def rows(self, video: str, start: float | None = None, end: float | None = None) -> np.ndarray:
-        return super().rows(self._key(video, start, end))
-
-
-def _words(caption: str) -> str:
-    return " ".join(caption.casefold().split())
-
-
 # ------------------------------------------------------------------------------------------------- published forms
 
 
-def open_features(path: str | Path, rate: float | None = None) -> list[Stream]:
+def open_features(path: str | Path, rate: float | None = None, *, strict: bool = True) -> list[Stream]:
     """Open features of videos: one stream, or two of a file with ``2d`` and ``3d``, in this order.
 
     :param rate: vectors a second, for forms that do not say it, where parts of videos are asked for.
+    :param strict: a file with the features of many videos is refused where those of one cannot be used; otherwise that
+        is an error where they are asked for, as it is of folders.
     :raises UsageError: there is nothing, or nothing readable; a damaged file is named. Nothing in a file is executed:
         a pickle of anything but numpy's arrays, numbers, words, lists and dicts is refused by name.
     """
+    streams = _opened(path, rate)
+    for stream in streams if strict else ():
+        for fault in getattr(stream, "faults", {}).values():
+            raise fault
+    return streams
+
+
+def _opened(path: str | Path, rate: float | None) -> list[Stream]:
     if rate is not None and not (np.isfinite(rate) and rate > 0):
         raise UsageError(f"a rate of {rate:g} vectors a second; expected a number above 0", path=str(path))
     path = Path(path)
@@ -385,85 +185,7 @@ def open_features(path: str | Path, rate: float | None = None) -> list[Stream]:
             code="missing",
             path=str(path),
         )
-    if path.stat().st_size > MOST_BYTES:
-        raise UsageError(f"larger than {MOST_BYTES:,} bytes; make it a folder of .npy files", path=str(path))
-    if path.suffix in (".pth", ".pt", ".tar"):
-        return _streams(_of_torch(path), rate, str(path), "howto100m torch file")
-    if path.suffix in (".pkl", ".pickle"):
-        return _streams(_of_pickle(path), rate, str(path), "howto100m pickle")
-    raise UsageError(
-        "not a form of features that is known by its name; expected a folder, or a file that ends in .pth, .pt, .pkl "
-        "or .pickle",
-        path=str(path),
-    )
-
-
-def _streams(content: Any, rate: float | None, path: str, source: str) -> list[Stream]:
-    """The streams of what a file holds: tables by id, of one network or of two, or a list of clips."""
-    if isinstance(content, list) and content and all(map(_is_clip, content)):
-        names = [name for name in ("2d", "3d") if name in content[0]]
-        if all((name in clip) == (name in names) for clip in content for name in ("2d", "3d")):
-            return [ListStream(name, content, path) for name in names]
-    if isinstance(content, dict) and content:
-        tables = content if content.keys() <= {"2d", "3d"} else {"features": content}
-        if all(isinstance(table, dict) and table and _are_arrays(table) for table in tables.values()):
-            return [TableStream(name, tables[name], rate, path, source) for name in sorted(tables)]
-    raise UsageError(
-        'not features of videos; expected {"2d": {id: array}, "3d": {id: array}}, {id: array}, or a list of {"2d", '
-        '"3d", "caption", "id"}',
-        code="bad_annotation",
-        path=path,
-    )
-
-
-def _is_clip(clip: Any) -> bool:
-    return (
-        isinstance(clip, dict)
-        and all(isinstance(clip.get(name), str) for name in ("id", "caption"))
-        and ("2d" in clip or "3d" in clip)
-        and all(isinstance(clip[name], np.ndarray) for name in ("2d", "3d") if name in clip)
-    )
-
-
-def _are_arrays(table: Mapping[Any, Any]) -> bool:
-    return all(isinstance(video, str) and isinstance(array, np.ndarray) for video, array in table.items())
-
-
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-    return UsageError(
-        f"it cannot be read as plain features ({said}); files that need code to be executed are refused. Save them as "
-        "tensors or as .npy files where they were made",
-        code="bad_annotation",
-        path=str(path),
-    )
-
-
-def _of_torch(path: Path) -> Any:
-    """What a torch file holds, tensors as arrays."""
-    try:
-        with warnings.catch_warnings():  # a strange file is told about once, by the error
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        return _as_arrays(content, 2)
-    except (pickle.UnpicklingError, *UNREADABLE) as error:
-        raise _unreadable(path, error) from None
-
-
-def _as_arrays(content: Any, depth: int) -> Any:
-    if isinstance(content, torch.Tensor):
-        content = content.detach()
-        return (content.float() if content.dtype == torch.bfloat16 else content).numpy()
-    if isinstance(content, dict) and depth:
-        return {key: _as_arrays(inner, depth - 1) for key, inner in content.items()}
-    return content
-
-
-def _of_pickle(path: Path) -> Any:
-    try:
-        return read_pickle(path)
-    except (pickle.UnpicklingError, OSError) as error:
-        raise _unreadable(path, error) from None
+    return read_published(path, rate)
 
 
 # --------------------------------------------------------------------------------------------------------- pooling

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch.utils.data import Dataset
 
 from ssan.datasets.howto100m import Caption, NarratedVideos
 from ssan.datasets.samples import Sample, Samples
-from ssan.errors import UsageError, few, quoted
+from ssan.errors import SsanError, UsageError, few, quoted
 from ssan.files import writing
 from ssan.retrieval.features import Clip, Stream, pooled
+from ssan.retrieval.text import no_spaces
 from ssan.training.batches import Draw
 from ssan.vectors import part_id
 
@@ -29,7 +31,7 @@ MOST_VECTORS = 64
 """Of a stream, evenly spaced over a clip: as many as attention over time is given at most."""
 
 
-# Of a video whose captions are mostly behind its features, so often are clips drawn again.
+# So often are clips of a narrated video drawn again, before those that have features are looked for.
 MOST_DRAWS = 20
 
 
@@ -92,38 +94,83 @@ class Captioned:
         )
 
 
-def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode) -> Captioned:
-    """Find what of a list of captions can be used: those with words and with features in every stream."""
+def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode, *, all_clips: bool = False) -> Captioned:
+    """Find what of a list of captions can be used: those with words, and with sound features in every stream.
+
+    The features of each clip are read for that, once.
+
+    :param all_clips: ``clips`` has also those of whose captions none can be used, for they can be found by mistake.
+    """
     for stream in streams:
         stream.match(samples)
+    _refuse_ids_that_look_alike(samples)
     words = encode([sample.caption or "" for sample in samples])
-    there: dict[Clip, str | None] = {}
+    faults: dict[Clip, tuple[str, str] | None] = {}
     kept: list[int] = []
     dropped: list[Dropped] = []
     for place, sample in enumerate(samples):
-        clip = clip_of(sample)
-        if clip not in there:
-            there[clip] = next((stream.name for stream in streams if not stream.has(*clip)), None)
-        lacking = there[clip]
-        if not (sample.caption or "").strip():
-            dropped.append(Dropped(sample.id, clip[0], "empty", "the caption is empty"))
+        clip, caption = clip_of(sample), sample.caption or ""
+        if clip not in faults:
+            faults[clip] = _fault_of(clip, streams)
+        fault = faults[clip]
+        if not caption.strip():
+            fault = "empty", "the caption is empty"
         elif not words[place].any():
-            dropped.append(
-                Dropped(sample.id, clip[0], "empty", f"no word of the caption {quoted(sample.caption or '')} is known")
-            )
-        elif lacking is not None:
-            dropped.append(Dropped(sample.id, clip[0], "missing", f"no features of {part_id(*clip)} in {lacking}"))
-        else:
+            fault = "empty", f"no word of the caption {quoted(caption)} is known{no_spaces(caption)}"
+        if fault is None:
             kept.append(place)
+        else:
+            dropped.append(Dropped(sample.id, clip[0], *fault))
     places: dict[Clip, int] = {}
-    owners = [places.setdefault(clip_of(samples[place]), len(places)) for place in kept]
+    for clip in map(clip_of, samples) if all_clips else (clip_of(samples[place]) for place in kept):
+        if faults[clip] is None:
+            places.setdefault(clip, len(places))
     return Captioned(
         samples.kept(samples[place] for place in kept),
         list(places),
-        np.array(owners, dtype=np.int64),
+        np.array([places[clip_of(samples[place])] for place in kept], dtype=np.int64),
         words[kept],
         dropped,
     )
+
+
+def _fault_of(clip: Clip, streams: Sequence[Stream]) -> tuple[str, str] | None:
+    """Why the features of a clip cannot be used, as a code and in words; None where they can."""
+    for stream in streams:
+        try:
+            if not stream.has(*clip):
+                return "missing", f"no features of {part_id(*clip)} in {stream.name}{_alike(clip[0], stream)}"
+            stream.rows(*clip)
+        except SsanError as error:
+            if error.code is None:  # a mistake of usage, which is not that of one clip
+                raise
+            return error.code, str(error)
+    return None
+
+
+def _alike(video: str, stream: Stream) -> str:
+    """A hint where features have the very name in letters that are composed otherwise, as file systems may do."""
+    if video.isascii():
+        return ""
+    same = next((name for name in stream.known() if name != video and _composed(name) == _composed(video)), None)
+    return "" if same is None else ", but of the same name in another Unicode form (NFC, NFD); write both alike"
+
+
+def _refuse_ids_that_look_alike(samples: Samples) -> None:
+    seen: dict[str, str] = {}
+    for video in dict.fromkeys(clip_of(sample)[0] for sample in samples):
+        other = video if video.isascii() else seen.setdefault(_composed(video), video)
+        if other != video:
+            raise UsageError(
+                f"the videos {other!a} and {video!a} differ only by their Unicode form; make them one, or "
+                "name them apart",
+                code="bad_annotation",
+                path=samples.source,
+            )
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def unused(streams: Sequence[Stream], samples: Iterable[Sample]) -> list[Dropped]:
@@ -271,12 +318,30 @@ class NarratedPairs(Dataset[Batch]):
         self.narrated, self.videos, self.streams, self.encode = narrated, videos, streams, encode
         self.count, self.min_seconds, self.min_words, self.how, self.seed = count, min_seconds, min_words, how, seed
 
+    def of(self, videos: Sequence[tuple[str, str]]) -> "NarratedPairs":
+        """The same of other videos."""
+        return NarratedPairs(
+            self.narrated, videos, self.streams, self.encode, count=self.count, min_seconds=self.min_seconds,
+            min_words=self.min_words, how=self.how, seed=self.seed,
+        )  # fmt: skip
+
     def beginning(self, num: int) -> "NarratedPairs":
         """The pairs of the first so many videos."""
-        return NarratedPairs(
-            self.narrated, self.videos[:num], self.streams, self.encode, count=self.count,
-            min_seconds=self.min_seconds, min_words=self.min_words, how=self.how, seed=self.seed,
-        )  # fmt: skip
+        return self.of(self.videos[:num])
+
+    def problem(self, told: str, video: str) -> tuple[str, str] | None:
+        """Why no clip of a video can be drawn, as a code and in words; None where some can.
+
+        :raises SsanError: what is said in it, or its features, are malformed.
+        """
+        if told not in self.narrated or not self.narrated.num_captions(told):
+            return "empty", f"{told} has no captions in {self.narrated.path}"
+        lacking = next((stream.name for stream in self.streams if not stream.has(video)), None)
+        if lacking is not None:
+            return "missing", f"no features of {video} in {lacking}"
+        if not any(self._has(video, self._grown(told, n)) for n in range(self.narrated.num_captions(told))):
+            return "too_few_frames", f"all that is said in {video} lies behind its features; look at their rate"
+        return None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -301,12 +366,22 @@ class NarratedPairs(Dataset[Batch]):
         found: list[Caption] = []
         for _ in range(MOST_DRAWS):
             drawn = self.narrated.clips(told, self.count - len(found), rng, self.min_seconds, self.min_words)
-            found += [caption for caption in drawn if all(stream.has(video, *caption[1:]) for stream in self.streams)]
+            found += [caption for caption in drawn if self._has(video, caption)]
             if len(found) == self.count:
                 return found
-        raise UsageError(
-            f"{MOST_DRAWS} times none or few of its captions had features within the video; look at the times of its "
-            "captions, and at the rate of its features",
-            code="too_few_frames",
-            path=video,
-        )
+        every = [self._grown(told, index) for index in range(self.narrated.num_captions(told))]
+        within = [caption for caption in every if self._has(video, caption)]
+        if not within:
+            raise UsageError(
+                "none of its captions has features within the video; look at the times of its captions, and at the "
+                "rate of its features",
+                code="too_few_frames",
+                path=video,
+            )
+        return found + [within[n] for n in rng.integers(len(within), size=self.count - len(found))]
+
+    def _grown(self, told: str, index: int) -> Caption:
+        return self.narrated.grown(told, index, self.min_seconds, self.min_words)
+
+    def _has(self, video: str, caption: Caption) -> bool:
+        return all(stream.has(video, *caption[1:]) for stream in self.streams)

@@ -1,9 +1,11 @@
 """Captions as numbers: tokenising and vocabularies."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,31 +22,93 @@ MOST_WORD_BYTES = 10_000
 # ----------------------------------------------------------------------------------------------------- tokenising
 
 _WORD = re.compile(r"[\w']+")
+Find = Callable[[str], list[str]]
 
 
-def _words_as_written(caption: str) -> list[str]:
+def _found(caption: str) -> list[str]:
+    """Letters, digits, underscores and apostrophes that stand together, letters with the marks that belong to them.
+
+    >>> _found("दो लाल गेंदें"), _found("cafe\u0301")
+    (['दो', 'लाल', 'गेंदें'], ['café'])
+    """
+    if caption.isascii():
+        return _WORD.findall(caption)
+    return _whole_word().findall(unicodedata.normalize("NFC", caption))
+
+
+def _found_without_marks(caption: str) -> list[str]:
+    """The same as earlier versions had it: a vowel sign or an accent of its own ends the word."""
+    return _WORD.findall(caption)
+
+
+@lru_cache(1)
+def _whole_word() -> re.Pattern[str]:
+    r"""A letter, and what goes on from it: ``\w`` of Python has letters and digits, and none of the marks on them.
+
+    Marks are Unicode's Mn and Mc but for the selectors of the forms of emoji; the joiners of Persian and of Indian
+    scripts stand within a word.
+    """
+    # There are none between these.
+    codes = (*range(0x300, 0x1F000), *range(0xE0100, 0xE01F0))
+    marks = [code for code in codes if unicodedata.category(chr(code)) in ("Mn", "Mc")]
+    marks = [code for code in marks if not 0xFE00 <= code <= 0xFE0F]
+    ranges = ""
+    for place, code in enumerate(marks):
+        if place == 0 or marks[place - 1] != code - 1:
+            ranges += chr(code)
+        if place + 1 == len(marks) or marks[place + 1] != code + 1:
+            ranges += f"-{chr(code)}"
+    return re.compile(rf"[\w'](?:[\w'{ranges}]|[\u200c\u200d](?=[\w{ranges}]))*")
+
+
+def _words_as_written(caption: str, find: Find = _found) -> list[str]:
     """The words of a caption as reference 22 takes them: letters, digits, underscores and apostrophes, as written.
 
     >>> _words_as_written("A man's 'best' Dog, 2 times")
     ['A', "man's", "'best'", 'Dog', '2', 'times']
     """
-    return _WORD.findall(caption)
+    return find(caption)
 
 
-def _words_in_lower_case(caption: str) -> list[str]:
+def _words_in_lower_case(caption: str, find: Find = _found) -> list[str]:
     """The same in lower case, with apostrophes only inside a word, where the typographic one is taken for the plain.
 
     >>> _words_in_lower_case("A man’s 'best' Dog ' '")
     ['a', "man's", 'best', 'dog']
     """
-    words = (word.strip("'").lower() for word in _WORD.findall(caption.replace("\u2019", "'")))
+    words = (word.strip("'").lower() for word in find(caption.replace("\u2019", "'")))
     return [word for word in words if word]
 
 
-TOKENISERS: dict[str, Callable[[str], list[str]]] = {
+TOKENISERS: dict[str, Callable[..., list[str]]] = {
     "howto100m": _words_as_written,
     "lower": _words_in_lower_case,
 }
+
+# So long is no word of scripts that have no spaces between words, if spaces were put there: of Chinese characters and
+# hiragana, and of Thai, Lao, Burmese and Khmer. (Katakana is of loanwords, which may be long.)
+_UNSPACED = re.compile(
+    "[\u3041-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{6}"
+    "|[\u0e01-\u0e4e\u0e81-\u0ece\u1000-\u103f\u1780-\u17d3]{16}"
+)
+
+
+def num_unspaced(captions: Iterable[str]) -> int:
+    """How many captions are written without spaces between words, as Chinese, Japanese and Thai are."""
+    return sum(_UNSPACED.search(caption) is not None for caption in captions if not caption.isascii())
+
+
+def no_spaces(caption: str) -> str:
+    """What to do about a caption without spaces between words, for the end of a message; nothing of any other."""
+    if not num_unspaced([caption]):
+        return ""
+    return f". {REMEDY_FOR_UNSPACED}"
+
+
+REMEDY_FOR_UNSPACED = (
+    "Without spaces between words, as Chinese, Japanese and Thai are written, all of it counts as one word: put spaces "
+    "between the words, or take a text model with text=transformer"
+)
 
 
 def word_counts(captions: Iterable[str], tokeniser: str) -> Counter[str]:
@@ -53,7 +117,7 @@ def word_counts(captions: Iterable[str], tokeniser: str) -> Counter[str]:
     return Counter(word for caption in captions for word in split(caption))
 
 
-def _tokeniser(name: str) -> Callable[[str], list[str]]:
+def _tokeniser(name: str) -> Callable[..., list[str]]:
     if name not in TOKENISERS:
         raise UsageError(unknown("tokeniser", name, TOKENISERS))
     return TOKENISERS[name]
@@ -80,12 +144,13 @@ class Vocabulary:
 
     :param words: distinct and not empty, in the order of their indices.
     :param tokeniser: one of ``TOKENISERS``.
+    :param marks: whether letters keep the marks on them; off for vocabularies of files that earlier versions wrote.
     :raises UsageError: an unknown tokeniser, a word twice, an empty word, or none at all.
     """
 
-    def __init__(self, words: Iterable[str], tokeniser: str) -> None:
-        self.tokeniser = tokeniser
-        self._split = _tokeniser(tokeniser)
+    def __init__(self, words: Iterable[str], tokeniser: str, *, marks: bool = True) -> None:
+        self.tokeniser, self.marks = tokeniser, marks
+        self._split = _tokeniser(tokeniser) if marks else partial(_tokeniser(tokeniser), find=_found_without_marks)
         self.words = tuple(words)
         if not self.words:
             raise UsageError("a vocabulary without words; give at least one", code="empty")
@@ -166,7 +231,7 @@ class Vocabulary:
 
     def as_dict(self) -> dict[str, Any]:
         """The vocabulary as plain values, for a model file."""
-        return {"tokeniser": self.tokeniser, "words": list(self.words)}
+        return {"tokeniser": self.tokeniser, "marks": self.marks, "words": list(self.words)}
 
     @classmethod
     def from_dict(cls, value: Any) -> "Vocabulary":
@@ -174,9 +239,11 @@ class Vocabulary:
 
         :raises ModelError: code ``wrong_model``, where it is anything else.
         """
-        if not isinstance(value, dict) or set(value) != {"tokeniser", "words"}:
+        if not isinstance(value, dict) or set(value) - {"marks"} != {"tokeniser", "words"}:
             raise _no_vocabulary("expected an object of 'tokeniser' and 'words'")
-        tokeniser, words = value["tokeniser"], value["words"]
+        tokeniser, words, marks = value["tokeniser"], value["words"], value.get("marks", False)
+        if not isinstance(marks, bool):
+            raise _no_vocabulary(f"its 'marks' is {str(marks)[:50]!r}, neither true nor false")
         if not isinstance(tokeniser, str) or tokeniser not in TOKENISERS:
             raise _no_vocabulary(f"its tokeniser is {str(tokeniser)[:50]!r}, not one of {', '.join(TOKENISERS)}")
         if not isinstance(words, list) or not 1 <= len(words) <= MOST_WORDS:
@@ -186,7 +253,7 @@ class Vocabulary:
                 raise _no_vocabulary(f"its word {index} is {str(word)[:50]!r}, not a word")
         if len(set(words)) < len(words):
             raise _no_vocabulary("it has a word twice")
-        return cls(words, tokeniser)
+        return cls(words, tokeniser, marks=marks)
 
 
 def _no_vocabulary(problem: str) -> ModelError:

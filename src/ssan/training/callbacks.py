@@ -36,9 +36,10 @@ class Keeper(pl.Callback):
         keep: Callable[[nn.Module, dict[str, float]], None],
         monitor: str | None,
         every_steps: int | None,
+        loss: str = "val_loss",
     ) -> None:
         self.folder, self.path = folder, folder / "last" / "state.ckpt"
-        self.keep, self.monitor, self.every_steps = keep, monitor, every_steps
+        self.keep, self.monitor, self.every_steps, self.loss = keep, monitor, every_steps, loss
         self.best: dict[str, float] = {}
         self.best_epoch = 0
         self.saved_step = -1
@@ -75,7 +76,7 @@ class Keeper(pl.Callback):
         if self.monitor is None or not self.best:
             return True
         # Of two equal epochs the one with the lower loss is the better.
-        (value, loss), (best, lowest) = ((of[self.monitor], of["val_loss"]) for of in (measures, self.best))
+        (value, loss), (best, lowest) = ((of[self.monitor], of[self.loss]) for of in (measures, self.best))
         return (value, -loss) > (best, -lowest)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:

@@ -56,6 +56,8 @@ class Task:
     :param files: what is learnt from, so that a run that goes on can tell whether it is still the same.
     :param whole: called with the module in evaluation mode after each epoch; measures of the validation set as a
         whole, such as ranks, which no item has by itself. Each process computes all of them.
+    :param measured_on: the split that the batches ``val`` are of, where they are of another one: measures are called
+        by it.
     """
 
     module: nn.Module
@@ -69,6 +71,12 @@ class Task:
     monitor: str | None = "top1"
     whole: Callable[[nn.Module], dict[str, float]] | None = None
     files: Files | None = None
+    measured_on: str = "val"
+
+    def key(self, name: str) -> str:
+        """What a measure is called: by the split that it is of, and after the loss of the training itself."""
+        key = f"{self.measured_on}_{name}"
+        return f"{key}_after" if key == "train_loss" else key
 
 
 @dataclass(frozen=True)
@@ -199,11 +207,11 @@ class Fit(pl.LightningModule):
         means = (sums[:-1] / sums[-1]).tolist()
         self.measures = {
             "train_loss": (train[0] / train[1]).item(),
-            **{f"val_{name}": value for name, value in zip(self._val_sums, means, strict=True)},
+            **{self.task.key(name): value for name, value in zip(self._val_sums, means, strict=True)},
         }
         if self.task.whole is not None:
-            self.measures |= {f"val_{name}": value for name, value in self.task.whole(self.module).items()}
-        self.rate.observe(self.measures["val_loss"])
+            self.measures |= {self.task.key(name): value for name, value in self.task.whole(self.module).items()}
+        self.rate.observe(self.measures[self.task.key("loss")])
         self._train_sum, self._train_items = 0.0, 0
 
     def _sum_like(self, value: float) -> Tensor:
@@ -334,7 +342,8 @@ def fit(
     place = processes()
     check_machine(place, device, compile=compile)
     module = Fit(task, seed, ema=ema, compile=compile, environment=environment(device, place.world, precision))
-    keeper = Keeper(folder, task.keep, task.monitor and f"val_{task.monitor}", checkpoint_every_steps)
+    monitor = None if task.monitor is None else task.key(task.monitor)
+    keeper = Keeper(folder, task.keep, monitor, checkpoint_every_steps, task.key("loss"))
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()

@@ -1,0 +1,310 @@
+"""Which captions choose the epoch, what figures are called, and what is left out of training and counted."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssan.datasets.source import DataSource
+from ssan.errors import SsanError, UsageError
+from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
+from ssan.retrieval.evaluate import evaluate
+from ssan.retrieval.features import open_features
+from ssan.retrieval.model_file import load_retriever
+from ssan.retrieval.train import Material, open_streams, train
+from ssan.training.batches import Draw
+from ssan.training.journal import read_journal
+
+WORDS = ("red", "green", "blue", "white", "black", "ball", "box", "ring")
+DIM = len(WORDS)
+
+
+def write(path: Path, *rows: tuple[object, ...]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows(rows)
+    return path
+
+
+def features(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for place, name in enumerate(names):
+        rng = np.random.default_rng(place)
+        row = rng.random((2, DIM)) + 2 * (np.arange(DIM) == place % DIM)
+        np.save(folder / f"{name}.npy", row.astype(np.float32))
+    return folder
+
+
+def recipe(**changes: Any) -> RetrievalRecipe:
+    values = {"text": "maxpool", "dim": 16, "word_dim": 8, "tokens": "lower", "epochs": 1, "batch": 8, "lr": 0.01,
+              "captions": "all", "features": "ours"}  # fmt: skip
+    return make_retrieval_recipe({**values, **changes})
+
+
+def of(captions: Path, folder: Path, format: str = "captions_csv", **more: Any) -> Material:
+    return Material(DataSource(str(captions), format), (str(folder),), **more)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> tuple[Path, Path]:
+    """24 clips, 12 to train on, 4 for validation, 8 for the test; and their features."""
+    splits = ["train"] * 12 + ["val"] * 4 + ["test"] * 8
+    rows = [(f"v{n}", f"a {WORDS[n % DIM]} thing", split) for n, split in enumerate(splits)]
+    path = write(tmp_path / "captions.csv", ("video", "caption", "split"), *rows)
+    return path, features(tmp_path / "features", [f"v{n}" for n in range(24)])
+
+
+@pytest.fixture
+def msrvtt(tmp_path: Path) -> tuple[Path, Path]:
+    """MSR-VTT with the lists of 1k-A: four videos to train on, two pairs for the test."""
+    videos = [f"video{n}" for n in range(6)]
+    content = {
+        "videos": [{"video_id": video, "split": "train"} for video in videos],
+        "sentences": [
+            {"video_id": video, "sen_id": 2 * n + k, "caption": f"a {WORDS[n]} {WORDS[5 + k]}"}
+            for n, video in enumerate(videos)
+            for k in range(2)
+        ],
+    }
+    root = tmp_path / "msrvtt"
+    root.mkdir()
+    (root / "MSRVTT_data.json").write_text(json.dumps(content))
+    write(root / "MSRVTT_train.9k.csv", ("video_id",), *((video,) for video in videos[:4]))
+    write(root / "MSRVTT_JSFUSION_test.csv", ("key", "vid_key", "video_id", "sentence"),
+          *((f"ret{n}", f"msr{n}", f"video{n}", f"a {WORDS[n]} ball") for n in (4, 5)))  # fmt: skip
+    return root, features(tmp_path / "features", videos)
+
+
+# ------------------------------------------------------------------------------------------- what chooses the epoch
+
+
+def test_the_epoch_is_not_chosen_on_the_test_pairs_of_1ka_unless_that_is_asked_for(
+    msrvtt: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"none for validation; .*--val-split .*test.*--val-split none"):
+        train(recipe(), of(*msrvtt, "msrvtt"), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    answer = train(recipe(), of(*msrvtt, "msrvtt", val_split="test"), tmp_path / "run", quiet=True)
+    assert (answer["measured_on"], answer["chosen_by"]) == ("test", "mean_recall on test")
+    assert "val" not in answer
+    assert set(answer["test"]) == {"loss", "r1", "r5", "r10", "median_rank", "mean_recall"}
+
+
+def test_a_run_whose_epoch_the_test_has_chosen_says_test_wherever_it_shows(
+    msrvtt: tuple[Path, Path], tmp_path: Path, ssan: Any
+) -> None:
+    out = tmp_path / "run"
+    captions = ("--captions", msrvtt[0], "--format", "msrvtt", "--features", msrvtt[1])
+    done = ssan("retrieval", "train", *captions, "--val-split", "test", "--out", out, "dim=16", "text_dim=16",
+                "tokens=lower", "epochs=2")  # fmt: skip
+    assert done.code == 0, done.err
+    shown = done.out + done.err + (out / "metrics.csv").read_text()
+    shown += json.dumps(load_retriever(out).protocol) + json.dumps(read_journal(out / "journal.jsonl", "epoch"))
+    assert "val_r1" not in shown
+    assert "validation" not in shown
+    assert "test_r1" in done.out
+    assert "test_mean_recall" in (out / "metrics.csv").read_text()
+    protocol = load_retriever(out).protocol
+    assert protocol["chosen_by"] == "mean_recall on test"
+    assert {"test_r1", "test_mean_recall", "test_loss"} <= set(protocol)
+    told = ssan("retrieval", "eval", out, *captions, "--json").json
+    assert told["protocol"]["chosen_by"] == "mean_recall on test"
+    assert "by these very captions the best epoch was chosen" in told["notes"]
+
+
+@pytest.mark.parametrize("split", ["all", "val"])
+def test_captions_that_hold_the_test_or_are_those_of_training_choose_no_epoch(tmp_path: Path, split: str) -> None:
+    """A table without splits is all of it whichever split is asked for."""
+    names = [f"v{n}" for n in range(4)]
+    path = write(tmp_path / "c.csv", ("video", "caption"), *((name, "a red ball") for name in names))
+    given = of(path, features(tmp_path / "features", names), val_split=split)
+    with pytest.raises(UsageError, match="--val-split none"):
+        train(recipe(), given, tmp_path / "run", quiet=True)
+
+
+def test_captions_of_clips_that_are_trained_on_are_counted_among_those_that_choose(
+    clips: tuple[Path, Path], tmp_path: Path, ssan: Any
+) -> None:
+    with open(clips[0], "a") as handle:
+        handle.write("v0,once more a red thing,val\n")
+    done = ssan("retrieval", "train", "--captions", clips[0], "--features", clips[1], "--out", tmp_path / "run",
+                "dim=16", "text_dim=16", "epochs=1")  # fmt: skip
+    assert done.code == 0
+    assert read_journal(tmp_path / "run" / "journal.jsonl", "start")[0]["num_val_in_train"] == 1
+    assert "1 of the captions that choose the epoch are of clips trained on" in done.err
+
+
+def test_figures_on_training_captions_are_called_so_everywhere(
+    clips: tuple[Path, Path], tmp_path: Path, ssan: Any
+) -> None:
+    out = tmp_path / "run"
+    done = ssan("retrieval", "train", "--captions", clips[0], "--features", clips[1], "--out", out, "--val-split",
+                "none", "dim=16", "text_dim=16", "epochs=2")  # fmt: skip
+    assert done.code == 0, done.err
+    header = (out / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train_loss", "train_loss_after", "train_r1", "train_mean_recall"} <= set(header)
+    shown = [done.out, done.err, *header, *load_retriever(out).protocol, (out / "journal.jsonl").read_text()]
+    assert not [word for word in shown if "val_r1" in word or "val_mean" in word or "val_loss" in word]
+    assert "train_r1" in done.out
+    assert "the last epoch is kept" in done.out
+    end = read_journal(out / "journal.jsonl", "end")[0]
+    assert end["measured_on"] == "train"
+    assert "val" not in end
+
+
+def test_a_plateau_of_the_rate_follows_the_loss_on_what_is_measured(clips: tuple[Path, Path], tmp_path: Path) -> None:
+    given = of(*clips, val_split=None)
+    answer = train(recipe(epochs=3, schedule="plateau", patience=1), given, tmp_path / "run", quiet=True)
+    assert answer["train"]["loss"] > 0
+
+
+# --------------------------------------------------------------------------------------------------- narrated videos
+
+
+@pytest.fixture
+def narrated(tmp_path: Path) -> tuple[Material, Path]:
+    """Three videos with a vector a second; of the second all is said behind its vectors, of the third nearly all."""
+    starts = {"film0": range(0, 40, 2), "film1": range(100, 140, 2), "film2": [2, *range(100, 900, 2)]}
+    told = {
+        name: {"start": [*start], "end": [second + 2 for second in start], "text": ["a red ball"] * len(start)}
+        for name, start in starts.items()
+    }
+    (tmp_path / "said.json").write_text(json.dumps(told))
+    for name in told:
+        (tmp_path / "features").mkdir(exist_ok=True)
+        np.save(tmp_path / "features" / f"{name}.npy", np.ones((40, DIM), np.float32))
+    listed = write(tmp_path / "HowTo100M_v1.csv", ("video_id", "category_1", "category_2", "rank"),
+                   *((name, "Food", "Soup", 1) for name in told))  # fmt: skip
+    lines = [f"{word} {' '.join(str(n + k) for k in range(5))}" for n, word in enumerate(("a", *WORDS))]
+    (tmp_path / "words.txt").write_text("\n".join(lines) + "\n")
+    given = of(listed, tmp_path / "features", "howto100m", rates=(1.0,), vectors=str(tmp_path / "words.txt"),
+               narrations=str(tmp_path / "said.json"))  # fmt: skip
+    return given, tmp_path / "run"
+
+
+def test_a_video_of_which_all_is_said_behind_its_features_is_left_out_before_training(
+    narrated: tuple[Material, Path],
+) -> None:
+    given, out = narrated
+    asked = recipe(clips=3, batch=2, epochs=2, min_seconds=0, captions="one")
+    with pytest.raises(UsageError, match=r"1 of 3 videos cannot be used: 'film1'\. First: all that is said in film1"):
+        train(asked, given, out, quiet=True)
+    answer = train(asked, given, out, skip_bad=True, quiet=True)
+    assert (answer["num_train"], answer["num_skipped"]) == (2, 1)
+    with open(out / "skipped.csv", newline="") as handle:
+        assert [row[:3] for row in csv.reader(handle)][1:] == [["film1", "film1", "too_few_frames"]]
+
+
+def test_of_a_video_with_one_clip_within_its_features_that_one_is_drawn(narrated: tuple[Material, Path]) -> None:
+    from ssan.datasets.howto100m import NarratedVideos
+    from ssan.retrieval.pairs import NarratedPairs
+
+    given, _ = narrated
+    texts: list[str] = []
+
+    def encode(captions: Any) -> np.ndarray:
+        texts.extend(captions)
+        return np.ones((len(captions), 1), np.int64)
+
+    told = NarratedVideos(given.narrations or "")
+    pairs = NarratedPairs(told, [("film2", "film2")], open_features(given.features[0], 1.0), encode, count=50,
+                          min_seconds=0, min_words=0, how="max", seed=0)  # fmt: skip
+    (_, found), groups = pairs.__getitems__([Draw(0, 0)])
+    assert len(texts) == len(found) == len(groups) == 50
+
+
+def test_malformed_narrations_of_one_video_are_left_out_too(narrated: tuple[Material, Path]) -> None:
+    given, out = narrated
+    said = Path(given.narrations or "")
+    content = json.loads(said.read_text())
+    content["film1"]["start"] = ["no", "numbers"]
+    said.write_text(json.dumps(content))
+    answer = train(recipe(clips=2, batch=2, captions="one"), given, out, skip_bad=True, quiet=True)
+    assert answer["num_skipped"] == 1
+
+
+# -------------------------------------------------------------------------------------------------- damaged features
+
+
+def spoil(path: Path, how: str) -> None:
+    if how == "cut":
+        path.write_bytes(path.read_bytes()[:-9])
+    elif how == "nan":
+        np.save(path, np.full((2, DIM), np.nan, np.float32))
+    elif how == "wider":
+        np.save(path, np.ones((2, DIM + 1), np.float32))
+    else:
+        path.unlink()
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("aggregate", ["max", "attention"])
+@pytest.mark.parametrize(("how", "code"), [("cut", "truncated"), ("nan", "nan"), ("wider", "wrong_model"),
+                                           ("pipe", "bad_annotation")])  # fmt: skip
+def test_one_damaged_file_of_features_is_left_out_and_counted(
+    clips: tuple[Path, Path], tmp_path: Path, how: str, code: str, aggregate: str
+) -> None:
+    spoil(clips[1] / "v0.npy", how)  # the first one that is looked at, too
+    given = of(*clips)
+    with pytest.raises(SsanError, match=r"1 of 16 captions cannot be used: 'v0#0'.*v0") as caught:
+        train(recipe(aggregate=aggregate), given, tmp_path / "run", quiet=True)
+    assert caught.value.code == code
+    answer = train(recipe(aggregate=aggregate), given, tmp_path / "run", skip_bad=True, quiet=True)
+    assert (answer["num_train"], answer["num_skipped"]) == (11, 1)
+
+
+def test_training_that_left_something_out_ends_with_status_1(
+    clips: tuple[Path, Path], tmp_path: Path, ssan: Any
+) -> None:
+    spoil(clips[1] / "v3.npy", "nan")
+    done = ssan("retrieval", "train", "--captions", clips[0], "--features", clips[1], "--out", tmp_path / "run",
+                "--skip-bad", "--json", "dim=16", "text_dim=16", "epochs=1")  # fmt: skip
+    assert (done.code, done.json["num_skipped"]) == (1, 1)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_of_a_file_with_all_features_those_of_one_video_can_be_left_out(
+    clips: tuple[Path, Path], tmp_path: Path, suffix: str
+) -> None:
+    import pickle
+
+    table = {f"v{n}": np.random.default_rng(n).random((2, DIM)).astype(np.float32) for n in range(24)}
+    table["v5"][1, 1] = np.inf
+    table["v0"] = table["v0"][:, :0]
+    path = tmp_path / f"f{suffix}"
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(table))
+    else:
+        torch.save({name: torch.from_numpy(array) for name, array in table.items()}, path)
+    answer = train(recipe(), of(clips[0], path), tmp_path / "run", skip_bad=True, quiet=True)
+    assert (answer["num_train"], answer["num_skipped"]) == (10, 2)
+
+
+def test_clips_whose_captions_cannot_be_read_stay_among_the_candidates(
+    clips: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(recipe(), of(*clips), tmp_path / "run", quiet=True)
+    rows = [(f"v{n}", "a red thing" if n < 20 else "zxq") for n in range(16, 24)]
+    path = write(tmp_path / "c.csv", ("video", "caption"), *rows)
+    retriever = load_retriever(tmp_path / "run")
+    streams = open_streams([str(clips[1])], (), ["ours"])
+    samples = DataSource(str(path), "captions_csv").read("test")
+    found = evaluate(retriever, samples, streams, split="test", skip_bad=True)
+    assert (found["num_queries"], found["num_missing"], found["num_candidates"]) == (4, 4, 8)
+    assert found["num_clips_missing"] == 0
+    assert found["video_to_text"]["num_left_out"] == 4
+
+
+def test_ids_in_another_unicode_form_are_told_of(tmp_path: Path, clips: tuple[Path, Path]) -> None:
+    features(clips[1], ["cafe\u0301"])
+    path = write(tmp_path / "c.csv", ("video", "caption", "split"), ("caf\u00e9", "a red box", "train"))
+    with pytest.raises(UsageError, match="of the same name in another Unicode form"):
+        train(recipe(), of(path, clips[1], val_split=None), tmp_path / "run", allow_unused=True, quiet=True)
+    rows = [("caf\u00e9", "a red box", "train"), ("cafe\u0301", "a blue box", "train")]
+    path = write(tmp_path / "d.csv", ("video", "caption", "split"), *rows)
+    with pytest.raises(UsageError, match=r"'caf\\xe9' and 'cafe\\u0301' differ only by their Unicode form"):
+        train(recipe(), of(path, clips[1], val_split=None), tmp_path / "run", allow_unused=True, quiet=True)

@@ -118,7 +118,9 @@ def test_packed_or_not_frames_are_those_of_decoding_in_sequence(layout: str, num
     path = write(tmp_path / "a.avi", stream, chunks)
     assert check(path) == NUM_FRAMES
     with decode.VideoFile(path) as video:
-        assert video.random_access == (layout == "unpacked" or (num_b == 0 and layout != "packed behind chunks of one byte"))
+        assert video.random_access == (
+            layout == "unpacked" or (num_b == 0 and layout != "packed behind chunks of one byte")
+        )
 
 
 @pytest.mark.parametrize("num_b", [0, 2])
@@ -215,5 +217,3 @@ def test_a_b_picture_is_shown_at_once_and_others_when_the_next_has_come(
     kinds: list[int], with_b: bool, expected: list[int] | None
 ) -> None:
     assert bitstream.shown(kinds, with_b) == expected
-
-

@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from ssan.errors import SsanError
-from ssan.video.clip import Examination
+from ssan.video.clip import Examination, Part
 from ssan.video.decode import Pictures, VideoFile
+from ssan.video.part import open_file
 from ssan.video.picture import read_picture, read_pictures
 from ssan.video.reader import Array, Size, shared_array
 
@@ -70,10 +71,12 @@ class Server:
                     self.videos.pop(number).close()
                 _alarm(0)
 
-    def open(self, where: str | None, path: str, threads: int) -> tuple[int, int, int, float, bool, Size]:
+    def open(
+        self, where: str | None, path: str, threads: int, part: Part | None = None
+    ) -> tuple[int, int, int, float, bool, Size]:
         if where is not None:
             os.chdir(where)
-        video = VideoFile(path, threads=threads)
+        video = open_file(path, threads=threads, part=part)
         self.opened += 1
         self.videos[self.opened] = video
         known = video.num_frames, video.num_promised, video.duration_seconds, video.random_access

@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -29,9 +29,10 @@ class Clip:
     order in which the frames were asked for: the number of the frame in presentation order, from 0; when it is first
     shown, on the file's own clock, which need not begin at 0; and for how long it is shown.
 
-    ``duration_seconds`` and ``num_frames`` are those of the whole video as far as is known, ``num_promised`` the frames
-    that the file announced. ``num_frames`` is the smaller one where reading found the end of the video before the
-    announced end: such a file is truncated or damaged, and whoever reads many files should count them.
+    ``duration_seconds`` and ``num_frames`` are those of the whole video as far as is known, or of the part of it that
+    was opened, from whose first frame ``indices`` then count; ``num_promised`` the frames that the file announced.
+    ``num_frames`` is the smaller one where reading found the end of the video before the announced end: such a file is
+    truncated or damaged, and whoever reads many files should count them.
     """
 
     frames: "torch.Tensor"
@@ -79,7 +80,8 @@ class Video(ABC):
 
     ``num_promised`` is what the file announces. ``num_frames`` begins there and is corrected when reading finds that
     fewer or more frames decode. ``duration_seconds`` runs from the start of the first frame to the end of the last.
-    With ``random_access`` a frame takes the decoding of some before it, without it of all.
+    With ``random_access`` a frame takes the decoding of some before it, without it of all. Of a video that was opened
+    for a ``part`` alone all of this is that of the part.
     """
 
     path: str
@@ -87,6 +89,7 @@ class Video(ABC):
     num_promised: int
     duration_seconds: float
     random_access: bool = True
+    part: Part | None = None
 
     @abstractmethod
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
@@ -108,10 +111,9 @@ class Video(ABC):
 
         :raises VideoError: the part begins after the video has ended.
         """
-        # Times come from annotations in decimals and from files in ticks: a hair's breadth is no difference.
         if not start_seconds and end_seconds is None:
             return 0, self.num_frames
-        begins, hair = range(self.num_frames), 1e-6
+        begins, hair = range(self.num_frames), HAIR_SECONDS
         first = bisect_left(begins, start_seconds - hair, key=self.begin_seconds) if start_seconds else 0
         stop = self.num_frames
         if end_seconds is not None:
@@ -120,12 +122,7 @@ class Video(ABC):
         if self.num_frames < self.num_promised:
             lasts = self.begin_seconds(self.num_frames - 1) + lasts / self.num_promised
         if start_seconds is not None and start_seconds >= max(lasts, hair):
-            raise VideoError(
-                f"the part begins at {start_seconds:g} s, and the video lasts {lasts:g} s; expected a part within it. "
-                "Look at the annotation, or whether the video is whole",
-                code="too_few_frames",
-                path=self.path,
-            )
+            raise begins_too_late(start_seconds, lasts, self.path)
         return (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
 
     def frames_of(self, part: Part | None) -> tuple[int, int]:
@@ -185,6 +182,54 @@ class Video(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class PartOfVideo(Video):
+    """The frames of a video that are in a part of it (``Video.frames_of``), numbered from the first of them."""
+
+    def __init__(self, video: Video, part: Part) -> None:
+        self._video, self.part = video, part
+        self.path, self.random_access = video.path, video.random_access
+        self._first, stop = video.frames_of(part)
+        self.num_frames = self.num_promised = stop - self._first
+        lasts = video.duration_seconds if stop >= video.num_frames else video.begin_seconds(stop)
+        self.duration_seconds = lasts - video.begin_seconds(self._first)
+
+    def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
+        clip = self._video.read([self._first + index for index in indices], resize=resize)
+        return replace(
+            clip,
+            indices=tuple(int(index) for index in indices),
+            num_frames=self.num_frames,
+            num_promised=self.num_promised,
+            duration_seconds=self.duration_seconds,
+        )
+
+    def begin_seconds(self, index: int) -> float:
+        return self._video.begin_seconds(self._first + index) - self._video.begin_seconds(self._first)
+
+    def examine(self) -> Examination:
+        return self._video.examine()
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        return self._video.size_px
+
+    def close(self) -> None:
+        self._video.close()
+
+
+HAIR_SECONDS = 1e-6
+"""Times come from annotations in decimals and from files in ticks: a hair's breadth is no difference."""
+
+
+def begins_too_late(start_seconds: float, lasts_seconds: float, path: str) -> VideoError:
+    return VideoError(
+        f"the part begins at {start_seconds:g} s, and the video lasts {lasts_seconds:g} s; expected a part within it. "
+        "Look at the annotation, or whether the video is whole",
+        code="too_few_frames",
+        path=path,
+    )
 
 
 STREAM_BYTES = 1 << 24

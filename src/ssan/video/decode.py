@@ -71,14 +71,17 @@ class VideoFile(Video):
         self._container, self._stream = self._open.enter_context(_opened(self.path, threads))
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
-            self._packets = list_packets(self._container, self._stream)
-            self._survey()
+            self._list()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         self._open.close()
+
+    def _list(self) -> None:
+        self._packets = list_packets(self._container, self._stream)
+        self._survey()
 
     def _survey(self) -> None:
         """Count the packets that will become frames, and find when the first begins and the last ends.
@@ -96,6 +99,7 @@ class VideoFile(Video):
         self._begins: Sequence[float] | None = packets.begins
         self._end = packets.end
         self._is_surveyed_in_sequence = False
+        self._goals: Sequence[int] = packets.listing.ticks if packets.trusted else []
         if packets.num_frames == 0:
             raise VideoError(
                 f"the file announces {self.num_promised} frames and holds none; expected at least one. "
@@ -333,14 +337,20 @@ class VideoFile(Video):
         does not come that way is looked for in sequence.
         """
         done = 0
-        if self.random_access and wanted[-1] < self._packets.num_frames:
+        if self.random_access and wanted[-1] < len(self._goals):
             for number, frame in self._decode_selected(wanted):
                 yield number, frame
                 done += 1
         if done < len(wanted):
             # Anew: nothing that was done to list packets, or to decode some of them, can change what comes.
+            first = self._first_number()
             with _opened(self.path, self._threads) as (container, stream):
-                yield from _in_sequence(container.decode(stream), wanted[done:])
+                for number, frame in _in_sequence(container.decode(stream), [first + n for n in wanted[done:]]):
+                    yield number - first, frame
+
+    def _first_number(self) -> int:
+        """The number in the file of the frame that is number 0 here."""
+        return 0
 
     def _decode_selected(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield (number, frame) for the wanted frames, decoding from the last possible beginning before each.
@@ -352,7 +362,7 @@ class VideoFile(Video):
         Damage that it meets nowhere, in what is not decoded, stays unseen.
         """
         listed, decoder = self._packets.listing, self._stream.codec_context
-        goals = [listed.ticks[number] for number in wanted]
+        goals = [self._goals[number] for number in wanted]
         begins = [listed.last_beginning(goal) for goal in goals]
         asked, tail = set(goals), set(listed.pts[-MOST_DELAY:])
         packets: Iterator[av.Packet] = iter(())
@@ -454,19 +464,19 @@ class VideoFile(Video):
         if not end.cause and end.num_decoded and not (self._packets.begins or self._packets.num_missing):
             self.num_promised = end.num_decoded  # packets did not tell how many frames they are
         announced = max(self.num_promised, self.num_frames)
-        self.num_frames = end.num_decoded
+        self.num_frames = num_decoded = max(end.num_decoded - self._first_number(), 0)
         cause = f" ({end.cause.strerror})" if end.cause else ""
-        if end.num_decoded == 0:
+        if num_decoded == 0:
             code, message = "decode_error", f"no frame decodes{cause}; expected {announced}. Copy or download it again"
         elif asked < announced:
             code = "truncated"
             message = (
-                f"only {end.num_decoded} of {announced} announced frames decode{cause}, and frame {asked} was wanted. "
-                f"Copy or download the file again, or ask for frames 0 to {end.num_decoded - 1}"
+                f"only {num_decoded} of {announced} announced frames decode{cause}, and frame {asked} was wanted. "
+                f"Copy or download the file again, or ask for frames 0 to {num_decoded - 1}"
             )
         else:
             code = "too_few_frames"
-            message = f"frame {asked} was wanted, the video has frames 0 to {end.num_decoded - 1}. Ask for one of those"
+            message = f"frame {asked} was wanted, the video has frames 0 to {num_decoded - 1}. Ask for one of those"
         return VideoError(message, code=code, path=self.path)
 
 

@@ -137,8 +137,8 @@ class Packets:
 MOST_BYTES_HELD = 16_000_000
 
 # Containers whose time stamps say when each frame is shown, and codecs in which each packet is one frame, with the
-# exceptions that ``ssan.video.bitstream`` knows. In the others (avi, mpeg, mpegts, raw streams) time stamps lack, or are
-# guessed or repeated.
+# exceptions that ``ssan.video.bitstream`` knows. In the others (avi, mpeg, mpegts, raw streams) time stamps lack, are
+# guessed or repeated; of MPEG-4 in avi the order in which frames are shown follows from their types.
 TRUSTED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
 

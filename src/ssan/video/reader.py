@@ -28,7 +28,7 @@ from typing import IO, Any, NamedTuple, Self, cast
 import numpy as np
 
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, Examination, Part, Resize, Video
+from ssan.video.clip import Clip, Examination, Part, PartOfVideo, Resize, Video
 
 LIMIT_SECONDS = 120.0
 """How long opening a video, or reading one clip of it, may take."""
@@ -44,13 +44,15 @@ def open_video(
     threads: int = 1,
     limit_seconds: float = LIMIT_SECONDS,
     apart: bool = True,
+    part: Part | None = None,
 ) -> Video:
     """Open a video file, a folder that directly holds JPEG or PNG files, one per frame, or ``x.clips/a``: video ``a``
     of the clip file ``x.clips`` (``ssan.video.clip_file``).
 
     ``frames_per_second`` is for folders, 12 unless given; a file knows its own. ``threads`` is for files: more than one
     helps when a single video is read, and hurts when several processes read one each. ``apart=False`` decodes in this
-    process, without the limits of time and memory.
+    process, without the limits of time and memory. Of a ``part`` of a file the video that is given has the frames
+    alone, numbered from the first of them (``ssan.video.part``); folders and clip files are opened whole.
 
     :raises VideoError: it cannot be read; the code says why.
     """
@@ -75,10 +77,10 @@ def open_video(
             return FrameFolder(path, frames_per_second=frames_per_second)
         return FrameFolder(path, frames_per_second=frames_per_second, decode=decode, look=look)
     if apart:
-        return VideoApart(path, threads=threads, limit_seconds=limit_seconds)
-    from ssan.video.decode import VideoFile
+        return VideoApart(path, threads=threads, limit_seconds=limit_seconds, part=part)
+    from ssan.video.part import open_file
 
-    return VideoFile(path, threads=threads)
+    return open_file(path, threads=threads, part=part)
 
 
 def read_clip(
@@ -94,40 +96,40 @@ def read_clip(
 ) -> Clip:
     """Open a video, let ``choose`` pick frame numbers from the number of frames that there are, and read those.
 
-    Of a ``part`` of the video (``Video.frames_of``) ``choose`` is given the number of frames in the part and counts
-    from its first one; the clip's ``indices`` count from the first of the video.
+    Of a ``part`` of the video (``Video.frames_of``) ``choose`` is given the number of frames in the part, and counts
+    from its first one. So do the clip's ``indices``, and its ``num_frames``, ``num_promised`` and ``duration_seconds`` are
+    those of the part: what a long video is as a whole, reading a part of it need not find out.
 
     A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
     more with the true number; the clip then has ``num_frames < num_promised``.
     """
+    part = None if part == (None, None) else part
     video = open_video(
-        path, frames_per_second=frames_per_second, threads=threads, limit_seconds=limit_seconds, apart=apart
+        path, frames_per_second=frames_per_second, threads=threads, limit_seconds=limit_seconds, apart=apart,
+        part=part if isinstance(part, tuple) else None,
     )
     try:
+        if part is not None and video.part is None:
+            video = PartOfVideo(video, part)
         try:
-            return video.read(_chosen(video, choose, part), resize=resize)
+            return video.read(choose(video.num_frames), resize=resize)
         except VideoError as error:
             if error.code != "truncated" or video.num_frames == 0:
                 raise
-        return video.read(_chosen(video, choose, part), resize=resize)
+        return video.read(choose(video.num_frames), resize=resize)
     finally:
         video.close()
-
-
-def _chosen(video: Video, choose: Callable[[int], Sequence[int]], part: Part | None) -> Sequence[int]:
-    if part is None:
-        return choose(video.num_frames)
-    first, stop = video.frames_of(part)
-    return [first + index for index in choose(stop - first)]
 
 
 class VideoApart(Video):
     """A video file that the process apart has open."""
 
-    def __init__(self, path: str, *, threads: int = 1, limit_seconds: float = LIMIT_SECONDS) -> None:
-        self.path, self._limit = path, limit_seconds
+    def __init__(
+        self, path: str, *, threads: int = 1, limit_seconds: float = LIMIT_SECONDS, part: Part | None = None
+    ) -> None:
+        self.path, self._limit, self.part = path, limit_seconds, part
         self._reader = _own_reader()
-        answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads)
+        answer = self._reader.call(limit_seconds, path, "open", _where(path), path, threads, part)
         self._number, self.num_frames, self.num_promised, self.duration_seconds, *rest = answer
         self.random_access, self._announced = rest
 

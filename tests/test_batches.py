@@ -218,9 +218,7 @@ class _Pictures(Dataset[Any]):
 @FORKS
 def test_what_a_worker_makes_is_equal_in_value_type_and_strides_and_needs_no_place_in_dev_shm() -> None:
     plan = BatchPlan(3, 2)
-    made, here = (
-        list(chain(*_quietly(Batches(_Pictures(), plan, workers=w, collate=_as_list)))) for w in (1, 0)
-    )
+    made, here = (list(chain(*_quietly(Batches(_Pictures(), plan, workers=w, collate=_as_list)))) for w in (1, 0))
     for item, same in zip(made, here, strict=True):
         assert item["name"] == same["name"]
         for key in ("view", "numbers", "none"):

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import av
@@ -24,7 +23,6 @@ from ssan.video.clip import Clip, Resize, Video
 from ssan.video.folder import TIMES_FILE
 from ssan.video.picture import read_picture
 from ssan.video.reader import open_video
-from ssan.video.transforms import resize_rule
 
 TICKS_PER_SECOND = 90_000
 SMPTE170M, LIMITED_RANGE = 6, 1
@@ -69,17 +67,7 @@ class Settings:
 
     @property
     def resize(self) -> Resize:
-        return partial(_wanted_size, self.short_side_px, self.height_px, FORMS[self.form].multiple)
-
-
-def _wanted_size(
-    short_side: int | None, tallest: int | None, multiple: int, height: int, width: int
-) -> tuple[int, int]:
-    if short_side is not None and min(height, width) > short_side:
-        height, width = resize_rule("short_side", short_side)(height, width)
-    if tallest is not None and height > tallest:
-        height, width = tallest, max(1, (2 * width * tallest + height) // (2 * height))
-    return max(multiple, height - height % multiple), max(multiple, width - width % multiple)
+        return Resize("shrink", self.short_side_px, tallest_px=self.height_px, multiple=FORMS[self.form].multiple)
 
 
 class Frames:

@@ -7,6 +7,7 @@ take of the machine's memory and need no place; where the system has no such fil
 
 import errno
 import mmap
+import multiprocessing
 import multiprocessing.queues
 import multiprocessing.reduction
 import os
@@ -49,9 +50,11 @@ def begin(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     info = get_worker_info()
     share_memory_among(info.num_workers if info else 1)
-    end_with(os.getppid())
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    end_with(parent.pid)
     # A queue that cannot send prints why and goes on, and whoever waits for the batch does so for ever.
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[method-assign,assignment]
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
 
 
 def _end(error: BaseException, value: object) -> None:
@@ -74,6 +77,11 @@ class Carried(Dataset[Any]):
             return carried(self.collate(items))
         except SsanError as error:
             return error
+
+
+def as_it_is(batch: Any) -> Any:
+    """What has been put together already."""
+    return batch
 
 
 def carried(value: Any) -> Any:

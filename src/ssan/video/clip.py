@@ -3,21 +3,54 @@
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from ssan.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     import torch
 
-Resize = Callable[[int, int], tuple[int, int]]
-"""(height, width) of the upright picture, in pixels -> (height, width) wanted.
 
-It is also asked about the size that a file announces, which can be another than that of its pictures.
-"""
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """What becomes of a picture's size: called with (height, width), upright, in pixels, it gives those wanted.
+
+    It is plain data, which travels to the process that decodes.
+
+    :param mode: ``square`` makes both sides ``size_px`` and lets the picture be distorted; ``short_side`` makes the
+        shorter side so long and keeps the aspect ratio, the longer side rounded to the nearest whole number, halves up;
+        ``exact`` makes it ``size_px`` high and ``width_px`` wide; ``shrink`` does as ``short_side``, and then makes it
+        no more than ``tallest_px`` high, each only where that makes it smaller, and sides multiples of ``multiple``.
+    """
+
+    mode: Literal["square", "short_side", "exact", "shrink"]
+    size_px: int | None = None
+    width_px: int | None = None
+    tallest_px: int | None = None
+    multiple: int = 1
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        size = self.size_px
+        if self.mode == "shrink":
+            if size is not None and min(height, width) > size:
+                height, width = _with_short_side(size, height, width)
+            if self.tallest_px is not None and height > self.tallest_px:
+                height, width = self.tallest_px, max(1, (2 * width * self.tallest_px + height) // (2 * height))
+            least = self.multiple
+            return max(least, height - height % least), max(least, width - width % least)
+        assert size is not None
+        if self.mode == "exact":
+            return size, size if self.width_px is None else self.width_px
+        return (size, size) if self.mode == "square" else _with_short_side(size, height, width)
+
+
+def _with_short_side(size_px: int, height: int, width: int) -> tuple[int, int]:
+    short, long = min(height, width), max(height, width)
+    longer = (2 * long * size_px + short) // (2 * short)
+    return (size_px, longer) if height <= width else (longer, size_px)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,7 +153,7 @@ class Video(ABC):
         size = checked_size(*(resize(*self.size_px) if resize else self.size_px), self.path)
         count = frames_at_once(*size)
         for start in range(0, self.num_frames, count):
-            yield self.read(range(start, min(start + count, self.num_frames)), resize=lambda *_: size)
+            yield self.read(range(start, min(start + count, self.num_frames)), resize=Resize("exact", *size))
 
     @abstractmethod
     def examine(self) -> Examination:

@@ -289,8 +289,8 @@ def test_what_reproduce_and_the_demo_start_is_told_to_end_with_them(
         raise OSError
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    with pytest.raises(OSError):  # noqa: PT011, ours
+    with pytest.raises(OSError):
         runs.Crew(runs.Means()).ssan(tmp_path / "log", "train")
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):
         demo._start_training("ssan_tiny", tmp_path, "data", None, 0, True, 0)
     assert [env[processes_module.STARTER] for env in started] == [str(os.getpid())] * 2

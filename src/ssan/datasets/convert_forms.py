@@ -19,8 +19,7 @@ from av.video.stream import VideoStream
 from ssan.datasets.convert_workers import StoppedError, is_stopping
 from ssan.datasets.flow import as_pictures, flow_between
 from ssan.errors import UsageError, VideoError
-from ssan.video.clip import Clip, Resize, Video
-from ssan.video.folder import TIMES_FILE
+from ssan.video.clip import TIMES_FILE, Clip, Resize, Video
 from ssan.video.picture import read_picture
 from ssan.video.reader import open_video
 

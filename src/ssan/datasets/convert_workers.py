@@ -67,5 +67,6 @@ def _begin(stopping: Event, workers: int) -> None:
     share_memory_among(workers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked to decide on
     parent = multiprocessing.parent_process()
-    assert parent is not None and parent.pid is not None
+    assert parent is not None
+    assert parent.pid is not None
     end_with(parent.pid)  # the queue that work comes by stays open in each worker, so that end does not show in it

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssan.errors import UsageError
-from ssan.training.workers import Carried, WorkerDied, as_it_is, begin, died_twice, handed_on
+from ssan.training.workers import Carried, WorkerEndedError, as_it_is, begin, died_twice, handed_on
 
 
 class Draw(NamedTuple):
@@ -107,7 +107,7 @@ class Batches(DataLoader[Any]):
                     self.plan.position = handed_out
                     yield batch
                 return
-            except WorkerDied as error:
+            except WorkerEndedError as error:
                 coming.close()
                 self._iterator = None  # the workers that are left end with it
                 if died_at == handed_out:

@@ -14,7 +14,7 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -32,7 +32,7 @@ COULD_NOT_HAND_OVER = 74
 ALIGNMENT = 64
 
 
-class WorkerDied(Exception):
+class WorkerEndedError(Exception):
     """A worker has ended before its work was done; what it was at can be asked for again."""
 
 
@@ -51,7 +51,8 @@ def begin(worker: int) -> None:
     info = get_worker_info()
     share_memory_among(info.num_workers if info else 1)
     parent = multiprocessing.parent_process()
-    assert parent is not None and parent.pid is not None
+    assert parent is not None
+    assert parent.pid is not None
     end_with(parent.pid)
     # A queue that cannot send prints why and goes on, and whoever waits for the batch does so for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
@@ -150,11 +151,11 @@ def _tensor(memory: Any, dtype: torch.dtype, offset: int, shape: Sequence[int], 
 # ---------------------------------------------------------------------------------------------- in the main process
 
 
-def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Generator[Any, None, None]:
     """What the workers of a loader give, in turn.
 
     :param make: starts the loader, which starts its workers.
-    :raises WorkerDied: one of them has ended.
+    :raises WorkerEndedError: one of them has ended.
     :raises SsanError: there is no room for what processes need to speak with each other.
     """
     handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
@@ -181,7 +182,7 @@ def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Ite
             on_its_way = isinstance(error, EOFError | ConnectionError | FileNotFoundError) and workers
             if not on_its_way and "DataLoader worker" not in str(error):
                 raise
-            raise WorkerDied(_told_of(workers)) from error
+            raise WorkerEndedError(_told_of(workers)) from error
         if isinstance(value, SsanError):
             raise value
         yield value
@@ -222,7 +223,7 @@ def _told_of(workers: Sequence[Any]) -> str:
     return "; ".join(ends) or "a process that reads videos has ended"
 
 
-def died_twice(error: WorkerDied) -> SsanError:
+def died_twice(error: WorkerEndedError) -> SsanError:
     """What to say where a worker has ended, and another one again at the same batch."""
     return TrainingError(f"{error}, twice at the same place; expected it to last. {_room()}")
 

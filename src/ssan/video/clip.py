@@ -199,6 +199,27 @@ def frames_at_once(height: int, width: int) -> int:
 FOLDER_FRAMES_PER_SECOND = 12.0
 """Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
 
+TIMES_FILE = ".times.json"
+"""In a folder of frames, when each is shown: {"frames": {"00001.jpg": [time, duration], ...}}, in seconds."""
+
+RATE_VARIABLE = "SSAN_FRAMES_PER_SECOND"
+"""The environment variable with the rate of folders that do not say it; ``--reader frames_per_second`` sets it."""
+
+
+def assumed_rate() -> float | None:
+    """The rate of folders of frames that do not say it, where the user has told it."""
+    text = os.environ.get(RATE_VARIABLE, "").strip()
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 100_000:
+        raise UsageError(f"frames_per_second is {text[:80]!r}; expected a number above 0, 100,000 at most")
+    return rate
+
+
 MOST_PIXELS = 1 << 27
 """Of one picture, 16,384 x 8,192; an 8K video has a quarter of it."""
 

@@ -37,6 +37,7 @@ import torch
 
 from ssan.errors import SsanError
 from ssan.files import write_json
+from ssan.video.clip import Resize
 from ssan.video.decode import VideoFile
 from ssan.video.reader import read_clip
 from ssan.video.sampling import segment_indices
@@ -59,11 +60,12 @@ RENDERED: dict[str, tuple[str, dict[str, str], int, int, int, int]] = {
 
 
 def ours(path: str, indices: Sequence[int], size: Size) -> np.ndarray:
-    return read_clip(path, lambda n: indices, resize=lambda *_: size).frames.permute(0, 2, 3, 1).numpy()
+    return read_clip(path, lambda n: indices, resize=Resize("exact", *size)).frames.permute(0, 2, 3, 1).numpy()
 
 
 def ours_here(path: str, indices: Sequence[int], size: Size) -> np.ndarray:
-    return read_clip(path, lambda n: indices, resize=lambda *_: size, apart=False).frames.permute(0, 2, 3, 1).numpy()
+    clip = read_clip(path, lambda n: indices, resize=Resize("exact", *size), apart=False)
+    return clip.frames.permute(0, 2, 3, 1).numpy()
 
 
 def pyav(path: str, indices: Sequence[int], size: Size) -> np.ndarray:
@@ -318,9 +320,9 @@ def memory(name: str, small: str, path: str) -> float:
 
 def print_memory(name: str, small: str, path: str) -> None:
     def held() -> int:
-        from ssan.video import reader
+        from ssan.video import decoder_process
 
-        own = reader._reader
+        own = decoder_process._reader
         return peak_bytes() + (peak_bytes(own._process.pid) if own else 0)
 
     read = READERS[name][0]

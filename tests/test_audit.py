@@ -162,12 +162,12 @@ def test_damaged_frames_are_counted_and_the_first_has_its_time(tmp_path: Path) -
 def test_a_long_video_is_examined_in_stretches(whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "STRETCH_SECONDS", 0.0)
     server = apart.Server(None, None, None)  # type: ignore[arg-type]
-    number, *_ = server.open(None, str(whole["h264.mp4"]), 1)
-    answers = [server.examine(number)]
+    (number, *_), _ = server.open(None, str(whole["h264.mp4"]), 1)
+    answers = [server.examine(number)[0]]
     while answers[-1] is None:
-        answers.append(server.examine(number))
+        answers.append(server.examine(number)[0])
     assert len(answers) == FRAMES + 2  # each packet, the empty one that ends the stream, and what was found
-    assert answers[-1].frames_decoded == FRAMES
+    assert answers[-1] == [FRAMES, FRAMES, None, None]
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "vp9.webm"])

@@ -270,11 +270,9 @@ def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_give
 @FORKS
 def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_helps(tmp_path: Path) -> None:
     batches = Batches(_Killed(tmp_path, 9), BatchPlan(23, 4), workers=1, collate=_as_list)
-    seen = []
     with pytest.raises(TrainingError, match=r"worker 1 of 1.*ended by SIGKILL, twice.*fewer --workers"):
-        for batch in _quietly(batches):
-            seen.append(batch)
-    assert [item for batch in seen for _, item in batch] in ([], list(range(4)), list(range(8)))
+        list(_quietly(batches))
+    assert batches.state_dict()["position"] <= 2  # and not beyond what was handed out
 
 
 @FORKS

@@ -17,6 +17,7 @@ import torch
 from av.stream import Disposition
 
 from ssan.errors import UsageError, VideoError
+from ssan.video.clip import Resize
 from ssan.video.decode import VideoFile
 from ssan.video.folder import FrameFolder
 from ssan.video.picture import read_pictures
@@ -108,8 +109,8 @@ def test_a_stream_gives_every_frame_once_in_clips_of_bounded_size(
     if not apart:  # the process apart has its own bound, above all of these
         monkeypatch.setattr("ssan.video.clip.STREAM_BYTES", 9 * 24 * 56 * 3)
     with open_video(videos[name], apart=apart) as video:
-        whole = video.read(range(31), resize=lambda height, width: (24, 56))
-        clips = list(video.stream(resize=lambda height, width: (height // 2, width // 2)))
+        whole = video.read(range(31), resize=Resize("exact", 24, 56))
+        clips = list(video.stream(resize=Resize("short_side", 24)))
     assert [len(clip.indices) for clip in clips] == ([31] if apart else [9, 9, 9, 4])
     assert torch.equal(torch.cat([clip.frames for clip in clips]), whole.frames)
     for field in ("indices", "times_seconds", "durations_seconds"):
@@ -214,14 +215,7 @@ def test_more_decoding_threads_give_the_same_pixels(videos: dict[str, Path]) -> 
 
 
 def test_resize_sees_the_size_and_decides_it(videos: dict[str, Path]) -> None:
-    seen = []
-
-    def halve(height: int, width: int) -> tuple[int, int]:
-        seen.append((height, width))
-        return height // 2, width // 2
-
-    clip = read_clip(videos["h264.mp4"], lambda n: [8, 21], resize=halve)
-    assert set(seen) == {(HEIGHT, WIDTH)}
+    clip = read_clip(videos["h264.mp4"], lambda n: [8, 21], resize=Resize("short_side", HEIGHT // 2))
     assert clip.frames.shape == (2, 3, HEIGHT // 2, WIDTH // 2)
     assert [number_in(frame) for frame in clip.frames] == [8, 21]
 
@@ -232,10 +226,10 @@ def test_a_rotated_file_comes_out_upright(tmp_path: Path, rotation: int) -> None
     with open_video(render(tmp_path / "turned.mp4", 2, rotation=rotation)) as video:
         tall = rotation != 180
         assert (video.height_px, video.width_px) == ((WIDTH, HEIGHT) if tall else (HEIGHT, WIDTH))
-        sizes = []
-        frame = video.read([1], resize=lambda *size: sizes.append(size) or size).frames[0].float().mean(0)
-        assert sizes[-1] == (video.height_px, video.width_px)
-        assert frame.shape == sizes[-1]
+        frame = video.read([1]).frames[0].float().mean(0)
+        assert frame.shape == (video.height_px, video.width_px)
+        small = video.read([1], resize=Resize("short_side", 24)).frames[0]
+        assert small.shape == ((3, 56, 24) if tall else (3, 24, 56))
     edges = {"top": frame[:8], "bottom": frame[-8:], "left": frame[:, :8], "right": frame[:, -8:]}
     # Counter-clockwise by 90 degrees the left edge becomes the bottom.
     assert max(edges, key=lambda edge: float(edges[edge].mean())) == {90: "bottom", 180: "right", 270: "top"}[rotation]
@@ -568,7 +562,7 @@ def test_png_frames_come_out_bit_for_bit_and_jpeg_frames_nearly(tmp_path: Path) 
 def test_frames_of_a_folder_are_resized_to_what_the_first_one_wants(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "video", ["1.jpg", "2.jpg"])
     (folder / "3.jpg").write_bytes(simplejpeg.encode_jpeg(numbered(2)[: HEIGHT // 2].copy(), colorspace="RGB"))
-    clip = read_clip(folder, lambda n: [2, 0], resize=lambda height, width: (height // 2, width * 2))
+    clip = read_clip(folder, lambda n: [2, 0], resize=Resize("exact", HEIGHT // 2, WIDTH * 2))
     assert clip.frames.shape == (2, 3, HEIGHT // 2, WIDTH * 2)
     assert [number_in(frame) for frame in clip.frames] == [2, 0]
 
@@ -605,12 +599,12 @@ def test_a_frame_that_is_a_pipe_or_too_large_is_refused_at_once(tmp_path: Path) 
                 video.read([index])
             assert (caught.value.code, caught.value.path) == ("decode_error", str(folder / f"{index + 1}.jpg"))
         with pytest.raises(VideoError, match="too large"):
-            video.read([0], resize=lambda height, width: (256, 4_000_000))
+            video.read([0], resize=Resize("exact", 256, 4_000_000))
 
 
 def test_a_video_is_not_resized_to_more_than_a_picture_may_have(videos: dict[str, Path]) -> None:
     with pytest.raises(VideoError, match="4000000 x 256 pixels is too large") as caught:
-        read_clip(videos["h264.mp4"], lambda n: [0], resize=lambda height, width: (256, 4_000_000))
+        read_clip(videos["h264.mp4"], lambda n: [0], resize=Resize("exact", 256, 4_000_000))
     assert (caught.value.code, caught.value.path) == ("decode_error", str(videos["h264.mp4"]))
 
 

@@ -2,16 +2,21 @@
 
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ssan
+from ssan import demo
 from ssan import processes as processes_module
 from ssan.cli import options
 from ssan.errors import UsageError
 from ssan.processes import Processes, processes
+from ssan.reproduce import runs
 from ssan.training.launched import Launched
 
 TORCHRUN = {
@@ -206,3 +211,86 @@ def test_lightning_is_told_and_does_not_look_for_itself(monkeypatch: pytest.Monk
     trainer = pl.Trainer(**options_, plugins=[Launched(processes())], barebones=False)
     assert (trainer.world_size, trainer.global_rank) == (1, 0)
     assert isinstance(trainer._accelerator_connector.cluster_environment, Launched)
+
+
+# ------------------------------------------------------------------------------- a process ends with the one it is for
+
+POSIX = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot look at another process without harm")
+
+# A command of ours that another one has started, and that would go on for ten minutes.
+COMMAND = "import time; from ssan.cli import main; main.status = lambda words: time.sleep(600); print(flush=True); "
+STARTER = """
+import subprocess, sys
+from ssan.processes import told_to_end_with_us
+command = subprocess.Popen([sys.executable, "-c", sys.argv[1] + "main.run()"], env=told_to_end_with_us(),
+                           stdout=subprocess.PIPE, start_new_session=True)
+command.stdout.readline()
+print(command.pid, flush=True)
+command.wait()
+"""
+
+
+def has_ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat")
+        return state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
+@POSIX
+@pytest.mark.parametrize("known", ["by the kernel", "by looking"])
+def test_a_command_that_another_one_has_started_ends_with_it_however_that_ends(known: str) -> None:
+    command = COMMAND if known == "by the kernel" else f"import os; os.__dict__.pop('pidfd_open', None); {COMMAND}"
+    with subprocess.Popen([sys.executable, "-c", STARTER, command], stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        process = int(starter.stdout.readline())
+        time.sleep(0.2)
+        assert not has_ended(process)
+        starter.kill()
+    deadline = time.monotonic() + 60
+    while not has_ended(process):
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.02)
+
+
+@POSIX
+def test_a_command_whose_starter_has_ended_already_ends_at_once() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    environment = {**os.environ, processes_module.STARTER: str(gone.pid)}
+    done = subprocess.run([sys.executable, "-c", f"{COMMAND} main.run()"], env=environment, timeout=120, check=False)
+    assert done.returncode == 1
+
+
+def test_a_command_that_nobody_has_told_to_ends_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(processes_module, "end_with", ended.append)
+    monkeypatch.delenv(processes_module.STARTER, raising=False)
+    processes_module.end_with_starter()
+    for word in ("", "x", "-3", "1" * 30):
+        monkeypatch.setenv(processes_module.STARTER, word)
+        processes_module.end_with_starter()
+    assert ended == []
+    monkeypatch.setenv(processes_module.STARTER, "4711")
+    processes_module.end_with_starter()
+    assert ended == [4711]
+    assert processes_module.STARTER not in os.environ  # what it starts itself has itself to end with
+
+
+def test_what_reproduce_and_the_demo_start_is_told_to_end_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    started: list[dict[str, str]] = []
+
+    def start(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+        started.append(env)
+        raise OSError
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(OSError):
+        runs.Crew(runs.Means()).ssan(tmp_path / "log", "train")
+    with pytest.raises(OSError):
+        demo._start_training("ssan_tiny", tmp_path, "data", None, 0, True, 0)
+    assert [env[processes_module.STARTER] for env in started] == [str(os.getpid())] * 2

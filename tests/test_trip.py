@@ -1,7 +1,8 @@
-"""What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs.
+"""What a clip meets from its file to the loss: at most twelve files of ours, counted while a real training step runs.
 
 Frames are decoded in a process apart, where three more files are at work, and for avi a fourth: apart.py, which passes
-them on, decode.py, packets.py and avi.py.
+them on, decode.py, packets.py and avi.py. Pixels and what is said about them take three on their way from there:
+decoder_process.py, messages.py and shared_memory.py.
 """
 
 import sys
@@ -17,7 +18,7 @@ from ssan.recognition.train import DataSource, train
 from ssan.training.fit import Fit
 
 SRC = Path(ssan.__file__).parent
-MOST_FILES = 8
+MOST_FILES = 12
 
 
 class Trip:
@@ -39,7 +40,7 @@ class Trip:
             self.over = True
 
 
-def test_a_clip_meets_at_most_eight_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
+def test_a_clip_meets_at_most_twelve_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
     recipe = make_recipe({"model": "ssan_tiny", "crop_px": 32, "epochs": 1, "batch": 8, "num_frames": 3})
     trip, before = Trip(), sys.getprofile()
     threading.setprofile(trip)  # videos are read ahead in another thread

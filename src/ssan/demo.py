@@ -1,6 +1,5 @@
 """The demo: render videos whose classes differ by direction, train two networks, and show what each makes of them."""
 
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from ssan.insight.overlay import moving_places, overlay
 from ssan.insight.page import render_page
 from ssan.insight.plots import curves_plot, frame_strip
 from ssan.models.attended import attended
+from ssan.processes import told_to_end_with_us
 from ssan.recognition.evaluate import Protocol, score
 from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
 from ssan.recognition.model_file import Labeller, load_labeller
@@ -151,7 +151,7 @@ def _start_training(
     command += ["--seed", str(seed), "--workers", str(workers)]
     command += ["--quiet"] if quiet else []
     command += [f"epochs={epochs}"] if epochs else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**told_to_end_with_us(), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
 
 

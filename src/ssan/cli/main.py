@@ -26,6 +26,7 @@ from ssan.cli import (
 )
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED
 from ssan.errors import SsanError
+from ssan.processes import end_with_starter
 
 # typer brings its own copy of click, or uses the package of that name, depending on its version; the base of its
 # errors is reached through one that typer exports.
@@ -72,6 +73,7 @@ def _about(
 
 def run() -> None:
     """Run a command and leave with its exit status: 0 done, 1 some inputs failed, 2 refused, 130 interrupted."""
+    end_with_starter()
     # The names of files need not be UTF-8: what is printed for people shows such bytes as they are.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")

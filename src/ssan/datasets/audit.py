@@ -25,6 +25,7 @@ from ssan.datasets.memory import Memory, stamp
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, VideoError, printable, quoted
 from ssan.files import is_text, sha256, writing
+from ssan.processes import share_memory_among
 from ssan.video.clip import existing_path
 from ssan.video.extent import announced_bytes
 from ssan.video.reader import OwnReader, open_video
@@ -270,6 +271,7 @@ def _side_by_side(do: Callable[[Task], Answer], tasks: Iterable[Task], num: int)
             yield task, do(task)
         return
     done: queue.SimpleQueue[tuple[Task, Answer] | None] = queue.SimpleQueue()
+    share_memory_among(num)
     readers = [OwnReader() for _ in range(num)]
 
     def work(own: OwnReader) -> None:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import av
@@ -20,11 +19,9 @@ from av.video.stream import VideoStream
 from ssan.datasets.convert_workers import StoppedError, is_stopping
 from ssan.datasets.flow import as_pictures, flow_between
 from ssan.errors import UsageError, VideoError
-from ssan.video.clip import Clip, Resize, Video
-from ssan.video.folder import TIMES_FILE
+from ssan.video.clip import TIMES_FILE, Clip, Resize, Video
 from ssan.video.picture import read_picture
 from ssan.video.reader import open_video
-from ssan.video.transforms import resize_rule
 
 TICKS_PER_SECOND = 90_000
 SMPTE170M, LIMITED_RANGE = 6, 1
@@ -69,17 +66,7 @@ class Settings:
 
     @property
     def resize(self) -> Resize:
-        return partial(_wanted_size, self.short_side_px, self.height_px, FORMS[self.form].multiple)
-
-
-def _wanted_size(
-    short_side: int | None, tallest: int | None, multiple: int, height: int, width: int
-) -> tuple[int, int]:
-    if short_side is not None and min(height, width) > short_side:
-        height, width = resize_rule("short_side", short_side)(height, width)
-    if tallest is not None and height > tallest:
-        height, width = tallest, max(1, (2 * width * tallest + height) // (2 * height))
-    return max(multiple, height - height % multiple), max(multiple, width - width % multiple)
+        return Resize("shrink", self.short_side_px, tallest_px=self.height_px, multiple=FORMS[self.form].multiple)
 
 
 class Frames:

@@ -1,10 +1,7 @@
 """Work spread over processes that end with the one that has asked for it."""
 
 import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +9,7 @@ from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from ssan.errors import SsanError
+from ssan.processes import end_with, share_memory_among
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -38,7 +36,7 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], workers:
     context = multiprocessing.get_context("spawn")
     stopping = context.Event()
     waiting: set[Future[Result]] = set()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stopping,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stopping, workers)) as pool:
         try:
             for task in tasks:
                 waiting.add(pool.submit(work, task))
@@ -60,19 +58,15 @@ def in_processes(work: Callable[[Task], Result], tasks: Iterable[Task], workers:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(stopping: Event) -> None:
+def _begin(stopping: Event, workers: int) -> None:
     global _stopping
     import torch
 
     _stopping = stopping
     torch.set_num_threads(1)
+    share_memory_among(workers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked to decide on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """The queue that work comes by stays open in each worker, so the end of the parent does not show in it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    assert parent.pid is not None
+    end_with(parent.pid)  # the queue that work comes by stays open in each worker, so that end does not show in it

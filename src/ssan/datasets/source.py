@@ -1,17 +1,23 @@
 """Where labelled videos are, as a command names them."""
 
 import os
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ssan.datasets import Samples, detect, read
+from ssan.datasets.samples import Sample, printable
 from ssan.datasets.tree import is_tree
+from ssan.video.clip import RATE_VARIABLE, TIMES_FILE, assumed_rate
 
 
 @dataclass(frozen=True)
 class DataSource:
     """Where labelled videos are, and how to read them.
 
-    :param options: what the format's reader takes, such as ``annotations``, ``videos``, ``splits``, ``val_groups``.
+    :param options: what the format's reader takes, such as ``annotations``, ``videos``, ``splits``, ``val_groups``; and
+        ``frames_per_second``, which holds for all folders of frames that do not say it themselves, in this process and
+        those that it starts.
     """
 
     root: str
@@ -19,7 +25,15 @@ class DataSource:
     options: dict[str, str] = field(default_factory=dict)
 
     def read(self, split: str) -> Samples:
-        return read(self.format, self.root, split, **self.options)
+        options = dict(self.options)
+        rate = options.pop("frames_per_second", None)
+        if rate is not None:
+            os.environ[RATE_VARIABLE] = rate
+        told = assumed_rate()
+        samples = read(self.format, self.root, split, **options)
+        if told is None:
+            _say_what_is_assumed(samples)
+        return samples
 
     @property
     def found_format(self) -> str:
@@ -33,3 +47,24 @@ class DataSource:
         if named is not None or is_tree(self.root):
             return named or self.root
         return os.path.dirname(self.root) or "."
+
+
+_said = False
+
+
+def _say_what_is_assumed(samples: Iterable[Sample]) -> None:
+    """Say once that seconds are counted at a rate which nothing has told, where there is a part of such a folder."""
+    global _said
+    for sample in samples if not _said else ():
+        if sample.start_seconds is None and sample.end_seconds is None:
+            continue
+        if os.path.isdir(sample.path) and not os.path.exists(os.path.join(sample.path, TIMES_FILE)):
+            _said = True
+            print(
+                f"ssan: {printable(sample.path)}: a part of it is given in seconds, and nothing says how many frames a "
+                "second a folder of frames has; 12 are assumed, as in Something-Something and Jester. Say "
+                "--reader frames_per_second=N",
+                file=sys.stderr,
+                flush=True,
+            )
+            return

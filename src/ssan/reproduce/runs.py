@@ -1,7 +1,6 @@
 """Training and evaluating runs, several at a time, each by commands of its own; what is done is not done again."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import numpy as np
 from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.files import writing
 from ssan.insight.runs import number, whole
-from ssan.processes import terminable
+from ssan.processes import terminable, told_to_end_with_us
 from ssan.recipe import write_recipe
 from ssan.recognition.metrics import accuracy
 from ssan.recognition.score_file import read_scores
@@ -72,7 +71,7 @@ class Crew:
         program = [sys.executable, "-m"]
         if processes > 1:
             program += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-        environment = dict(os.environ)
+        environment = told_to_end_with_us()
         if self.means.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.means.threads)
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.weights import imagenet_file, load_backbone, read_state_dict
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
-from ssan.training.workers import WorkerDied, begin, carried, handed_on
+from ssan.training.workers import WorkerEndedError, begin, carried, handed_on
 from ssan.vectors import VectorWriter, part_id
 from ssan.video.clip import Part
 
@@ -340,10 +340,10 @@ def _run(
 def _handed_on(loader: DataLoader[Piece]) -> Iterator[Piece]:
     try:
         yield from handed_on(loader, loader.__iter__)
-    except WorkerDied as error:
+    except WorkerEndedError as error:
         raise SsanError(
-            f"{error}, perhaps because memory ran out; expected it to last. What is in the store is kept: run again with "
-            "fewer --workers"
+            f"{error}, perhaps because memory ran out; expected it to last. What is in the store is kept: run again "
+            "with fewer --workers"
         ) from error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssan.errors import UsageError
-from ssan.training.workers import Carried, WorkerDied, begin, died_twice, handed_on
+from ssan.training.workers import Carried, WorkerEndedError, as_it_is, begin, died_twice, handed_on
 
 
 class Draw(NamedTuple):
@@ -82,7 +82,7 @@ class Batches(DataLoader[Any]):
             Carried(dataset, collate),
             batch_sampler=plan,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             persistent_workers=workers > 0,
             worker_init_fn=begin,
         )
@@ -107,7 +107,7 @@ class Batches(DataLoader[Any]):
                     self.plan.position = handed_out
                     yield batch
                 return
-            except WorkerDied as error:
+            except WorkerEndedError as error:
                 coming.close()
                 self._iterator = None  # the workers that are left end with it
                 if died_at == handed_out:
@@ -130,7 +130,3 @@ class Batches(DataLoader[Any]):
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.plan.epoch, self.plan.position = state["epoch"], state["position"]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

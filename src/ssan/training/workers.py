@@ -7,13 +7,14 @@ take of the machine's memory and need no place; where the system has no such fil
 
 import errno
 import mmap
+import multiprocessing
 import multiprocessing.queues
 import multiprocessing.reduction
 import os
 import pickle
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -31,7 +32,7 @@ COULD_NOT_HAND_OVER = 74
 ALIGNMENT = 64
 
 
-class WorkerDied(Exception):
+class WorkerEndedError(Exception):
     """A worker has ended before its work was done; what it was at can be asked for again."""
 
 
@@ -49,9 +50,12 @@ def begin(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     info = get_worker_info()
     share_memory_among(info.num_workers if info else 1)
-    end_with(os.getppid())
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with(parent.pid)
     # A queue that cannot send prints why and goes on, and whoever waits for the batch does so for ever.
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[method-assign,assignment]
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
 
 
 def _end(error: BaseException, value: object) -> None:
@@ -74,6 +78,11 @@ class Carried(Dataset[Any]):
             return carried(self.collate(items))
         except SsanError as error:
             return error
+
+
+def as_it_is(batch: Any) -> Any:
+    """What has been put together already."""
+    return batch
 
 
 def carried(value: Any) -> Any:
@@ -142,11 +151,11 @@ def _tensor(memory: Any, dtype: torch.dtype, offset: int, shape: Sequence[int], 
 # ---------------------------------------------------------------------------------------------- in the main process
 
 
-def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Generator[Any, None, None]:
     """What the workers of a loader give, in turn.
 
     :param make: starts the loader, which starts its workers.
-    :raises WorkerDied: one of them has ended.
+    :raises WorkerEndedError: one of them has ended.
     :raises SsanError: there is no room for what processes need to speak with each other.
     """
     handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
@@ -173,7 +182,7 @@ def handed_on(loader: DataLoader[Any], make: Callable[[], Iterator[Any]]) -> Ite
             on_its_way = isinstance(error, EOFError | ConnectionError | FileNotFoundError) and workers
             if not on_its_way and "DataLoader worker" not in str(error):
                 raise
-            raise WorkerDied(_told_of(workers)) from error
+            raise WorkerEndedError(_told_of(workers)) from error
         if isinstance(value, SsanError):
             raise value
         yield value
@@ -214,7 +223,7 @@ def _told_of(workers: Sequence[Any]) -> str:
     return "; ".join(ends) or "a process that reads videos has ended"
 
 
-def died_twice(error: WorkerDied) -> SsanError:
+def died_twice(error: WorkerEndedError) -> SsanError:
     """What to say where a worker has ended, and another one again at the same batch."""
     return TrainingError(f"{error}, twice at the same place; expected it to last. {_room()}")
 

@@ -3,21 +3,54 @@
 import os
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from ssan.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
     import torch
 
-Resize = Callable[[int, int], tuple[int, int]]
-"""(height, width) of the upright picture, in pixels -> (height, width) wanted.
 
-It is also asked about the size that a file announces, which can be another than that of its pictures.
-"""
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """What becomes of a picture's size: called with (height, width), upright, in pixels, it gives those wanted.
+
+    It is plain data, which travels to the process that decodes.
+
+    :param mode: ``square`` makes both sides ``size_px`` and lets the picture be distorted; ``short_side`` makes the
+        shorter side so long and keeps the aspect ratio, the longer side rounded to the nearest whole number, halves up;
+        ``exact`` makes it ``size_px`` high and ``width_px`` wide; ``shrink`` does as ``short_side``, and then makes it
+        no more than ``tallest_px`` high, each only where that makes it smaller, and sides multiples of ``multiple``.
+    """
+
+    mode: Literal["square", "short_side", "exact", "shrink"]
+    size_px: int | None = None
+    width_px: int | None = None
+    tallest_px: int | None = None
+    multiple: int = 1
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        size = self.size_px
+        if self.mode == "shrink":
+            if size is not None and min(height, width) > size:
+                height, width = _with_short_side(size, height, width)
+            if self.tallest_px is not None and height > self.tallest_px:
+                height, width = self.tallest_px, max(1, (2 * width * self.tallest_px + height) // (2 * height))
+            least = self.multiple
+            return max(least, height - height % least), max(least, width - width % least)
+        assert size is not None
+        if self.mode == "exact":
+            return size, size if self.width_px is None else self.width_px
+        return (size, size) if self.mode == "square" else _with_short_side(size, height, width)
+
+
+def _with_short_side(size_px: int, height: int, width: int) -> tuple[int, int]:
+    short, long = min(height, width), max(height, width)
+    longer = (2 * long * size_px + short) // (2 * short)
+    return (size_px, longer) if height <= width else (longer, size_px)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,8 +89,11 @@ class FramePart:
     stop: int | None = None
 
 
-Part = tuple[float | None, float | None] | FramePart
-"""A part of a video: start and end in seconds from its beginning, where None is its beginning or end; or in frames."""
+SecondsPart = tuple[float | None, float | None]
+"""Start and end, in seconds from the beginning of a video; None is its beginning, or its end."""
+
+Part = SecondsPart | FramePart
+"""A part of a video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +186,7 @@ class Video(ABC):
         size = checked_size(*(resize(*self.size_px) if resize else self.size_px), self.path)
         count = frames_at_once(*size)
         for start in range(0, self.num_frames, count):
-            yield self.read(range(start, min(start + count, self.num_frames)), resize=lambda *_: size)
+            yield self.read(range(start, min(start + count, self.num_frames)), resize=Resize("exact", *size))
 
     @abstractmethod
     def examine(self) -> Examination:
@@ -190,13 +226,23 @@ class PartOfVideo(Video):
     def __init__(self, video: Video, part: Part) -> None:
         self._video, self.part = video, part
         self.path, self.random_access = video.path, video.random_access
-        self._first, stop = video.frames_of(part)
-        self.num_frames = self.num_promised = stop - self._first
+        self._find()
+        self.num_promised = self.num_frames
+
+    def _find(self) -> None:
+        video = self._video
+        self._first, stop = video.frames_of(self.part)
+        self.num_frames = stop - self._first
         lasts = video.duration_seconds if stop >= video.num_frames else video.begin_seconds(stop)
         self.duration_seconds = lasts - video.begin_seconds(self._first)
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
-        clip = self._video.read([self._first + index for index in indices], resize=resize)
+        try:
+            clip = self._video.read([self._first + index for index in indices], resize=resize)
+        except VideoError as error:
+            if error.code == "truncated" and self._video.num_frames:
+                self._find()  # in what there is
+            raise
         return replace(
             clip,
             indices=tuple(int(index) for index in indices),
@@ -243,6 +289,27 @@ def frames_at_once(height: int, width: int) -> int:
 
 FOLDER_FRAMES_PER_SECOND = 12.0
 """Something-Something V1 and Jester ship folders of JPEG files at this rate, which nothing in the folder tells."""
+
+TIMES_FILE = ".times.json"
+"""In a folder of frames, when each is shown: {"frames": {"00001.jpg": [time, duration], ...}}, in seconds."""
+
+RATE_VARIABLE = "SSAN_FRAMES_PER_SECOND"
+"""The environment variable with the rate of folders that do not say it; ``--reader frames_per_second`` sets it."""
+
+
+def assumed_rate() -> float | None:
+    """The rate of folders of frames that do not say it, where the user has told it."""
+    text = os.environ.get(RATE_VARIABLE, "").strip()
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 100_000:
+        raise UsageError(f"frames_per_second is {text[:80]!r}; expected a number above 0, 100,000 at most")
+    return rate
+
 
 MOST_PIXELS = 1 << 27
 """Of one picture, 16,384 x 8,192; an 8K video has a quarter of it."""

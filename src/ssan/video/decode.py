@@ -38,6 +38,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from ssan.errors import VideoError
+from ssan.video.allowed import CODECS, WHITELISTS
 from ssan.video.clip import (
     Clip,
     Examination,
@@ -555,7 +556,7 @@ def _open_container(path: str) -> av.container.InputContainer:
     for a time stamp either. The decoder replaces the guess by the truth. Of mp4 only where its index is complete: from
     that FFmpeg knows how many pictures H.264 holds back, without having seen any.
     """
-    options = {"protocol_whitelist": "file"}
+    options = WHITELISTS
     head = b""
     with suppress(OSError), open(path, "rb") as handle:  # what cannot be read FFmpeg says below
         head = handle.read(8)
@@ -629,9 +630,9 @@ def _opened(path: str, threads: int) -> Iterator[tuple[av.container.InputContain
                 code="no_video_stream",
                 path=path,
             )
-        if stream.codec_context is None:
+        if stream.codec_context is None or stream.codec_context.codec.name not in CODECS:
             raise VideoError(
-                "this build of FFmpeg has no decoder for its video stream; convert the file to H.264",
+                "there is no decoder here for its video stream, or none that is used; convert the file to H.264",
                 code="decode_error",
                 path=path,
             )

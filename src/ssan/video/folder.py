@@ -1,7 +1,6 @@
 """Frames out of a folder of pictures, one file a frame."""
 
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -16,10 +15,12 @@ from ssan.errors import SsanError, UsageError, VideoError
 from ssan.files import read_text
 from ssan.video.clip import (
     FOLDER_FRAMES_PER_SECOND,
+    TIMES_FILE,
     Clip,
     Examination,
     Resize,
     Video,
+    assumed_rate,
     cannot_open,
     checked_size,
     existing_path,
@@ -30,10 +31,10 @@ from ssan.video.picture import read_picture, read_pictures
 if TYPE_CHECKING:
     import torch
 
-TIMES_FILE = ".times.json"
-"""In a folder of frames, when each is shown: {"frames": {"00001.jpg": [time, duration], ...}}, in seconds."""
-
 MOST_BYTES_OF_TIMES = 100_000_000
+
+MOST_SECONDS = 1e12
+"""Of a time in it; some clocks count from long ago."""
 
 _PICTURE = re.compile(r"(?!\.).*\.(jpe?g|png)", re.IGNORECASE | re.DOTALL)
 _FLOW = re.compile(r"(flow_)?[xy]_?[0-9]+\.", re.IGNORECASE)
@@ -42,13 +43,14 @@ _FLOW = re.compile(r"(flow_)?[xy]_?[0-9]+\.", re.IGNORECASE)
 class FrameFolder(Video):
     """A folder that directly holds JPEG or PNG files, one per frame, in the order of the numbers in their names.
 
-    Names are compared piece by piece, digits as numbers: ``img_2.jpg`` comes before ``img_10.jpg``. Hidden files are
-    left out, and so are optical flow fields (``x_00001.jpg``, ``flow_y_00001.jpg``), which some lists of frames keep
-    beside them. The orientation that a camera may write into a JPEG file is not applied.
+    Names are compared piece by piece, digits as numbers: ``img_2.jpg`` comes before ``img_10.jpg``, and beside
+    ``img_02.jpg`` it is refused. Hidden files are left out, and so are optical flow fields (``x_00001.jpg``,
+    ``flow_y_00001.jpg``), which some lists of frames keep beside them. The orientation that a camera may write into a
+    JPEG file is not applied.
 
     When a frame is shown follows from ``frames_per_second``; where that is not given, from the file ``.times.json``,
     which has it by the frame's name, so that frames removed later leave the times of the others as they are; and where
-    there is none, from 12 frames a second. A frame that the file does not know is an error.
+    there is none, from ``assumed_rate`` or 12 frames a second. A frame that the file does not know is an error.
 
     :param decode: paths of pictures to the pixels (n, h, w, 3) of so many from the first on as have its size.
     :param look: decodes one picture, and raises what ``decode`` would; what it returns is of no concern.
@@ -63,7 +65,8 @@ class FrameFolder(Video):
         look: Callable[[str], object] = read_picture,
     ) -> None:
         self.path = existing_path(path)
-        self.frames_per_second = FOLDER_FRAMES_PER_SECOND if frames_per_second is None else frames_per_second
+        told = assumed_rate() if frames_per_second is None else frames_per_second
+        self.frames_per_second = FOLDER_FRAMES_PER_SECOND if told is None else told
         self._decode, self._look = decode, look
         if not self.frames_per_second > 0:
             raise UsageError(f"frames_per_second is {frames_per_second}; expected a number above 0")
@@ -79,7 +82,16 @@ class FrameFolder(Video):
                 code="empty",
                 path=self.path,
             )
-        self.files = [os.path.join(self.path, name) for name in sorted(names, key=_natural)]
+        names.sort(key=_natural)
+        for one, other in pairwise(names):
+            if _natural(one) == _natural(other):
+                raise VideoError(
+                    f"{one!r} and {other!r} are frames of one number; expected each number once, or it "
+                    "cannot be told which comes first. Remove one, or the frames of an earlier extraction",
+                    code="duplicate",
+                    path=self.path,
+                )
+        self.files = [os.path.join(self.path, name) for name in names]
         self.num_frames = self.num_promised = len(self.files)
         period = 1 / self.frames_per_second
         self._shown = [(number / self.frames_per_second, period) for number in range(self.num_frames)]
@@ -212,9 +224,9 @@ def _read_times(folder: str, names: Sequence[str]) -> list[tuple[float, float]]:
             code="decode_error",
             path=path,
         ) from None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, OverflowError, TypeError, AttributeError, RecursionError):
         shown = []
-    if not all(math.isfinite(number) for pair in shown for number in pair) or not shown:
+    if not all(abs(number) <= MOST_SECONDS for pair in shown for number in pair) or not shown:
         raise VideoError(
             f"this is not when frames are shown; expected {expected}. Make the frames again, or remove this file",
             code="decode_error",

@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 
 from ssan.errors import UsageError
 from ssan.video.bitstream import Headers
-from ssan.video.clip import HAIR_SECONDS, Clip, Part, Resize, Video, begins_too_late
+from ssan.video.clip import HAIR_SECONDS, Clip, Resize, SecondsPart, Video, begins_too_late
 from ssan.video.decode import MOST_DELAY, Pictures, VideoFile, _opened
 from ssan.video.packets import CHANGES, MOST_BYTES_HELD, TRUSTED_CODECS, TRUSTED_CONTAINERS, Listing, Packets
 
@@ -32,7 +32,7 @@ LONG_SECONDS = 60.0
 """A file that lasts no longer, and is not large, is listed whole, which shows more of what may be wrong with it."""
 
 
-def open_file(path: str | os.PathLike[str], *, threads: int = 1, part: Part | None = None) -> VideoFile:
+def open_file(path: str | os.PathLike[str], *, threads: int = 1, part: SecondsPart | None = None) -> VideoFile:
     """Open a video file, or a part of one."""
     return VideoFile(path, threads=threads) if part is None else FilePart(path, part, threads=threads)
 
@@ -44,9 +44,9 @@ class FilePart(VideoFile):
     ``Video.span`` says.
     """
 
-    part: Part
+    part: SecondsPart
 
-    def __init__(self, path: str | os.PathLike[str], part: Part, *, threads: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], part: SecondsPart, *, threads: int = 1) -> None:
         self.part = part
         self._first: int | None = None
         self._offset = 0  # in what the whole was found to hold

@@ -10,6 +10,7 @@ import numpy as np
 import simplejpeg
 
 from ssan.errors import VideoError
+from ssan.video.allowed import NO_PROTOCOL, PICTURES
 from ssan.video.clip import cannot_open, checked_size
 
 MOST_BYTES = 200_000_000
@@ -38,7 +39,10 @@ def read_pictures(paths: Sequence[str], allocate: Callable[[tuple[int, ...]], np
 
 
 def read_picture(path: str) -> np.ndarray:
-    """A picture file as RGB (h, w, 3); transparency is dropped. What the name claims does not matter."""
+    """A picture file as RGB (h, w, 3); transparency is dropped. What the name claims does not matter.
+
+    It is JPEG, PNG, BMP, GIF or WebP by how it begins, or no picture.
+    """
     if os.path.exists(path) and not os.path.isfile(path):
         raise VideoError(
             "the frame is not a file but a folder, a pipe or a device; expected a JPEG or PNG file. Extract it again",
@@ -61,7 +65,12 @@ def read_picture(path: str) -> np.ndarray:
             height, width, *_ = simplejpeg.decode_jpeg_header(data)
             checked_size(height, width, path)
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        with av.open(BytesIO(data), mode="r") as container:
+        form = next((form for begins, form in PICTURES.items() if data.startswith(begins)), None)
+        if form is None:
+            raise ValueError  # which is what the other decoders say
+        # The reader is named: left to itself FFmpeg would also take a text for a list, and go where that leads.
+        options = {"protocol_whitelist": NO_PROTOCOL, "format_whitelist": form}
+        with av.open(BytesIO(data), mode="r", format=form, options=options) as container:
             for stream in container.streams.video[:1]:
                 checked_size(stream.height, stream.width, path)
             return next(container.decode(video=0)).to_ndarray(format="rgb24")

@@ -4,9 +4,8 @@ Frames are uint8 tensors (t, 3, h, w). Chance comes only from a ``numpy.random.G
 it decides holds for all frames of a clip.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ssan.errors import UsageError, unknown
+from ssan.video.clip import Resize
 from ssan.video.mirror import FlipMap as FlipMap
 from ssan.video.mirror import flip_pairs as flip_pairs
 
@@ -22,28 +22,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 
-def resize_rule(mode: Literal["square", "short_side"], size_px: int) -> Callable[[int, int], tuple[int, int]]:
-    """A function from a picture's (height, width) to the (height, width) wanted, for the decoder to apply.
-
-    "square" makes both sides ``size_px`` and lets the picture be distorted. "short_side" makes the shorter side
-    ``size_px`` and keeps the aspect ratio; the longer side is rounded to the nearest whole number, halves up.
-    """
+def resize_rule(mode: Literal["square", "short_side"], size_px: int) -> Resize:
+    """From a picture's (height, width) to the (height, width) wanted, for the decoder to apply; see ``Resize``."""
     if size_px < 1:
         raise UsageError(f"a picture {size_px} pixels large was asked for; expected 1 or more")
-    rules = {"square": _square, "short_side": _short_side}
-    if mode not in rules:
-        raise UsageError(unknown("resize mode", mode, rules))
-    return partial(rules[mode], size_px)  # a partial, not a closure: it travels to worker processes
-
-
-def _square(size_px: int, height: int, width: int) -> tuple[int, int]:
-    return size_px, size_px
-
-
-def _short_side(size_px: int, height: int, width: int) -> tuple[int, int]:
-    short, long = min(height, width), max(height, width)
-    longer = (2 * long * size_px + short) // (2 * short)
-    return (size_px, longer) if height <= width else (longer, size_px)
+    if mode not in ("square", "short_side"):
+        raise UsageError(unknown("resize mode", mode, ("square", "short_side")))
+    return Resize(mode, size_px)
 
 
 def resize(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ class Sample:
     video: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        # Not dataclasses.asdict, which copies every value: of a list of 170,000 that takes most of the time.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Samples(list[Sample]):

@@ -422,7 +422,8 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and number(value) is not None else None
+    """A whole number as it stands in a journal, or None; nobody counts beyond what a float counts exactly."""
+    return value if isinstance(value, int) and number(value) is not None and abs(value) <= 1 << 53 else None
 
 
 def word(value: Any) -> str | None:

@@ -8,6 +8,10 @@ over the time that the uninterrupted run took, its start included. A run killed 
 every tensor of its last state and of its best model, the best epoch, and the rows of its journal, table and curves
 are compared with the uninterrupted run's. Writes benchmarks/results/soak.json; exit status 1 if anything differs.
 Runs that are finished are not repeated.
+
+    python benchmarks/soak.py --what conversion,extraction,check,reproduce --kills 30
+
+does so with other commands (``soak_commands.py``), and writes benchmarks/results/soak_commands.json.
 """
 
 import argparse
@@ -308,9 +312,26 @@ class Soak:
             "by_configuration": by_configuration,
             "seed": self.seed,
             "recipe": RECIPE,
-            "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
         }
+
+
+def made_by() -> dict[str, Any]:
+    return {
+        "machine": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def commands(arguments: argparse.Namespace, data: Path) -> int:
+    """The soak of other commands than training."""
+    from soak_commands import soak_commands
+
+    work = arguments.work.resolve() / "commands"
+    results = soak_commands(work, data, arguments.what.split(","), arguments.kills, arguments.seed) | made_by()
+    write_json(arguments.results or RESULTS.with_name("soak_commands.json"), results)
+    told = ("kills", "runs", "differences", "left_over", "processes_left", "shared_memory_left", "seconds")
+    print(json.dumps({key: results[key] for key in told}))
+    return int(any(results[key] for key in told[2:6]))
 
 
 def main() -> int:
@@ -319,7 +340,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="configurations at a time")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--what", default="training", help="training; or conversion, extraction, check, reproduce")
     arguments = parser.parse_args()
     soak = Soak(arguments.work.resolve(), arguments.kills, arguments.seed)
     if not (soak.data / "synthetic.json").exists():
@@ -328,12 +350,14 @@ def main() -> int:
              "--size-px", "32", "--videos", "56", "--seed", "0", "--quiet"],
             stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
+    if arguments.what != "training":
+        return commands(arguments, soak.data)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(soak.configuration, range(len(CONFIGURATIONS))))
     between = soak.two_against_one()
     results = {**soak.results(), "two_processes_against_one": between}
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.results, results)
+    results |= made_by()
+    write_json(arguments.results or RESULTS, results)
     print(json.dumps({key: results[key] for key in ("kills", "runs", "differences", "phases", "seconds")}))
     print(f"two processes against one: {between}; bound with BatchNorm frozen: {BOUND}")
     return int(results["differences"] > 0 or between["batch_norm_frozen"] > BOUND)

@@ -513,6 +513,27 @@ def test_a_state_that_is_cut_changed_or_something_else_is_refused_in_one_line(
     assert "another model" in _refused(order_set, stopped, capsys)
 
 
+def test_a_state_that_is_a_hole_or_unpacks_to_more_than_it_is_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "state.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state/data.pkl", b"\x80\x02.")
+    end = path.read_bytes()
+    with open(path, "wb") as handle:  # an archive may have something before it
+        handle.truncate(30_000_000_000)
+        handle.seek(0, os.SEEK_END)
+        handle.write(end)
+    with pytest.raises(UsageError, match=r"it has 30,000,000,\d{3} bytes, and says of 3 what they are"):
+        StateFile().load_checkpoint(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data.pkl", bytes(30_000_000))
+    with pytest.raises(UsageError, match=r"unpacks to 30,000,000 bytes"):
+        StateFile().load_checkpoint(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="not a file"):
+        StateFile().load_checkpoint(path)
+
+
 def state_of_bytes(content: bytes) -> dict[str, Any]:
     import io
 

@@ -401,7 +401,11 @@ def read_json(path: str | Path, *, pairs: Callable[[list[tuple[str, Any]]], Any]
 
 def is_text(word: str) -> bool:
     """Whether a word can be written as UTF-8; what stands for half a letter or for other bytes cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in word)
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256(path: str | Path) -> str:

@@ -29,7 +29,7 @@ def resize(
     ] = 256,
     to: Annotated[
         Literal["video", "jpeg", "clips"],
-        typer.Option(help="H.264 files, folders of JPEG frames, or one file with all pixels, memory-mapped."),
+        typer.Option(help="H.264 files, folders of JPEG frames, or one file with all pixels."),
     ] = "video",
     quality: Annotated[
         int | None,

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Sample:
         return self.start_seconds is self.end_seconds is self.start_frame is self.end_frame is None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        # Not dataclasses.asdict, which copies every value: of a list of 170,000 that takes most of the time.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Samples(list[Sample]):

@@ -227,9 +227,11 @@ def _has_video_below(folder: str) -> bool:
 
 def identity(path: str, root: str, *, suffix: bool = False) -> str:
     """The id of a video where its format gives none: its path below the root, without a file's suffix but on demand."""
-    relative = Path(os.path.relpath(path, root))
-    whole = suffix or os.path.isdir(path) or _in_clip_file(path) is not None
-    name = (relative if whole else relative.with_suffix("")).as_posix()
+    beginning = os.path.join(root, "")
+    plain = path.startswith(beginning) and is_plain(path[len(beginning) :])  # as those of a listing are
+    relative = path[len(beginning) :] if plain else os.path.relpath(path, root)
+    whole = suffix or split_path(root) is not None or os.path.isdir(path) or split_path(path) is not None
+    name = (relative if whole else str(Path(relative).with_suffix(""))).replace(os.sep, "/")
     # An id is text wherever it goes; bytes that are none are written as \xff.
     return name if is_text(name) else os.fsencode(name).decode("utf-8", "backslashreplace")
 

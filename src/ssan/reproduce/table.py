@@ -54,7 +54,7 @@ def rendered(
 ) -> list[Data]:
     """Render the tasks of these names below ``out``, or what is lacking of them.
 
-    :param cache: make one memory-mapped clip file of the videos, to be read in their place.
+    :param cache: make one clip file of the videos, to be read in their place.
     """
     found = []
     for name in names:

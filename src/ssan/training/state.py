@@ -1,19 +1,21 @@
 """The state that a run goes on from: written whole or not at all, read without executing anything."""
 
 import io
+import os
 import pickle
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from ssan.errors import UsageError
-from ssan.files import writing
+from ssan.files import open_regular, writing
 
+# The largest network here has a state of less than 2 GB; whoever goes on has as much memory.
+MOST_BYTES = 20_000_000_000
 PARTS = {"state_dict", "optimizer_states", "loops", "callbacks", "rate", "position", "train_sums"}
 
 
@@ -38,24 +40,37 @@ class StateFile(TorchCheckpointIO):
 
         :raises UsageError: it is damaged, or no state of a run.
         """
-        content = Path(path).read_bytes()
-        try:
-            # The file is a zip archive with a checksum of every tensor, which torch itself does not look at.
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                damaged = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
-            raise _refused(path, str(error)) from error
-        if damaged is not None:
-            raise _refused(path, f"the checksum of {damaged} in it is wrong")
-        try:
-            state = torch.load(io.BytesIO(content), map_location=map_location or "cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise _refused(path, "it holds something else than tensors and plain values") from error
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _refused(path, str(error)) from error
+        with open_regular(path, "the state of a run") as handle:
+            try:
+                # The file is a zip archive with a checksum of every tensor, which torch itself does not look at.
+                with zipfile.ZipFile(handle) as archive:
+                    _check_sizes(path, archive, os.fstat(handle.fileno()).st_size)
+                    damaged = archive.testzip()
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+                raise _refused(path, str(error)) from error
+            if damaged is not None:
+                raise _refused(path, f"the checksum of {damaged} in it is wrong")
+            handle.seek(0)
+            try:
+                state = torch.load(handle, map_location=map_location or "cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise _refused(path, "it holds something else than tensors and plain values") from error
+            except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise _refused(path, str(error)) from error
         if not isinstance(state, dict) or not state.keys() >= PARTS:
             raise _refused(path, "it lacks parts of a run's state")
         return state
+
+
+def _check_sizes(path: Any, archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive that would unpack to more than it is, or is mostly a hole, before anything of it is read."""
+    said = sum(entry.file_size for entry in archive.infolist())
+    if said > min(size, MOST_BYTES):
+        raise _refused(path, f"it says that it unpacks to {said:,} bytes")
+    # torch puts each tensor at a multiple of 64 bytes, with its name before it and once more in the end.
+    around = sum(1024 + 3 * len(entry.filename) for entry in archive.infolist())
+    if size > said + around + 65_536:
+        raise _refused(path, f"it has {size:,} bytes, and says of {said:,} what they are")
 
 
 def _refused(path: Any, reason: str) -> UsageError:

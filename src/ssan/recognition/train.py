@@ -322,7 +322,7 @@ def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
     Those of layers in slots use their stored statistics too, but their weight and bias still learn: from the identity
     start they are what lets the layer in.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms: list[nn.Module] = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     new = {id(module) for layer in new_layers(model) for module in layer.modules()}
     for module in norms:
         if id(module) not in new:

@@ -98,7 +98,7 @@ def test_a_consensus_for_other_features_says_so() -> None:
     ],
 )
 def test_a_width_or_number_that_is_none_is_refused_by_name(make: Callable[[], nn.Module]) -> None:
-    with pytest.raises(UsageError, match=r"(embedding|divisor|num_relations) is (2\.5|True|'2'); it must (be a|lie) "):
+    with pytest.raises(UsageError, match=r"(embedding|divisor|num_relations) is (2\.5|True|'2'); it must "):
         make()
 
 

@@ -65,10 +65,13 @@ class Processes:
         return max(1, num_cores() if bound else num_cores() // self.local_world)
 
 
-def processes(environment: Mapping[str, str] | None = None) -> Processes:
+def processes(environment: Mapping[str, str] | None = None, *, alone_without_srun: bool = False) -> Processes:
     """This process's place, from the variables of its launcher; one process of one where there is none.
 
     A shell within Slurm, whose job is called ``interactive`` or ``bash``, starts one process, whatever it was given.
+
+    :param alone_without_srun: what the script of a job of several tasks starts without ``srun`` is one process too. For
+        training that is refused, which would seldom be what is meant.
 
     :raises UsageError: variables that contradict each other, or a part of a launcher's.
     """
@@ -76,7 +79,7 @@ def processes(environment: Mapping[str, str] | None = None) -> Processes:
     said = [name for name in TORCHRUN if name in environment]
     if len(said) == len(TORCHRUN):
         return _of_torchrun(environment)
-    place = _of_slurm(environment)
+    place = _of_slurm(environment, alone_without_srun)
     if place is None:
         if said:
             lacking = ", ".join(name for name in TORCHRUN if name not in environment)
@@ -115,7 +118,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> Processes:
     )
 
 
-def _of_slurm(environment: Mapping[str, str]) -> Processes | None:
+def _of_slurm(environment: Mapping[str, str], alone: bool) -> Processes | None:
     """The place that Slurm's variables give; None where they speak of a single process, or not of this one."""
     if environment.get("SLURM_JOB_NAME") in INTERACTIVE:
         if environment.get("SLURM_PROCID", "0") != "0":
@@ -135,6 +138,8 @@ def _of_slurm(environment: Mapping[str, str]) -> Processes | None:
     lacking = [name for name in ("SLURM_PROCID", "SLURM_LOCALID") if name not in environment]
     # In the script of a job, Slurm says how many tasks it may have, and that it is task 0 of them.
     in_script = environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in environment
+    if (lacking or in_script) and alone:
+        return None
     if lacking or in_script:
         raise UsageError(
             f"{_shown(environment, 'SLURM_NTASKS')}, but this process was not started by srun"

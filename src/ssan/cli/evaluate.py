@@ -51,30 +51,38 @@ def evaluate(
     """
     from ssan.datasets.fingerprint import fingerprint
     from ssan.files import one_writer
+    from ssan.processes import processes
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
     from ssan.recognition.model_file import load_labeller
+    from ssan.training.together import together
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
-    if scores is not None:
+    place = processes(alone_without_srun=True)
+    if scores is not None and place.first:
         context.with_resource(one_writer(scores))
-    labeller = load_labeller(model, options.choose_device(device))
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
-    samples = source.read(split)
-    started = time.monotonic()
-    answer = run(
-        labeller,
-        samples,
-        Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
-        split=split,
-        probe=probe,
-        scores_file=scores,
-        batch=batch,
-        workers=options.choose_workers(workers),
-        seed=seed,
-        quiet=quiet,
-    )
+    with together(place) as group:
+        labeller = load_labeller(model, options.choose_device(device))
+        source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+        samples = source.read(split)
+        started = time.monotonic()
+        answer = run(
+            labeller,
+            samples,
+            Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
+            split=split,
+            probe=probe,
+            scores_file=scores,
+            batch=batch,
+            workers=options.choose_workers(workers, place.cores),
+            seed=seed,
+            quiet=quiet,
+            group=group,
+        )
+    done = options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
+    if not place.first:
+        return done  # the first process speaks for all
     if (Path(model) / "journal.jsonl").is_file():
         listed = fingerprint(samples)
         options.record_evaluation(
@@ -93,7 +101,7 @@ def evaluate(
         _show(answer)
         for error in answer["failed"]:
             print(f"failed: {error['path']}: {error['code']}: {error['message']}")
-    return options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
+    return done
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -21,23 +21,32 @@ def predict(
     """Label videos."""
     from tqdm import tqdm
 
+    from ssan.processes import processes
     from ssan.recognition.model_file import load_labeller
     from ssan.recognition.predict import expand
     from ssan.recognition.predict import predict as run
+    from ssan.training.together import together
 
-    labeller = load_labeller(model, options.choose_device(device))
-    videos, notes = expand(paths)
-    for note in notes:  # not progress: some of what was asked for has no answer
-        print(f"ssan: {note}", file=sys.stderr)
     failed = 0
-    silent = quiet or not sys.stderr.isatty() or len(videos) < 2
-    for path in tqdm(videos, desc="labelling", unit="video", disable=silent, file=sys.stderr, leave=False):
-        answer = run(labeller, path, top=top)
-        failed += not answer["ok"]
-        if json:
-            options.show_json(answer)
-        elif answer["ok"]:
-            print(f"{path}: " + ", ".join(f"{best['label']} {best['score']:.3f}" for best in answer["top"]), flush=True)
-        else:
-            print(f"{path}: {answer['error']['code']}: {answer['error']['message']}", file=sys.stderr, flush=True)
+    with together(processes(alone_without_srun=True)) as group:
+        labeller = load_labeller(model, options.choose_device(device))
+        videos, notes = group.each(lambda: expand(paths))[0]
+        for note in notes if group.first else []:  # not progress: some of what was asked for has no answer
+            print(f"ssan: {note}", file=sys.stderr)
+        silent = quiet or not group.first or not sys.stderr.isatty() or len(videos) < 2
+        answers = group.over(videos, lambda path: run(labeller, path, top=top))
+        bar = tqdm(
+            answers, desc="labelling", unit="video", total=len(videos), disable=silent, file=sys.stderr, leave=False
+        )
+        for path, answer in zip(videos, bar, strict=True):
+            failed += not answer["ok"]
+            if not group.first:
+                continue  # the first process speaks for all
+            if json:
+                options.show_json(answer)
+            elif answer["ok"]:
+                best = ", ".join(f"{best['label']} {best['score']:.3f}" for best in answer["top"])
+                print(f"{path}: {best}", flush=True)
+            else:
+                print(f"{path}: {answer['error']['code']}: {answer['error']['message']}", file=sys.stderr, flush=True)
     return options.SOME_FAILED if failed else options.DONE

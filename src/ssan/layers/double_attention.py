@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssan.layers.nonlocal_block import embedding_width
+from ssan.layers.shape import check_features, embedding_width
 
 
 class DoubleAttention(nn.Module):
@@ -42,6 +42,7 @@ class DoubleAttention(nn.Module):
         self, channels: int, *, embedding: int | Literal["half"] | None = None, identity_start: bool = False
     ) -> None:
         super().__init__()
+        self.channels = channels
         e = embedding_width(embedding, channels, "double_attention")
         self.features = nn.Linear(channels, e)
         self.maps = nn.Linear(channels, e, bias=False)
@@ -52,8 +53,7 @@ class DoubleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
-        if x.dim() != 5:
-            raise ValueError(f"double_attention takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+        check_features(x, self.channels, "double_attention")
         b, t, _, h, w = x.shape
         x_bnc = x.permute(0, 1, 3, 4, 2).flatten(1, 3).contiguous()
         gathered_bed = _gather(self.features(x_bnc), self.maps(x_bnc))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
+from ssan.layers.shape import check_features, embedding_width
 from ssan.layers.ssa import pool_2x2
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product"]
@@ -67,6 +68,7 @@ class NonLocal(nn.Module):
         pool_keys: bool = False,
     ) -> None:
         super().__init__()
+        self.channels = channels
         for name, value, allowed in [
             ("axes", axes, ("thw", "hw", "t")),
             ("similarity_scale", similarity_scale, ("sqrt", "none")),
@@ -96,8 +98,7 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
-        if x.dim() != 5:
-            raise ValueError(f"nonlocal takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+        check_features(x, self.channels, "nonlocal")
         b, t, _, h, w = x.shape
         # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
         x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()
@@ -182,17 +183,3 @@ class NonLocalPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
         return self.time(self.space(x))
-
-
-def embedding_width(embedding: object, channels: int, layer: str) -> int:
-    """The width e that an option ``embedding`` of a layer stands for: a number, ``half`` of the channels, or all."""
-    if embedding is None:
-        return channels
-    if embedding == "half":
-        return max(channels // 2, 1)
-    if type(embedding) is int and embedding >= 1:
-        return embedding
-    raise UsageError(
-        f"{layer}: embedding is {embedding!r}; it must be a number of at least 1, 'half' for half of the channels, or "
-        "nothing for all of them"
-    )

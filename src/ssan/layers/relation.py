@@ -63,8 +63,8 @@ class TemporalRelation(nn.Module):
         for name, value in [
             ("num_features", num_features), ("bottleneck", bottleneck), ("num_relations", num_relations),
         ]:  # fmt: skip
-            if value < 1:
-                raise UsageError(f"relation: {name} is {value}; it must be at least 1")
+            if type(value) is not int or value < 1:
+                raise UsageError(f"relation: {name} is {value!r}; it must be at least 1, and whole")
         self.num_frames = num_frames
         self.num_features = num_features
         self.num_relations = num_relations
@@ -81,6 +81,11 @@ class TemporalRelation(nn.Module):
 
         :raises UsageError: a clip of another number of frames than this was built for.
         """
+        if features_btf.dim() != 3 or features_btf.shape[2] != self.num_features:
+            raise ValueError(
+                f"relation takes (b, t, {self.num_features}); got {tuple(features_btf.shape)}: make it with "
+                "num_features of the features"
+            )
         t = features_btf.shape[1]
         if t != self.num_frames:
             raise UsageError(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
+from ssan.layers.shape import check_features, embedding_width
 
 
 class SeparableSelfAttention(nn.Module):
@@ -67,6 +68,7 @@ class SeparableSelfAttention(nn.Module):
         pool_keys: bool = False,
     ) -> None:
         super().__init__()
+        self.channels = channels
         for name, value, allowed in [
             ("similarity_scale", similarity_scale, ("sqrt", "none")),
             ("temporal_kernel", temporal_kernel, (1, 3)),
@@ -76,11 +78,7 @@ class SeparableSelfAttention(nn.Module):
         ]:
             if value not in allowed:
                 raise UsageError(f"ssa: {name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
-        if isinstance(embedding, str) and embedding != "half":
-            raise UsageError(f"ssa: embedding is {embedding!r}; it must be a number or 'half'")
-        e = channels if embedding is None else channels // 2 if isinstance(embedding, str) else embedding
-        if e < 1:
-            raise UsageError(f"ssa: embedding is {e}; it must be at least 1")
+        e = embedding_width(embedding, channels, "ssa")
         if output == "plain" and e != channels:
             raise UsageError(f"ssa: output 'plain' needs embedding = channels; got {e} and {channels}")
 
@@ -109,8 +107,7 @@ class SeparableSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
-        if x.dim() != 5:
-            raise ValueError(f"ssa takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+        check_features(x, self.channels, "ssa")
         b, t, _, h, w = x.shape
         # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
         x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()
@@ -159,7 +156,10 @@ class SeparableSelfAttention(nn.Module):
 
     def _scale(self, length: int) -> float:
         """What a similarity that sums over an axis of this length is multiplied by."""
-        return 1 / math.sqrt(length) if self.similarity_scale == "sqrt" else 1.0
+        if self.similarity_scale == "none":
+            return 1.0
+        # Of a size that is left open while the block is exported, math.sqrt would take the present value for good.
+        return 1 / (math.sqrt(length) if isinstance(length, int) else torch.sym_float(length) ** 0.5)
 
 
 class TemporalConvolution(nn.Conv2d):
@@ -204,6 +204,8 @@ class _OverTime(torch.autograd.Function):
 
     y[t] = bias + sum_j W_j x[t + s]        dx[t + s] += W_j^T dy[t]        dW_j = sum_t dy[t] x[t + s]^T
     """
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, parts: int) -> tuple[Tensor, ...]:

@@ -3,9 +3,11 @@
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
+from ssan.layers.shape import check_features
 
 Moves = tuple[tuple[int, int, int], ...]
 
@@ -36,8 +38,11 @@ class TemporalShift(nn.Module):
 
     def __init__(self, channels: int, *, divisor: int = 8, direction: Literal["both", "past"] = "both") -> None:
         super().__init__()
-        if not 2 <= divisor <= channels:
-            raise UsageError(f"temporal_shift: divisor is {divisor}; it must lie between 2 and the {channels} channels")
+        self.channels = channels
+        if type(divisor) is not int or not 2 <= divisor <= channels:
+            raise UsageError(
+                f"temporal_shift: divisor is {divisor!r}; it must lie between 2 and the {channels} channels"
+            )
         if direction not in ("both", "past"):
             raise UsageError(f"temporal_shift: direction is {direction!r}; it must be 'both' or 'past'")
         self.num_shifted = channels // divisor
@@ -49,13 +54,13 @@ class TemporalShift(nn.Module):
 
         :param before: what ``carried`` took from the frames before these, in place of zeros; for ``past`` alone.
         """
-        if x.dim() != 5:
-            raise ValueError(f"temporal_shift takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+        check_features(x, self.channels, "temporal_shift")
         if before is not None and self.direction != "past":
             raise ValueError("a shift in both directions needs the frames to come; only direction='past' goes on")
         n = self.num_shifted
         moves = ((0, n, 1),) if self.direction == "past" else ((0, n, -1), (n, 2 * n, 1))
-        shifted = cast(Tensor, _Moved.apply(x, moves))
+        # Frames "all but one", written in place, are taken for several by an export, which then refuses short clips.
+        shifted = _padded(x, moves) if _exporting() else cast(Tensor, _Moved.apply(x, moves))
         if before is not None:
             shifted[:, :1, :n] = before
         return shifted
@@ -66,6 +71,17 @@ class TemporalShift(nn.Module):
 
     def extra_repr(self) -> str:
         return f"divisor={self.divisor}, direction={self.direction!r}"
+
+
+# Of torch 2.7; before it, what is exported is compiled.
+_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def _padded(x: Tensor, moves: Moves) -> Tensor:
+    """``_Moved`` for any number of frames, a size that is left open: pieces of the clip between two frames of zeros."""
+    framed = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
+    parts = [framed[:, (slice(None, -2) if step > 0 else slice(2, None)), first:end] for first, end, step in moves]
+    return torch.cat([*parts, x[:, :, moves[-1][1] :]], dim=2)
 
 
 class _Moved(torch.autograd.Function):

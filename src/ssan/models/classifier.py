@@ -62,7 +62,7 @@ class Classifier(nn.Module):
     def _frame_features(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to (b, t, num_features)."""
         if clips.dtype == torch.uint8:
-            clips = normalise(clips)
+            clips = normalise(clips).to(self.fc.weight.dtype)
         return self.backbone(clips)
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssan.datasets.clips import Preprocess, TestClips, collate_with_errors
-from ssan.datasets.samples import Sample, Samples, canonical_split
+from ssan.datasets.samples import Sample, Samples, canonical_split, hash_list
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import Classifier
 from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.recognition.model_file import Labeller
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
-from ssan.training.batches import Batches, BatchPlan
+from ssan.training.batches import Batches, BatchPlan, Draw
+from ssan.training.together import ALONE, Together
 
 Average = Literal["logits", "probabilities"]
 ORDERS = ("as_sampled", "reversed", "shuffled")
@@ -123,8 +124,12 @@ def score(
     workers: int = 0,
     seed: int = 0,
     quiet: bool = False,
+    group: Together = ALONE,
 ) -> Scores:
     """Score each video; one that cannot be read is passed over and listed.
+
+    Of several processes each scores whole batches of the list, as one process alone would cut it, and all get the same
+    scores to the last bit.
 
     :param batch: clips at a time: those that go through the network together, and those that a loader process puts
         together, unless a single video has more. A video is opened once for all its views, so its clips stay together.
@@ -134,29 +139,65 @@ def score(
     missing = [sample for sample in samples if not sample.exists]
     present = [sample for sample in samples if sample.exists]
     orders = ORDERS if probe else ORDERS[:1]
-    rows: dict[str, list[np.ndarray]] = {order: [] for order in orders}
-    scored: list[Sample] = []
-    errors: list[VideoError] = []
     preprocess = protocol.preprocess(labeller.preprocess)
     clips = TestClips(present, preprocess, num_views=protocol.views, num_crops=protocol.crops)
-    plan = BatchPlan(len(present), max(1, batch // protocol.num_clips))
-    loader = Batches(clips, plan, workers=workers, collate=collate_with_errors)
-    position = 0
-    silent = quiet or not sys.stderr.isatty()
-    with tqdm(total=len(present), desc="scoring", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
-        for views, outcomes in loader if present else ():
-            good = [present[position + n] for n, error in enumerate(outcomes) if error is None]
-            errors += [error for error in outcomes if error is not None]
-            scored += good
-            if views is not None:
-                views = views.to(device, non_blocking=True)
-                for order in orders:
-                    permuted = _permute(views, order, seed, [sample.id for sample in good])
-                    rows[order].append(_video_scores(model, permuted, protocol.average, batch))
-            position += len(outcomes)
-            bar.update(len(outcomes))
+    plan = Share(BatchPlan(len(present), max(1, batch // protocol.num_clips)), group) if present else None
+    silent = quiet or not group.first or not sys.stderr.isatty()
+
+    def share() -> list[_Batch]:
+        done: list[_Batch] = []
+        if plan is None or not len(plan):
+            return done
+        num = sum(map(len, plan))
+        with tqdm(total=num, desc="scoring", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
+            loader = Batches(clips, plan, workers=workers, collate=collate_with_errors)
+            for draws, (views, outcomes) in zip(list(plan), loader, strict=True):
+                good = [draw.item for draw, error in zip(draws, outcomes, strict=True) if error is None]
+                rows = {}
+                if views is not None:
+                    views = views.to(device, non_blocking=True)
+                    ids = [present[item].id for item in good]
+                    for order in orders:
+                        permuted = _permute(views, order, seed, ids)
+                        rows[order] = _video_scores(model, permuted, protocol.average, batch)
+                done.append(_Batch(good, [error for error in outcomes if error is not None], rows))
+                bar.update(len(outcomes))
+        return done
+
+    same = group.each(lambda: hash_list(samples.kept(present)))
+    if len(set(same)) > 1:
+        raise UsageError(
+            "the processes do not find the same videos; put them where all machines see them under the same names",
+            path=samples.source,
+        )
+    batches = group.inorder(group.each(share))
     empty = np.zeros((0, len(labeller.classes)))
-    return Scores(scored, {o: np.concatenate(r) if r else empty for o, r in rows.items()}, missing, errors)
+    scores = {order: np.concatenate([empty, *(part.rows[order] for part in batches if part.rows)]) for order in orders}
+    scored = [present[item] for part in batches for item in part.good]
+    return Scores(scored, scores, missing, [error for part in batches for error in part.errors])
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What came of a batch: the items scored, what went wrong with others, and by order of frames the scores."""
+
+    good: list[int]
+    errors: list[VideoError]
+    rows: dict[str, np.ndarray]
+
+
+class Share(BatchPlan):
+    """The batches of a plan that fall to one of several processes: every n-th, whole."""
+
+    def __init__(self, plan: BatchPlan, group: Together) -> None:
+        self.batches = group.mine(list(plan))
+        self.epoch = self.position = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        return iter(self.batches[self.position :])
 
 
 def _permute(views: Tensor, order: str, seed: int, ids: Sequence[str]) -> Tensor:
@@ -197,12 +238,14 @@ def evaluate(
     workers: int = 0,
     seed: int = 0,
     quiet: bool = False,
+    group: Together = ALONE,
 ) -> dict[str, Any]:
     """Accuracies over the videos that could be scored; the answer has the fields of ``ssan eval --json``.
 
     Of a split whose labels are not public, such as the test splits of Something-Something, only scores can be had: the
     accuracies are then None, and the labels in the score file -1.
 
+    :param group: of several processes each scores a share; all have the answer, and the first writes the score file.
     :raises UsageError: the model's classes are not the data's, some videos have no label (or all, and there is no
         ``scores_file``), or none could be scored.
     """
@@ -224,7 +267,9 @@ def evaluate(
             ),
             path=samples.source,
         )
-    result = score(labeller, samples, protocol, probe=probe, batch=batch, workers=workers, seed=seed, quiet=quiet)
+    result = score(
+        labeller, samples, protocol, probe=probe, batch=batch, workers=workers, seed=seed, quiet=quiet, group=group
+    )
     if not result.samples:
         first = f", first: {result.errors[0]}" if result.errors else ""
         raise UsageError(
@@ -255,7 +300,7 @@ def evaluate(
             "shuffled_top1": accuracy(result.scores["shuffled"], labels) if known.all() else None,
             "reversed_same_prediction": float((backwards.argmax(axis=1) == scores.argmax(axis=1)).mean()),
         }
-    if scores_file is not None:
+    if scores_file is not None and group.first:
         ids = [sample.id for sample in result.samples]
         write_scores(scores_file, ids, scores, labels, labeller.classes, full)
     return answer

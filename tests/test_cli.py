@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ssan.cli.main import status
 from ssan.errors import CODES
@@ -198,7 +199,10 @@ def test_a_name_that_is_not_utf8_comes_back_byte_by_byte(order_set: Path, traine
             check=False,
         )
         assert (run.returncode, run.stderr) == (0, b"")
-        assert (os.fsencode(json.loads(run.stdout)["path"]) == name) if json_wanted else (name in run.stdout)
+        if json_wanted:
+            assert os.fsencode(json.loads(run.stdout)["path"]) == name
+        else:  # but for what would begin a line of its own
+            assert run.stdout.startswith(name.replace(b"\n", b"\\n") + b": ")
 
 
 def test_a_refusal_shows_no_control_characters(ssan: Any) -> None:
@@ -469,3 +473,152 @@ def test_a_place_that_cannot_be_written_is_one_line(ssan: Any, order_set: Path, 
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert str(tmp_path / "file") in answer.err
+
+
+# ------------------------------------------------------------------------------------------- where output goes
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line.replace("ssan ", f"{sys.executable} -m ssan ")],
+        capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=300,
+    )  # fmt: skip
+
+
+ASCII = {"PYTHONIOENCODING": "ascii"}
+C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+FULL = "ssan: standard output cannot be written (No space left on device); the answer is lost, run again\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--help", "recipes list", "recipes list --json"])
+def test_an_answer_that_a_full_device_does_not_take_is_one_line_and_status_1(command: str, unbuffered: str) -> None:
+    run = shell(f"ssan {command} >/dev/full", PYTHONUNBUFFERED=unbuffered)
+    assert (run.returncode, run.stderr) == (1, FULL)
+
+
+@pytest.mark.parametrize("command", ["--help", "recipes list", "recipes show table1/ssa_8f"])
+def test_a_reader_that_has_gone_is_no_error_whatever_is_printed(command: str) -> None:
+    run = shell(f"ssan {command} | true; echo ${{PIPESTATUS[0]}}")
+    assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+def test_work_is_done_where_standard_error_is_closed_full_or_read_by_nobody(tmp_path: Path) -> None:
+    command = "ssan recipes list --json"
+    expected = shell(command).stdout
+    assert expected
+    for where in ("2>&-", "2>/dev/full", "2> >(true)"):
+        run = shell(f"{command} {where}")
+        assert (run.returncode, run.stdout) == (0, expected), where
+    # A file that is opened later does not get the place of what is closed, and its content.
+    assert shell(f"ssan recipes copy demo/ssan_tiny '{tmp_path}/r.yaml' >&- 2>&- <&-").returncode == 0
+    assert (tmp_path / "r.yaml").read_text() == shell("ssan recipes show demo/ssan_tiny").stdout
+
+
+@pytest.mark.parametrize("encoding", [ASCII, C_LOCALE])
+def test_what_the_encoding_lacks_is_escaped(tmp_path: Path, encoding: dict[str, str]) -> None:
+    (tmp_path / "a" / "Caf\u00e9").mkdir(parents=True)
+    run = shell(f"ssan recipes copy demo/ssan_tiny '{tmp_path}/a/Caf\u00e9/r.yaml'", **encoding)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.endswith(("Caf\\xe9/r.yaml\n", "Caf\\udcc3\\udca9/r.yaml\n"))
+    again = shell(f"ssan recipes copy demo/ssan_tiny '{tmp_path}/a/Caf\u00e9/r.yaml'", **encoding)
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_a_command_with_143_and_takes_its_temporary_files_along(tmp_path: Path) -> None:
+    code = f"""
+import time
+from ssan.cli import main
+from ssan.files import writing
+def work(arguments):
+    with writing({str(tmp_path / "out")!r}) as handle:
+        handle.write("half")
+        main.print("begun", flush=True)
+        time.sleep(300)
+main.status = work
+main.run()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"begun\n"
+        assert os.listdir(tmp_path)
+        run.terminate()
+        _, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (143, b"")
+    assert os.listdir(tmp_path) == []
+
+
+FORGED = "a\x1b[2J\x07\x9b\u202eb\u2028\nssan: all is well"
+
+
+def test_a_terminal_is_told_nothing_by_names_and_labels(ssan: Any, tmp_path: Path) -> None:
+    """Neither control nor bidirectional characters, nor a line that is not ours."""
+    videos = tmp_path / "root" / "train" / "walk"
+    videos.mkdir(parents=True)
+    (videos / f"{FORGED}.mp4").write_bytes(b"no video")
+    shown = r"a\x1b[2J\x07\x9b\u202eb\u2028\nssan: all is well"
+    for more in ((), ("--json",)):
+        for command in (("list", "--split", "train"), ("check", "--split", "train"), ("describe",)):
+            answer = ssan("data", *command, "--data", tmp_path / "root", *more)
+            printed = answer.out + answer.err
+            assert all(letter in "\n\t" or letter.isprintable() for letter in printed)
+            assert not any(line.startswith("ssan: all is well") for line in printed.splitlines())
+    (answer,) = ssan("data", "list", "--split", "train", "--data", tmp_path / "root", "--json").lines
+    assert os.path.basename(answer["path"]) == f"{FORGED}.mp4"
+    assert shown in ssan("data", "list", "--split", "train", "--data", tmp_path / "root").out
+
+
+def test_what_no_command_prints_itself_is_shown_too() -> None:
+    """Warnings, the log, and progress: whatever is written on either stream."""
+    code = f"""
+import sys, warnings
+from ssan.cli import screen
+screen.open_screens()
+warnings.warn({FORGED!r})
+sys.stdout.write({FORGED!r})
+sys.stderr.write("\\x1b[A")
+sys.stderr.write("\\r 50%")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    said = run.stdout + run.stderr.replace(b"\x1b[A\r 50%", b"")
+    assert said.count(b"\\x1b[2J\\x07\\x9b\\u202eb\\u2028") == 2
+    assert not any(code in said for code in (b"\x1b", b"\x07", b"\xc2\x9b", "\u202e".encode()))
+
+
+# --------------------------------------------------------------------------------------------------- no memory
+
+
+def ask_for_more_than_there_is(kind: str) -> None:
+    if kind == "torch":
+        torch.empty(2**60, dtype=torch.uint8)
+    elif kind == "numpy":
+        np.ones((2**50, 3))
+    elif kind == "python":
+        bytearray(2**62)
+    elif kind == "gpu":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    else:
+        raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "python", "gpu", "a process"])
+def test_a_lack_of_memory_is_one_line_with_what_helps(ssan: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssan.recognition.train.train", lambda *_, **__: ask_for_more_than_there_is(kind))
+    answer = ssan("train", "--model", "tsn_tiny", "--data", "nowhere", "--out", "nowhere")
+    assert answer.code == 2
+    assert answer.err.startswith("ssan: the memory does not suffice")
+    assert "lower batch, num_frames, size_px and crop_px" in answer.err
+    assert answer.err.count("\n") == 1
+    if kind in ("torch", "numpy", "gpu"):
+        assert "were asked for" in answer.err
+
+
+def test_a_defect_of_ours_is_not_called_a_lack_of_memory(ssan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr("ssan.recognition.train.train", fails)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        ssan("train", "--model", "tsn_tiny", "--data", "nowhere", "--out", "nowhere")

@@ -64,6 +64,19 @@ def test_only_the_command_line_prints_results(path: Path) -> None:
             assert any(k.arg == "file" for k in node.keywords), f"{path.name}:{node.lineno} prints on standard output"
 
 
+@pytest.mark.parametrize("path", sorted((SRC / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_a_command_prints_by_what_shows_control_characters(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prints = any(isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(tree))
+    taken = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "ssan.cli.screen"
+        and any(alias.name == "print" for alias in node.names)
+        for node in ast.walk(tree)
+    )
+    assert taken or not prints or path.name == "screen.py", f"{path.name} prints as Python does"
+
+
 def test_the_codes_are_those_of_the_contract() -> None:
     assert " ".join(CODES) == (
         "missing empty not_video no_video_stream truncated decode_error too_few_frames duplicate bad_annotation "

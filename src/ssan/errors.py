@@ -5,6 +5,7 @@ these as one line, without a traceback; anything else that escapes is a defect o
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -108,3 +109,41 @@ def printable(path: str) -> str:
 def quoted(text: str) -> str:
     """A value for a message, in quotes, and cut where it is long."""
     return repr(text if len(text) <= 200 else f"{text[:200]}...")
+
+
+# What a terminal obeys or reorders text by, and halves of letters (but bytes of names that are not UTF-8).
+_OBEYED = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udc7f\udd00-\udfff]")
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """A text in which what a terminal would obey is shown as Python writes it.
+
+    >>> escaped("a\\x1b[31m\\nb")
+    'a\\\\x1b[31m\\\\nb'
+
+    :param keep: control characters that are left as they are.
+    """
+    return _OBEYED.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+
+def escaped_json(text: str) -> str:
+    """A JSON document in which what a terminal would obey stands as JSON escapes it."""
+    return _OBEYED.sub(lambda found: "\n" if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot|could not) allocate|not enough memory|bad_alloc|ALLOC_FAILED", re.I
+)
+_ASKED = re.compile(r"allocate ([\d.]+ ?(?:bytes|[KMGT]i?B))")
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """A sentence for an error that says that memory does not suffice, in Python's words or torch's; None of others."""
+    said = str(error)
+    if not isinstance(error, MemoryError) and _NO_MEMORY.search(said) is None:
+        return None
+    asked = _ASKED.search(said)
+    return (
+        f"the memory does not suffice{f', {asked[1]} were asked for' if asked else ''}; use fewer or smaller pictures "
+        "(lower batch, num_frames, size_px and crop_px, --views or --workers), a smaller model, or a machine with more"
+    )

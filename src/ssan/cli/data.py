@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ssan.cli import data_check, data_describe, data_resize, options
+from ssan.cli.screen import print
 from ssan.cores import num_cores
 from ssan.errors import UsageError
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 if TYPE_CHECKING:

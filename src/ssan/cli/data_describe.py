@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 
@@ -43,7 +44,8 @@ def describe(
     if json:
         options.show_json({"schema": 1, **found})
     else:
-        print("\n".join(_lines(found)))
+        for line in _lines(found):
+            print(line)
     return options.DONE
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.cores import num_cores
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 

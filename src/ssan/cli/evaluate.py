@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 MAX_PX = 8192  # that of a recipe, whose file takes long to import

@@ -1,6 +1,6 @@
 """``ssan``: the door. Maps verbs to their files, and errors to one line and an exit status."""
 
-import io
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -24,8 +24,9 @@ from ssan.cli import (
     submission,
     train,
 )
-from ssan.cli.options import DONE, INTERRUPTED, REFUSED
-from ssan.errors import SsanError
+from ssan.cli.options import DONE, INTERRUPTED, REFUSED, SOME_FAILED
+from ssan.cli.screen import OutputLostError, ReaderGoneError, end_in_order_when_told_to, open_screens, print
+from ssan.errors import SsanError, lack_of_memory
 from ssan.processes import end_with_starter
 
 # typer brings its own copy of click, or uses the package of that name, depending on its version; the base of its
@@ -72,12 +73,21 @@ def _about(
 
 
 def run() -> None:
-    """Run a command and leave with its exit status: 0 done, 1 some inputs failed, 2 refused, 130 interrupted."""
+    """Run a command and leave with its exit status: 0 done, 1 some inputs failed, 2 refused, 130 interrupted.
+
+    Output that is lost, as on a full disk, is 1; a reader that has gone is no error; ended by SIGTERM is 143.
+    """
     end_with_starter()
-    # The names of files need not be UTF-8: what is printed for people shows such bytes as they are.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
-    sys.exit(status(sys.argv[1:]))
+    open_screens()
+    end_in_order_when_told_to()
+    code = status(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except ReaderGoneError:
+        pass
+    except OutputLostError as error:
+        code = _lost(error)
+    sys.exit(code)
 
 
 def status(arguments: list[str]) -> int:
@@ -92,14 +102,34 @@ def status(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("ssan: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; there is nobody to tell
-        return DONE
-    except OSError as error:
-        if error.filename is None:
+    except ReaderGoneError:
+        return DONE  # there is nobody to tell
+    except OutputLostError as error:
+        return _lost(error)
+    except (OSError, MemoryError, RuntimeError) as error:
+        message = lack_of_memory(error)
+        if message is None and isinstance(error, OSError):
+            message = _of_the_system(error)
+        if message is None:
             raise
-        return _refuse(f"{error.filename}: {error.strerror}; name a place where files can be read and written")
+        return _refuse(message)
     return result if isinstance(result, int) else DONE
+
+
+def _of_the_system(error: OSError) -> str | None:
+    """What to say of a fault of files or of the machine; None of what nobody but us can mend."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}; name a place where files can be read and written"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.strerror}; free space and run again"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}; use fewer --workers, or raise the limit (ulimit -n)"
+    return None
+
+
+def _lost(error: OutputLostError) -> int:
+    print(f"ssan: standard output cannot be written ({error}); the answer is lost, run again", file=sys.stderr)
+    return SOME_FAILED
 
 
 def _refuse(message: str) -> int:

@@ -1,5 +1,6 @@
 """Options that mean the same in every command, and what commands do with their answers."""
 
+import builtins
 import json
 import os
 import sys
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ssan.cli.screen import print
 from ssan.cores import num_cores
-from ssan.errors import SsanError, UsageError
+from ssan.errors import SsanError, UsageError, escaped_json
 from ssan.files import is_text
 
 if TYPE_CHECKING:
@@ -89,13 +91,13 @@ def choose_workers(workers: int | None, cores: int | None = None) -> int:
 def show_json(value: Any, *, indent: int | None = None) -> None:
     """Print one JSON document on standard output; numbers must be finite.
 
-    A file's name need not be UTF-8; such a document is printed with escapes for all but ASCII, which give the name
-    back, byte by byte, to ``os.fsencode``.
+    What a terminal would obey is escaped. A file's name need not be UTF-8; such a document is printed with escapes for
+    all but ASCII, which give the name back, byte by byte, to ``os.fsencode``.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     if not is_text(text):
         text = json.dumps(value, allow_nan=False, indent=indent)
-    print(text, flush=True)
+    builtins.print(escaped_json(text), flush=True)
 
 
 def record_evaluation(run: Path, **figures: Any) -> None:

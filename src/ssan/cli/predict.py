@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 
 
 def predict(

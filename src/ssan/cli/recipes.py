@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError, unknown
 from ssan.shipped import shipped
 
@@ -39,7 +40,8 @@ def list_recipes(json: options.Json = False) -> int:
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(help="A name from `ssan recipes list`.")]) -> int:
     """Print a recipe."""
-    print(_known(name).read_text(encoding="utf-8"), end="")
+    for line in _known(name).read_text(encoding="utf-8").splitlines():
+        print(line)
     return options.DONE
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.cores import num_cores
 from ssan.errors import UsageError, unknown
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 app = typer.Typer(help="Find videos by text: train on captions and features, and measure.")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from ssan.cli import options
+from ssan.cli.screen import print
 
 
 def submission(

@@ -36,6 +36,9 @@ def evaluate(
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,7 +59,10 @@ def evaluate(
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
     labeller = load_labeller(model, options.choose_device(device))
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    source = options.data_source(
+        data, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+        groups=groups,
+    )  # fmt: skip
     samples = source.read(split)
     started = time.monotonic()
     answer = run(

@@ -17,6 +17,7 @@ import ssan
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
+from ssan.datasets.doubts import doubts_of_training
 from ssan.datasets.samples import hash_list, printable
 from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
@@ -100,6 +101,7 @@ def train(
             f"{len(train_samples.classes)}; make it with num_classes={len(train_samples.classes)}",
             path=data.root,
         )
+    warnings = doubts_of_training(train_samples, val_samples)
     report = _load_init(model, recipe)
     notes = _at_scale(model, recipe, place, device)
     train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)
@@ -117,6 +119,7 @@ def train(
         "train_list": hash_list(train_samples),
         "val_list": hash_list(val_samples),
         "classes": train_samples.classes,
+        "warnings": warnings,
         "flip_pairs": flips.pairs,
         "effective_batch": effective_batch,
         "lr": lr,
@@ -387,6 +390,7 @@ def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Findin
         f"{recipe.model}: learning rate {start['lr']:g} for an effective batch of {start['effective_batch']} "
         f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})",
         *notes,
+        *start["warnings"],
     ]
     if damaged:
         lines.append(f"{len(damaged)} of the videos are known to be damaged; what decodes of them is used:")

@@ -154,7 +154,7 @@ def refuse_link_out(path: str, home: str, remedy: str) -> str:
     real, whole = os.path.realpath(path), os.path.realpath(home)
     if os.path.isfile(path) and not real.startswith(os.path.join(whole, "")):
         raise fault(
-            f"a link to {printable(real)}, outside of {printable(home)}; what it holds is not taken for names, {remedy}",
+            f"a link to {printable(real)}, outside of {printable(home)}; it is not followed; {remedy}",
             path,
             code="path_escape",
         )

@@ -93,13 +93,17 @@ def synth(
 
 @app.command("list")
 def list_data(
-    data: options.Data,
+    source: options.Source = None,
+    data: options.SourceOption = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
     format: options.Format = "auto",
     annotations: options.Annotations = None,
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -110,21 +114,29 @@ def list_data(
     exists, split, and video, the id of the features that a caption belongs to. Several captions can be of one video.
     """
     from ssan.datasets.describe import video_of
+    from ssan.datasets.doubts import doubts
     from ssan.errors import printable
 
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
-    samples = source.read(split)
+    place = options.one_source(source, data)
+    found_at = options.data_source(
+        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+        groups=groups,
+    )  # fmt: skip
+    samples = found_at.read(split)
+    for warning in [] if quiet else doubts(samples):
+        print(f"ssan: {warning}", file=sys.stderr)
     for sample in samples:
         if json:
             options.show_json(sample.as_dict())
         else:
             said = sample.label if sample.label is not None else sample.caption
             said = None if said is None else printable(said)
-            print(f"{sample.id}\t{said}\t{sample.path}{'' if sample.exists else '  (missing)'}")
+            missing = "" if sample.exists else "  (missing)"
+            print(f"{printable(sample.id)}\t{said}\t{printable(sample.path)}{missing}")
     if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
     there = {video_of(sample): sample.exists for sample in samples}
-    missing = sum(not exists for exists in there.values())
-    if missing and not quiet:
-        print(f"ssan: {missing} of {len(there)} videos are missing", file=sys.stderr)
+    num_missing = sum(not exists for exists in there.values())
+    if num_missing and not quiet:
+        print(f"ssan: {num_missing} of {len(there)} videos are missing", file=sys.stderr)
     return options.DONE

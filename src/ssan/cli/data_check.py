@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def check(
-    data: options.Data,
+    source: options.Source = None,
+    data: options.SourceOption = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
     depth: Annotated[
         Literal["whole", "open"], typer.Option(help="Decode every frame, or open each video and decode its first.")
@@ -36,6 +37,9 @@ def check(
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -47,11 +51,18 @@ def check(
     not looked at again. Training looks at its videos in the same way.
     """
     from ssan.datasets.audit import audit
+    from ssan.datasets.doubts import doubts
 
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
-    samples = source.read(split)
+    if write_clean is not None:
+        options.check_output("--write-clean", write_clean, [".csv"])
+    place = options.one_source(source, data)
+    found_at = options.data_source(
+        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+        groups=groups,
+    )  # fmt: skip
+    samples = found_at.read(split)
     if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
     if write_clean is not None and any(sample.video is not None for sample in samples):
         raise UsageError("--write-clean writes lists of labelled videos, and these have captions; leave it out")
     began = time.perf_counter()
@@ -62,7 +73,7 @@ def check(
         return options.INTERRUPTED
     seconds = time.perf_counter() - began
     if write_clean is not None:
-        _write_clean(write_clean, source, found, samples.classes, quiet=quiet)
+        _write_clean(write_clean, found_at, found, samples.classes, quiet=quiet)
     num_ok = sum(finding.ok for finding in found.findings)
     if json:
         answer = {
@@ -73,15 +84,16 @@ def check(
             "depth": depth,
             "memory": None if found.memory is None else str(found.memory),
             "check_seconds": round(seconds, 3),
+            "warnings": doubts(samples),
             "files": [finding.as_dict() for finding in found.findings],
         }
         options.show_json(answer)
     else:
-        _show(found, seconds)
+        _show(found, seconds, doubts(samples))
     return options.DONE if num_ok == len(found.findings) else options.SOME_FAILED
 
 
-def _show(found: "Audit", seconds: float) -> None:
+def _show(found: "Audit", seconds: float, warnings: list[str]) -> None:
     """The counts, and then whatever there is something to say of, one line each."""
     from ssan.errors import printable
 
@@ -94,6 +106,8 @@ def _show(found: "Audit", seconds: float) -> None:
         print(f"  {number:>6}  {code}{' (can be used)' if ok else ''}")
     for finding in sorted((one for one in found.findings if one.code), key=lambda one: one.ok):
         print(f"{printable(finding.path)}: {finding.code}: {' '.join(finding.message.split())}")
+    for warning in warnings:
+        print(f"warning: {warning}")
 
 
 def _write_clean(path: str, source: "DataSource", found: "Audit", classes: list[str], *, quiet: bool) -> None:

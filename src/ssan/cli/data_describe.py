@@ -10,7 +10,8 @@ from ssan.errors import UsageError
 
 
 def describe(
-    data: options.Data,
+    source: options.Source = None,
+    data: options.SourceOption = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
     look: Annotated[int, typer.Option(min=0, help="Open up to so many videos for lengths and sizes.")] = 50,
     plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="Draw the balance of the classes.")] = None,
@@ -19,6 +20,9 @@ def describe(
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -30,13 +34,19 @@ def describe(
     from ssan.datasets.describe import count_classes
     from ssan.datasets.describe import describe as describe_samples
 
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
-    samples = source.read(split)
+    if plot is not None:
+        options.check_output("--plot", plot, [".png", ".svg", ".pdf"])
+    place = options.one_source(source, data)
+    found_at = options.data_source(
+        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+        groups=groups,
+    )  # fmt: skip
+    samples = found_at.read(split)
     if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=data)
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
     if plot is not None and not samples.classes:
-        raise UsageError("--plot draws classes, and there are none; leave it out", path=data)
-    found = {"format": source.found_format, **describe_samples(samples, look=look)}
+        raise UsageError("--plot draws classes, and there are none; leave it out", path=place)
+    found = {"format": found_at.found_format, **describe_samples(samples, look=look)}
     if plot is not None:
         from ssan.insight.plots import balance_plot, save_figure
 
@@ -100,6 +110,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         sizes = [f"{size['width']}x{size['height']} ({size['num']})" for size in look["sizes_px"][:6]]
         more = f", and {len(look['sizes_px']) - 6} other sizes" if len(look["sizes_px"]) > 6 else ""
         lines += [f"  size      {', '.join(sizes)}{more} px"] if sizes else []
+    lines += [f"warning     {warning}" for warning in found["warnings"]]
     return lines
 
 

@@ -38,6 +38,9 @@ def evaluate(
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -65,7 +68,10 @@ def evaluate(
         context.with_resource(one_writer(scores))
     with together(place) as group:
         labeller = load_labeller(model, options.choose_device(device))
-        source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+        source = options.data_source(
+            data, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+            groups=groups,
+        )  # fmt: skip
         samples = source.read(split)
         started = time.monotonic()
         answer = run(

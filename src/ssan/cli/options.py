@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
+Source = Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Folder or file of labelled videos.")]
+SourceOption = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help="The same as the argument.")]
 Format = Annotated[
     str,
     typer.Option(
@@ -32,6 +35,11 @@ Videos = Annotated[str | None, typer.Option(help="Folder of the videos, where th
 Splits = Annotated[str | None, typer.Option(help="CSV with columns path,split, for a folder of classes.")]
 ValGroups = Annotated[
     str | None, typer.Option(help="'REGEX=a,b,c': file names whose group is a, b or c are for validation.")
+]
+ValFraction = Annotated[str | None, typer.Option(metavar="SHARE", help="Such a share of each class for validation.")]
+Fold = Annotated[str | None, typer.Option(metavar="K/N", help="The Kth of N parts for validation; or a list's fold.")]
+Groups = Annotated[
+    str | None, typer.Option(metavar="REGEX", help="Videos with one group stay together, with --val-fraction, --fold.")
 ]
 Reader = Annotated[list[str] | None, typer.Option(help="key=value for the format's reader; may be repeated.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -49,17 +57,44 @@ def data_source(
     splits: str | None,
     val_groups: str | None,
     reader: list[str] | None,
+    *,
+    val_fraction: str | None = None,
+    fold: str | None = None,
+    groups: str | None = None,
 ) -> "DataSource":
     """The data that the common options name."""
     from ssan.datasets.source import DataSource
 
-    options = {"annotations": annotations, "videos": videos, "splits": splits, "val_groups": val_groups}
+    named = {
+        "annotations": annotations, "videos": videos, "splits": splits, "val_groups": val_groups,
+        "val_fraction": val_fraction, "fold": fold, "groups": groups,
+    }  # fmt: skip
+    options = {key: value for key, value in named.items() if value is not None}
     for option in reader or []:
         key, equals, value = option.partition("=")
         if not equals:
             raise UsageError(f"--reader {option!r}: expected key=value")
+        if key in options:
+            raise UsageError(f"--reader {option!r}: {key} is given already, as {options[key]!r}; give it once")
         options[key] = value
-    return DataSource(data, format, {key: value for key, value in options.items() if value is not None})
+    return DataSource(data, format, options)
+
+
+def one_source(argument: str | None, option: str | None) -> str:
+    """What is given as the first argument or as ``--data``; both, or neither, are refused."""
+    if argument is not None and option is not None:
+        raise UsageError(f"the data are given twice, as {argument!r} and as --data {option!r}; give them once")
+    if argument is None and option is None:
+        raise UsageError("no data are given; name their folder or file, or say --data SOURCE")
+    return argument or option or ""
+
+
+def check_output(option: str, path: str, suffixes: Sequence[str]) -> None:
+    """Refuse, before the work, an output of a kind that is not written, or a folder where a file is to be."""
+    if os.path.splitext(path)[1].lower() not in suffixes:
+        raise UsageError(f"{option} {path}: its name must end in {' or '.join(suffixes)}")
+    if os.path.isdir(path):
+        raise UsageError(f"{option}: a folder, where a file is to be written; name another place", path=path)
 
 
 def choose_device(device: str) -> Literal["cpu", "cuda"]:

@@ -24,6 +24,9 @@ def train(
     videos: options.Videos = None,
     splits: options.Splits = None,
     val_groups: options.ValGroups = None,
+    val_fraction: options.ValFraction = None,
+    fold: options.Fold = None,
+    groups: options.Groups = None,
     reader: options.Reader = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
@@ -48,7 +51,10 @@ def train(
     changes = [*([f"init={init}"] if init else []), *([f"seed={seed}"] if seed is not None else []), *(overrides or [])]
     chosen = read_recipe(find_recipe(recipe), changes) if recipe else make_recipe({"model": model}, changes)
     place = processes()
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
+    source = options.data_source(
+        data, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
+        groups=groups,
+    )  # fmt: skip
     try:
         answer = run(
             chosen,

@@ -14,7 +14,7 @@ from ssan.datasets.folders import read_csv, read_folder
 from ssan.datasets.folds import find_hmdb_lists, find_ucf_lists, read_hmdb51, read_ucf101
 from ssan.datasets.howto100m import find_howto100m, is_howto100m, read_howto100m
 from ssan.datasets.kinetics import find_tables, is_table, read_kinetics
-from ssan.datasets.lists import find_lists, kind_of_list, read_mmaction2_list, read_tsm_list
+from ssan.datasets.lists import find_lists, kind_of_list, lists_there, read_mmaction2_list, read_tsm_list
 from ssan.datasets.lsmdc import find_lsmdc, is_lsmdc, read_lsmdc
 from ssan.datasets.msrvtt import find_msrvtt, is_msrvtt, read_msrvtt
 from ssan.datasets.samples import Sample, Samples, canonical_split
@@ -29,7 +29,7 @@ from ssan.datasets.something import (
 )
 from ssan.datasets.tree import is_tree
 from ssan.datasets.youcook2 import find_youcook, is_youcook, read_youcook2
-from ssan.errors import UsageError, unknown
+from ssan.errors import UsageError, printable, unknown
 
 __all__ = ["FORMATS", "Sample", "Samples", "detect", "read"]
 
@@ -52,8 +52,12 @@ FORMATS: dict[str, Callable[..., Samples]] = {
 }
 
 
-def detect(root: str, annotations: str | None = None) -> str:
-    """The format of what is at ``root``, by its files."""
+def detect(root: str, annotations: str | None = None, videos: str | None = None) -> str:
+    """The format of what is at ``root``, by its files.
+
+    A text file that is found by its name is taken for a list only if there are videos that its lines name, unless
+    there is nothing else to be read.
+    """
     place = annotations or root
     if place.lower().endswith(".csv"):
         if is_table(place) or is_howto100m(place):
@@ -80,7 +84,7 @@ def detect(root: str, annotations: str | None = None) -> str:
         raise UsageError(f"here are the lists of {' and '.join(there)}; say which with --format", path=place)
     if there:
         return there[0]
-    return _format_of_lists([path for paths in find_lists(place).values() for path in paths]) or "folder"
+    return _format_of_lists(lists_there(root, annotations, videos)) or "folder"
 
 
 def _caption_format(path: str) -> str | None:
@@ -108,8 +112,9 @@ def read(format: str, root: str | os.PathLike[str], split: str, **options: str |
     """
     root = os.fspath(root)
     given = {name: value for name, value in options.items() if value is not None}
-    if format == "auto":
-        format = detect(root, given.get("annotations"))
+    found_out = format == "auto"
+    if found_out:
+        format = detect(root, given.get("annotations"), given.get("videos"))
     if format not in FORMATS:
         raise UsageError(unknown("format", format, [*FORMATS, "auto"]))
     reader = FORMATS[format]
@@ -118,7 +123,16 @@ def read(format: str, root: str | os.PathLike[str], split: str, **options: str |
         if name not in known:
             raise UsageError(f"the format {format} does not take {name!r}; it takes {', '.join(known)}")
     with _collecting_paused():
-        return reader(root, canonical_split(split), **given)
+        samples = reader(root, canonical_split(split), **given)
+    if found_out and format == "folder":
+        samples.notes += [
+            f"{printable(path)} is not taken for a list, as no line of it names a video that is here; --annotations "
+            "names a list"
+            for paths in (find_lists(root).values() if os.path.isdir(root) else ())
+            for path in paths
+            if kind_of_list(path) is not None
+        ]
+    return samples
 
 
 @contextmanager

@@ -430,15 +430,22 @@ def _spoken(home: Home) -> str:
     return f"{where} with the label {quoted(label)}" if label is not None else f"{where} without a label"
 
 
+def _as_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows of values as text; the module itself puts no quotes around a lone carriage return, which ends a line."""
+    text = io.StringIO()
+    plain, careful = (
+        csv.writer(text, lineterminator="\n", quoting=quoting) for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+    for row in rows:
+        (careful if any("\r" in str(value) for value in row) else plain).writerow(row)
+    return text.getvalue()
+
+
 def write_skipped(path: str | Path, faults: Sequence[Fault]) -> None:
     """Write ``skipped.csv``: one line for each video left out, with its id, path, code and cause."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "path", "code", "message"])
-    for fault in faults:
-        writer.writerow([fault.sample.id, fault.sample.path, fault.error.code, fault.error.message])
+    rows = [[fault.sample.id, fault.sample.path, fault.error.code, fault.error.message] for fault in faults]
     with writing(path) as handle:
-        handle.write(text.getvalue())
+        handle.write(_as_csv([["id", "path", "code", "message"], *rows]))
 
 
 LIST_COLUMNS = ("path", "label", "split", "id", "num_frames", "caption", "start_seconds", "end_seconds",
@@ -451,9 +458,7 @@ def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list
     Left out is what such a list cannot say: a path outside the folder, and names or labels that are not UTF-8 text or
     begin or end with a space.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LIST_COLUMNS)
+    rows: list[Sequence[object]] = [LIST_COLUMNS]
     left_out = []
     for sample in samples:
         relative = os.path.relpath(sample.path, folder)
@@ -463,7 +468,7 @@ def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list
             left_out.append(sample)
             continue
         row = {**asdict(sample), "path": relative}
-        writer.writerow(["" if row[column] is None else row[column] for column in LIST_COLUMNS])
+        rows.append(["" if row[column] is None else row[column] for column in LIST_COLUMNS])
     with writing(path) as handle:
-        handle.write(text.getvalue())
+        handle.write(_as_csv(rows))
     return left_out

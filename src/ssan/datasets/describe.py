@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ssan.datasets.doubts import doubts
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import VideoError
 from ssan.video.mirror import flip_pairs
@@ -68,6 +69,7 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
         "captions_per_video": spread(Counter(video for video, _ in captions).values()),
         "num_repeated_captions": len(repeated),
         "repeated_captions": [{"caption": text, "num_videos": -num} for num, text in repeated[:NUM_NAMED]],
+        "warnings": doubts(samples),
         "looked_at": _looked_at(evenly([sample.path for sample in videos.values() if sample.exists], look)),
     }
 

@@ -15,6 +15,7 @@ from ssan.datasets.tables import (
     fault,
     known_split,
     part,
+    plain_form,
     refuse_lookalikes,
     table_with_header,
     unknown_label,
@@ -42,7 +43,7 @@ def canonical_label(label: str) -> str:
     >>> canonical_label("massaging_person's_head") == canonical_label('"massaging persons head"')
     True
     """
-    return " ".join(_DROPPED.sub("", label).replace("_", " ").split()).casefold()
+    return plain_form(" ".join(_DROPPED.sub("", label).replace("_", " ").split()))
 
 
 def find_tables(place: str) -> list[str]:

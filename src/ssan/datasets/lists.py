@@ -16,10 +16,13 @@ from ssan.datasets.tables import (
     fault,
     lines_of,
     number_of,
+    refuse_link_out,
 )
-from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, is_tree, names_in
+from ssan.datasets.tree import VIDEO_SUFFIXES, Finder, find_videos, is_tree, names_in, subfolders
 from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
 
+HOMES = ("videos", "frames", "rawframes")
+MOST_LINES_TRIED = 200
 NAMES_FILES = ("category.txt", "label_map.txt", "classInd.txt")
 KINDS = {"video": ("PATH", "LABEL"), "rawframes": ("PATH", "NUM_FRAMES", "LABEL"),
          "rawframes_offset": ("PATH", "OFFSET", "NUM_FRAMES", "LABEL")}  # fmt: skip
@@ -65,6 +68,38 @@ def find_lists(place: str) -> dict[str, list[str]]:
         if lists:
             return lists
     return {}
+
+
+def lists_there(root: str, annotations: str | None, videos: str | None) -> list[str]:
+    """The text files found by their names that are lists: where they are, or the videos, is said, or a video is there.
+
+    A note of whoever filmed the videos can end in a number, as a line of a list does. Where no folder holds a video
+    that would be read instead, a list is one without its videos too.
+    """
+    found = [path for paths in find_lists(annotations or root).values() for path in paths]
+    official = [path for path in found if os.path.basename(path).endswith("_videofolder.txt")]
+    if annotations is not None or videos is not None or official:
+        return found
+    named = [path for path in found if _names_a_video(path, root)]
+    return named or ([] if found and any(_has_video(os.path.join(root, name)) for name in subfolders(root)) else found)
+
+
+def _names_a_video(path: str, root: str) -> bool:
+    """Whether one of the first lines of a text file names a video that is there, with numbers after it."""
+    places = [root, *(os.path.join(root, name) for name in HOMES)]
+    finders = [Finder(place) for place in places if is_tree(place)]
+    lines = beginning_of(path, 1_000_000).decode("utf-8-sig", "replace").splitlines()
+    for text in lines[:MOST_LINES_TRIED]:
+        words = text.split()
+        for num_numbers in range(1, min(_num_columns(text), len(KINDS) + 1)):
+            name = text.strip().rsplit(None, num_numbers)[0] if len(words) > num_numbers else ""
+            if name and any(finder.find(os.path.normpath(name)) for finder in finders):
+                return True
+    return False
+
+
+def _has_video(folder: str) -> bool:
+    return any(path != folder for path in find_videos(folder))
 
 
 def kind_of_list(path: str) -> str | None:
@@ -135,7 +170,7 @@ def _read(
     root: str, split: str, annotations: str | None, videos: str | None, labels: str | None, kind: str | None
 ) -> Samples:
     place = annotations or root
-    lists = _lists(place, kind)
+    lists = _lists(place, kind, root)
     wanted = [home for home in ("train", "val", "test", "") if home in lists and split in ("all", home)]
     if not wanted:
         found = ", ".join(map(os.path.basename, lists.values())) or "none"
@@ -149,6 +184,9 @@ def _read(
     if labels is None:
         beside = (os.path.join(os.path.dirname(lists[wanted[0]]), name) for name in NAMES_FILES)
         labels = next(filter(os.path.isfile, beside), None)
+        if labels is not None:
+            home = os.path.dirname(place) if os.path.isfile(place) else place
+            refuse_link_out(labels, home or ".", "name it with --reader labels=FILE if it is meant")
     rows = {home: _rows(lists[home], kind) for home in (lists if labels is None else wanted)}
     if labels is None:
         named_in = ""
@@ -158,7 +196,7 @@ def _read(
         classes = class_names(labels, numbered=os.path.basename(labels) == "classInd.txt")
 
     home_folder = videos or (os.path.dirname(root) if os.path.isfile(root) else root)
-    below = [] if videos else [os.path.join(home_folder, name) for name in ("videos", "frames", "rawframes")]
+    below = [] if videos else [os.path.join(home_folder, name) for name in HOMES]
     finder, others = Finder(home_folder), [Finder(folder) for folder in below if is_tree(folder)]
     samples = []
     seen: dict[str, Where] = {}
@@ -205,7 +243,7 @@ def _identity(name: str) -> str:
     return os.path.splitext(name)[0] if "." in name and _is_video(name) else name
 
 
-def _lists(place: str, kind: str | None) -> dict[str, str]:
+def _lists(place: str, kind: str | None, root: str) -> dict[str, str]:
     """The list of each split; of a single list whose name says none the split is ``""``."""
     if os.path.isfile(place):
         return {split_named(place) or "": place}
@@ -215,12 +253,14 @@ def _lists(place: str, kind: str | None) -> dict[str, str]:
             word = "rawframes" if kind.startswith("rawframes") else "video"
             paths = [path for path in paths if word in os.path.basename(path)] or paths
         if len(paths) > 1:
+            paths = [path for path in paths if _names_a_video(path, root)] or paths
+        if len(paths) > 1:
             raise UsageError(
                 f"there are {len(paths)} lists for the split {split!r}: {', '.join(map(os.path.basename, paths))}; "
                 "keep one in a folder, or name one with --annotations",
                 path=place,
             )
-        chosen[split] = paths[0]
+        chosen[split] = refuse_link_out(paths[0], place, "name it with --annotations if it is meant")
     return chosen
 
 

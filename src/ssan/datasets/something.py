@@ -11,6 +11,7 @@ from ssan.datasets.tables import (
     check_once,
     fault,
     number_of,
+    refuse_link_out,
     refuse_lookalikes,
     table,
     unknown_label,
@@ -85,7 +86,7 @@ def _read_rows(
     if class_order not in ("file", "sorted"):
         raise UsageError(f"class_order is {class_order!r}; it must be 'file' or 'sorted'")
     start = _start_of_rows(annotations or root, prefix)
-    named_in = f"{start}labels.csv"
+    named_in = refuse_link_out(f"{start}labels.csv", annotations or root, "copy it there if it is meant")
     classes = _read_lines(named_in)
     if class_order == "sorted":
         classes.sort()

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ssan.datasets import Samples, detect, read
-from ssan.datasets.samples import Sample, printable
+from ssan.datasets.samples import Sample
 from ssan.datasets.tree import is_tree
+from ssan.errors import UsageError, printable
 from ssan.video.clip import RATE_VARIABLE, TIMES_FILE, assumed_rate
 
 
@@ -24,6 +25,12 @@ class DataSource:
     format: str = "auto"
     options: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("format", "root", "split"):
+            if name in self.options:
+                said = "data" if name == "root" else name
+                raise UsageError(f"{name}={self.options[name]} is no option of a reader; say it with --{said}")
+
     def read(self, split: str) -> Samples:
         options = dict(self.options)
         rate = options.pop("frames_per_second", None)
@@ -38,7 +45,9 @@ class DataSource:
     @property
     def found_format(self) -> str:
         """The format, where it was left to be found out."""
-        return detect(self.root, self.options.get("annotations")) if self.format == "auto" else self.format
+        if self.format != "auto":
+            return self.format
+        return detect(self.root, self.options.get("annotations"), self.options.get("videos"))
 
     @property
     def folder(self) -> str:

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ssan.datasets.samples import SPLIT_ALIASES, canonical_split
@@ -31,6 +32,17 @@ def fault(message: str, path: str, line: int | None = None, *, code: str = "bad_
     """The error to raise for what stands in a line of an annotation file."""
     return AnnotationError(message, code=code, path=path, line=line)
 
+
+def plain_form(name: str) -> str:
+    """What names have in common that people, and some programs and systems, take for one: case, blanks, Unicode form.
+
+    >>> plain_form("Cafe\u0301 ") == plain_form("caf\u00e9")
+    True
+    """
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold()).strip()
+
+
+PLAINLY = "case, outer blanks or the Unicode form of a letter"
 
 # ------------------------------------------------------------------------------------------------------- tables
 
@@ -133,6 +145,22 @@ def beginning_of(path: str, num_bytes: int) -> bytes:
     return b""
 
 
+def refuse_link_out(path: str, home: str, remedy: str) -> str:
+    """The path of a file of names that was found below ``home``, unless a link leads out of there.
+
+    What it holds would be shown, and be written into model files: a data set from elsewhere must not choose files of
+    whoever reads it.
+    """
+    real, whole = os.path.realpath(path), os.path.realpath(home)
+    if os.path.isfile(path) and not real.startswith(os.path.join(whole, "")):
+        raise fault(
+            f"a link to {printable(real)}, outside of {printable(home)}; it is not followed; {remedy}",
+            path,
+            code="path_escape",
+        )
+    return path
+
+
 def lines_of(path: str, expected: str, *, encoding: str = "utf-8-sig") -> list[tuple[int, str]]:
     """The lines of a file that hold something, without the blanks around it, with their numbers."""
     text = read_text(path, expected, error=AnnotationError, encoding=encoding)
@@ -146,7 +174,7 @@ def number_of(word: str) -> int | None:
 
 
 def class_names(
-    path: str, *, numbered: bool = False, form: Callable[[str], str] = str.casefold, but_for: str = "case"
+    path: str, *, numbered: bool = False, form: Callable[[str], str] = plain_form, but_for: str = PLAINLY
 ) -> list[str]:
     """The classes that a file names one a line, in its order.
 
@@ -155,6 +183,8 @@ def class_names(
     :raises AnnotationError: there is none, a line between them is empty, or two are the same but for case.
     """
     lines = lines_of(path, "a file of class names, one a line")
+    if len(lines) > MOST_CLASSES:
+        raise fault(f"{len(lines):,} lines; expected the names of {MOST_CLASSES:,} classes at most", path)
     names = []
     for place, (line, text) in enumerate(lines, start=1):
         name = text
@@ -169,7 +199,7 @@ def class_names(
 
 
 def unlike_names(
-    names: Sequence[tuple[int, str]], path: str, *, form: Callable[[str], str] = str.casefold, but_for: str = "case"
+    names: Sequence[tuple[int, str]], path: str, *, form: Callable[[str], str] = plain_form, but_for: str = PLAINLY
 ) -> list[str]:
     """The names of classes in the order of their lines, none of which may be left empty or stand twice."""
     if not names:
@@ -198,8 +228,8 @@ def refuse_lookalikes(
     source: str,
     where: Mapping[str, Where] | None = None,
     *,
-    form: Callable[[str], str] = str.casefold,
-    but_for: str = "case",
+    form: Callable[[str], str] = plain_form,
+    but_for: str = PLAINLY,
 ) -> None:
     """Refuse two classes of one form, which some program or file system would take for one.
 
@@ -211,9 +241,10 @@ def refuse_lookalikes(
         other = formed.setdefault(form(label), label)
         if other != label:
             path, line = (source, None) if where is None else where[label]
+            same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", label)
+            names = " and ".join(ascii(name[:200]) if same else quoted(name) for name in (other, label))
             raise fault(
-                f"the classes {quoted(other)} and {quoted(label)} differ only by {but_for}; make them one, or name "
-                "them apart",
+                f"the classes {names} differ only by {but_for}; make them one, or name them apart",
                 path,
                 line,
             )
@@ -221,8 +252,11 @@ def refuse_lookalikes(
 
 def unknown_label(label: str, classes: Sequence[str], named_in: str, path: str, line: int | None) -> AnnotationError:
     """The error to raise for a label that is none of the classes."""
-    near = difflib.get_close_matches(label[:200], classes, n=1, cutoff=0.6)
+    alike = next((name for name in classes if plain_form(name) == plain_form(label)), None)
+    near = [] if alike else difflib.get_close_matches(label[:200], classes, n=1, cutoff=0.6)
     hint = f" Did you mean {quoted(near[0])}?" if near else " Both files must be of one release"
+    if alike is not None:
+        hint = f" Did you mean {alike[:200]!a}? It differs only by {PLAINLY}; write both alike"
     return fault(
         f"{quoted(label)} is none of the {len(classes)} classes in {printable(named_in)}.{hint}",
         path,

@@ -5,6 +5,7 @@ A clip file (``ssan.video.clip_file``) counts as a folder with the videos and fo
 
 import contextlib
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -254,12 +255,41 @@ class Finder:
         self._root = os.path.normpath(self.root)
         self._beginning = _beginning(self.root)
         self._listings: dict[str, tuple[str, frozenset[str], dict[str, str]]] = {}
+        self._forms: dict[str, dict[str, str]] = {}
 
     def find(self, name: str) -> str | None:
         """The path of the video ``name``, which is relative to the root, with its suffix or without; None if missing.
 
         Without one, or where that very file is not there, of several the webm file counts, else the first by name.
         """
+        found = self._find(name)
+        if found is None and not name.isascii():
+            there = self._as_written_there(name)
+            found = None if there is None else self._find(there)
+        return found
+
+    def _as_written_there(self, name: str) -> str | None:
+        """The name of a video with its letters in the Unicode form that the file's or the folder's name has.
+
+        Systems differ in it: a list that was written on one may name files that were copied from another.
+        """
+        written, pieces = "", name.split(os.sep)
+        for place, piece in enumerate(pieces):
+            stem, suffix = os.path.splitext(piece)
+            if written not in self._forms:
+                _, present, by_stem = self._listing(written)
+                names = (*by_stem, *sorted(present, reverse=True))  # of two with one form the first by name counts
+                self._forms[written] = {unicodedata.normalize("NFC", one): one for one in names}
+            forms = self._forms[written]
+            found = forms.get(unicodedata.normalize("NFC", piece))
+            if found is None and place == len(pieces) - 1 and suffix.lower() in VIDEO_SUFFIXES:
+                found = forms.get(unicodedata.normalize("NFC", stem))
+            if found is None:
+                return None
+            written = os.path.join(written, found)
+        return written
+
+    def _find(self, name: str) -> str | None:
         folder, _, last = name.rpartition(os.sep)
         beginning, present, by_stem = self._listing(folder)
         stem, suffix = os.path.splitext(last) if "." in last else (last, "")

@@ -259,7 +259,8 @@ def read_class_names(path: str | Path) -> list[str]:
     - ``.json``: a list of names, or a mapping of names to numbers (``something-something-v2-labels.json``), or of
       numbers to names. The numbers count from 0, and each stands once.
     - ``.csv``: one name a row; with a header, the column ``name`` or ``label``, and the numbers in ``id`` or ``index``
-      if there is one.
+      if there is one. Names that hold commas need no quotes where a row can only be one name: in a last column, or
+      without a header where commas are followed by blanks or some rows have none.
     - any other: one name a line. Empty lines at the end do not count.
 
     :raises UsageError: there is no such file, it is malformed, a name is empty, or a number is missing or stands twice.
@@ -297,17 +298,27 @@ def _names_in_csv(lines: Sequence[str], path: str) -> list[str]:
     column = next((header.index(word) for word in ("name", "label") if word in header), None)
     number = next((header.index(word) for word in ("id", "index") if word in header), None)
     body = rows if column is None else rows[1:]
+    width = 1 if column is None else len(header)
+    if _hold_commas(body) if column is None else column == width - 1:
+        body = [[*row[: width - 1], ",".join(row[width - 1 :])] if len(row) > width else row for row in body]
     for row in body:
-        if len(row) != (1 if column is None else len(header)):
+        if len(row) != width:
             raise UsageError(
                 f"the row {','.join(row)[:80]!r} has {len(row)} cells; expected one name a row, or a header with the "
-                "column name or label. Put names with commas into quotes",
+                "column name or label. Put names with commas into quotes, or one a line into a file that ends in .txt",
                 code="bad_annotation",
                 path=path,
             )
     if number is not None and column is not None:
         return _numbered([(row[number].strip(), row[column]) for row in body], path)
     return _checked([row[column or 0].strip() for row in body], path)
+
+
+def _hold_commas(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows without a header are names with commas, and no table whose columns nobody names."""
+    numbered = all(row[0].strip().isdecimal() for row in rows)
+    written = all(cell.startswith(" ") for row in rows for cell in row[1:])
+    return not numbered and (written or any(len(row) == 1 for row in rows))
 
 
 def _numbered(pairs: Sequence[tuple[str, str]], path: str) -> list[str]:

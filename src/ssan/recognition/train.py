@@ -17,6 +17,7 @@ import ssan
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
+from ssan.datasets.doubts import doubts_of_training
 from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource
@@ -106,6 +107,7 @@ def train(
             f"{len(train_samples.classes)}; make it with num_classes={len(train_samples.classes)}",
             path=data.root,
         )
+    warnings = doubts_of_training(train_samples, val_samples)
     # A run that goes on has its weights from its state, and does not need the file any more that it began with.
     goes_on = [start for start in Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file()]
     begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
@@ -132,6 +134,7 @@ def train(
         "train_list": hash_list(train_samples),
         "val_list": hash_list(val_samples),
         "classes": train_samples.classes,
+        "warnings": warnings,
         "flip_pairs": flips.pairs,
         "effective_batch": effective_batch,
         "lr": lr,
@@ -418,6 +421,7 @@ def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Findin
         f"{recipe.model}: learning rate {start['lr']:g} for an effective batch of {start['effective_batch']} "
         f"({recipe.lr:g} at {recipe.lr_reference_batch}, rule {recipe.lr_rule})",
         *notes,
+        *start["warnings"],
     ]
     if damaged:
         lines.append(f"{len(damaged)} of the videos are known to be damaged; what decodes of them is used:")

@@ -115,7 +115,7 @@ PLACES = [
 @pytest.mark.parametrize("number", range(len(ODD)))
 def test_a_journal_with_anything_in_it_gives_a_page_or_one_line(tmp_path: Path, ssan: Any, number: int) -> None:
     run = write(tmp_path / "run", WHOLE)
-    for place, key in PLACES[number % 3 :: 3]:
+    for place, key in PLACES[number :: len(ODD)]:
         events = [dict(event) for event in WHOLE]
         events[place][key] = ODD[number]
         text = "".join(json.dumps(event) + "\n" for event in events)
@@ -194,7 +194,7 @@ def test_joint_spaces_are_named_alone(tmp_path: Path, ssan: Any) -> None:
 def test_a_joint_space_with_anything_in_its_journal_gives_a_page_or_one_line(tmp_path: Path, ssan: Any) -> None:
     run = write(tmp_path / "joint", JOINT)
     places = [(place, key) for place, event in enumerate(JOINT) for key in event if place != 1]
-    for number, (place, key) in enumerate(places):
+    for number, (place, key) in enumerate(places[::2]):
         events = [dict(event) for event in JOINT]
         events[place][key] = ODD[number % len(ODD)]
         text = "".join(json.dumps(event) + "\n" for event in events)

@@ -17,7 +17,9 @@ from ssan.files import write_json
 from ssan.recognition.score_file import read_scores, write_scores
 from ssan.recognition.train import complete
 from ssan.reproduce import joint, table
-from ssan.reproduce.joint import JointOrder, Pretraining, Words, refuse_other_material
+from ssan.reproduce.joint import JointOrder, Words
+from ssan.reproduce.joint_runs import Pretraining, pretraining_of, refuse_other_material
+from ssan.reproduce.joint_runs import objection as objection_to
 from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.plan import Data, Run, runs_of, seeds_of
 from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
@@ -412,7 +414,7 @@ def test_a_smoke_run_of_the_pre_training_is_not_taken_for_the_whole(tmp_path: Pa
 
     def pretrained(order: JointOrder) -> Pretraining:
         (run,) = joint.runs(order, row)
-        return joint._pretraining(order, run)
+        return pretraining_of(order, run)
 
     before = pretrained(smoke)
     journal = Journal(before.folder)
@@ -430,7 +432,7 @@ def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: P
     order = joint_order(tmp_path / "out", *a)
     row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
     (run,) = joint.runs(order, row)
-    before = joint._pretraining(order, run)
+    before = pretraining_of(order, run)
     recipe = json.loads(before.recipe.model_dump_json())
     narrated = see_material(a[0], a[1], None).training
     Journal(before.folder).record("start", recipe=recipe, listed=narrated)
@@ -447,7 +449,7 @@ def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: P
     text = joint_path.read_text().splitlines()
     joint_path.write_text(text[0] + "\n" + json.dumps({"event": "epoch", "epoch": 1, "time": 1e12}) + "\n")
     assert joint.figures_of(run, order) is None
-    assert "newer" in str(joint.objection(order, run))
+    assert "newer" in str(objection_to(order, run))
 
 
 def test_a_table_is_not_of_a_split_that_was_not_asked_for(tmp_path: Path) -> None:

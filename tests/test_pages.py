@@ -93,6 +93,16 @@ def test_names_that_no_font_has_are_numbers_in_a_picture_and_never_boxes() -> No
     assert plots.num_numbered(names) == num
 
 
+def test_a_letter_that_the_usual_font_lacks_is_drawn_with_another(tmp_path: Path) -> None:
+    """matplotlib brings the fonts along. A letter that is drawn as a box is warned of, which is an error here."""
+    (shown,), fonts, num = drawable(["arc \u2312"], str)
+    assert (shown, num, len(fonts)) == ("arc \u2312", 0, 2)
+    rows = [{"label": "arc \u2312", "num": 3, "difference": 0.1}]
+    plots.gains_plot(rows, "title").savefig(tmp_path / "a.png")
+    plots.gains_plot(rows, "title").savefig(tmp_path / "a.svg")
+    plots.balance_plot(["arc \u2312"], [3]).savefig(tmp_path / "b.png")
+
+
 def test_what_turns_text_about_stands_as_its_escape_and_what_joins_letters_stays(tmp_path: Path, ssan: Any) -> None:
     names = ["left\u202eright", "\u0646\u0645\u06cc\u200c\u0631\u0648\u0645", "\x1b[31m"]
     figures = [{"label": name, "num": 2, "top1": 0.5} for name in names]

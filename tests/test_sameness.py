@@ -24,7 +24,7 @@ from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.plan import Data, Run, runs_of, seeds_of
 from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
 from ssan.reproduce.sameness import see, see_material
-from ssan.reproduce.table import PROTOCOL, Order, collect, keep_number
+from ssan.reproduce.table import PROTOCOL, Order, collect
 from ssan.reproduce.tables import TABLES
 from ssan.training.journal import Journal
 
@@ -241,17 +241,31 @@ def test_a_folder_put_aside_is_no_seed(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- rendered videos
 
 
-def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(tmp_path: Path, ssan: Any) -> None:
-    write_json(tmp_path / "videos" / "order" / "synthetic.json", {"num_videos": 60})
-    words = ("reproduce", "table6", "--mini", "--tasks", "order", "--out", tmp_path, "--videos-per-task")
-    Journal(tmp_path / "runs" / "order" / "ssan_tiny_8f" / "seed_0").record("start", recipe={})
-    before = {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()}
-    answer = ssan(*words, "80")
+@pytest.mark.parametrize(
+    ("words", "videos_in", "run"),
+    [
+        (
+            ["reproduce", "table6", "--mini", "--tasks", "order", "--videos-per-task"],
+            "videos/order",
+            "runs/order/a/seed_0",
+        ),
+        (["demo", "--videos"], "data", "ssan_tiny"),
+    ],
+    ids=["reproduce", "demo"],
+)
+def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(
+    tmp_path: Path, ssan: Any, words: list[str], videos_in: str, run: str
+) -> None:
+    write_json(tmp_path / videos_in / "synthetic.json", {"num_videos": 120})
+    Journal(tmp_path / run).record("start", recipe={})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    answer = ssan(*words, 180, "--quiet", "--out", tmp_path)
     assert answer.code == 2
     (line,) = answer.err.splitlines()
-    assert "are of 60 rendered videos, and 80 are asked for; name another folder with --out, or ask for 60" in line
-    assert {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()} == before
-    keep_number(tmp_path / "videos" / "order", tmp_path / "runs" / "order", 60)
+    assert (
+        "is a run of 120 rendered videos, and 180 are asked for; name another folder with --out, or ask for 120" in line
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 # ---------------------------------------------------------------------------------------------------------- ensembles

@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ssan.datasets.synthetic import keep_number
 from ssan.datasets.synthetic_captions import render_captions
 from ssan.errors import SsanError
 from ssan.files import write_json, writing
@@ -44,7 +45,7 @@ from ssan.reproduce.plan import seeds_of
 from ssan.reproduce.results import as_percent, over_seeds
 from ssan.reproduce.runs import Crew, evaluation, events_of, make
 from ssan.reproduce.sameness import has_ended, refused
-from ssan.reproduce.table import PROTOCOL, keep_number, rendered
+from ssan.reproduce.table import JOURNALS, PROTOCOL, rendered
 
 __all__ = [
     "JointOrder",
@@ -155,7 +156,10 @@ def reproduce_joint(order: JointOrder, *, quiet: bool = False) -> dict[str, Any]
     if order.mini:
         order.labelled = rendered(order.out, ["order"], num_videos=order.num_videos, workers=order.means.jobs)[0]
         keep_number(
-            order.out / "videos" / "captions", order.out / "runs" / order.name, order.num_videos or SMALL_VIDEOS
+            order.out / "videos" / "captions",
+            (order.out / "runs" / order.name).glob(JOURNALS),
+            order.num_videos or SMALL_VIDEOS,
+            "--videos-per-task",
         )
         render_captions(
             order.out / "videos" / "captions", order.num_videos or SMALL_VIDEOS, SMALL_SEED, size_px=SMALL_PX,
@@ -212,9 +216,10 @@ MEASURES = (
 )  # fmt: skip
 
 
-def known(order: JointOrder) -> list[JointRun]:
-    """The runs of all rows of the table that can be trained here, with seeds that earlier calls have made."""
-    return [run for row in order.table.rows if not _is_blank(order, row) for run in _known(order, row)]
+def _objections(order: JointOrder) -> list[SsanError]:
+    """Why runs of the table's rows that are there, of any seed, are not the ones that are asked for."""
+    there = [run for row in order.table.rows if not _is_blank(order, row) for run in _known(order, row)]
+    return [error for run in there if (error := objection(order, run)) is not None]
 
 
 def _known(order: JointOrder, row: JointRow) -> list[JointRun]:
@@ -260,7 +265,7 @@ def write(order: JointOrder, failed: Sequence[SsanError]) -> dict[str, Any]:
         "data": order.name,
         "split": order.split,
         "rows": collect(order),
-        "left_out": [error.as_dict() for run in known(order) if (error := objection(order, run)) is not None],
+        "left_out": [error.as_dict() for error in _objections(order) if str(error) not in map(str, failed)],
         "failed": [error.as_dict() for error in failed],
         "page": str(order.out / f"{name}.html"),
     }

@@ -111,6 +111,24 @@ def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: st
         make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
 
 
+def test_the_command_shows_runs_on_its_data_and_refuses_others_in_one_line(tmp_path: Path, ssan: Any) -> None:
+    a, b = videos(tmp_path / "a"), videos(tmp_path / "b", 5)
+    words = ("reproduce", "table6", "--mini", "--rows", "res2", "--out", tmp_path / "out", "--json", "--data")
+    (run,) = runs_of(TABLES["table6"].row("res2"), data_of(a, "auto"), 1, tmp_path / "out", mini="tiny")
+    finished(run, a)
+    answer = ssan(*words, a)
+    assert answer.code == 0
+    assert "table6: 1 runs, 1 done" in answer.err
+    assert answer.json["data"][0]["rows"][0]["top1"] == pytest.approx(11 / 12)
+    assert (run.folder / "report.html").exists(), "the page that a killed command has not made"
+    answer = ssan(*words, b)
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert "train: 12 are now 10" in line
+    assert f"the data were {str(a)!r} and are {str(b)!r}" in line
+    assert f"Name another folder with --out, or remove {tmp_path / 'out' / 'runs' / 'auto'}" in line
+
+
 def test_other_labels_of_the_same_files_are_other_videos(tmp_path: Path) -> None:
     a, b = videos(tmp_path / "a"), videos(tmp_path / "b")
     for split in ("train", "val"):
@@ -160,6 +178,15 @@ def test_what_was_measured_before_the_last_epoch_is_of_another_model(tmp_path: P
     assert evaluation(run, PROTOCOL) is None, "the model may be another now"
     evaluated(run, a)
     assert evaluation(run, PROTOCOL) is not None
+
+
+@pytest.mark.parametrize("recipe", [None, [], {}, {"layer": {"x": None}}, {"epochs": [1e30]}, {"layer": 10**30}])
+def test_a_journal_whose_recipe_is_none_is_of_another_run(tmp_path: Path, recipe: object) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    Journal(run.folder).record("start", recipe=recipe)
+    assert isinstance(objection(run), UsageError)
+    assert evaluation(run, PROTOCOL) is None
 
 
 @pytest.mark.parametrize("left", ["half a score file", "no score file", "scores of fewer videos", "scores of others"])

@@ -87,10 +87,13 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     wanted = list({run.folder: run for run in wanted}.values())
     refuse_other_videos(wanted)
     pending = [run for run in wanted if evaluation(run, PROTOCOL) is None]
+    failed: list[SsanError] = []
     for run in wanted:
         if run not in pending and not (run.folder / "report.html").exists():  # killed between the figures and the page
-            report([str(run.folder)], str(run.folder / "report.html"))
-    failed: list[SsanError] = []
+            try:
+                report([str(run.folder)], str(run.folder / "report.html"))
+            except SsanError as error:
+                failed.append(error)
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     say(f"{order.table.name}: {len(wanted)} runs, {len(wanted) - len(pending)} done; logs in {order.out / 'logs'}")
     silent = quiet or not sys.stderr.isatty()

@@ -113,6 +113,7 @@ def tables_of(setting: Setting) -> dict[str, Any]:
         for data in order.data:
             content = collect(order, data, ensembles=True)
             content.pop("words")
+            content.pop("left_out")
             reference = next(row for row in content["rows"] if row["row"] == REFERENCES[order.table.name])
             for row in content["rows"]:
                 row["difference"] = difference(row["seeds"], reference["seeds"])

@@ -17,12 +17,14 @@ from ssan.files import write_json
 from ssan.recognition.score_file import read_scores, write_scores
 from ssan.recognition.train import complete
 from ssan.reproduce import joint, table
-from ssan.reproduce.joint import JointOrder, Pretraining, Words, refuse_other_material
+from ssan.reproduce.joint import JointOrder, Words
+from ssan.reproduce.joint_runs import Pretraining, pretraining_of, refuse_other_material
+from ssan.reproduce.joint_runs import objection as objection_to
 from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.plan import Data, Run, runs_of, seeds_of
 from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
 from ssan.reproduce.sameness import see, see_material
-from ssan.reproduce.table import PROTOCOL, Order, collect, keep_number
+from ssan.reproduce.table import PROTOCOL, Order, collect
 from ssan.reproduce.tables import TABLES
 from ssan.training.journal import Journal
 
@@ -109,6 +111,24 @@ def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: st
         make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
 
 
+def test_the_command_shows_runs_on_its_data_and_refuses_others_in_one_line(tmp_path: Path, ssan: Any) -> None:
+    a, b = videos(tmp_path / "a"), videos(tmp_path / "b", 5)
+    words = ("reproduce", "table6", "--mini", "--rows", "res2", "--out", tmp_path / "out", "--json", "--data")
+    (run,) = runs_of(TABLES["table6"].row("res2"), data_of(a, "auto"), 1, tmp_path / "out", mini="tiny")
+    finished(run, a)
+    answer = ssan(*words, a)
+    assert answer.code == 0
+    assert "table6: 1 runs, 1 done" in answer.err
+    assert answer.json["data"][0]["rows"][0]["top1"] == pytest.approx(11 / 12)
+    assert (run.folder / "report.html").exists(), "the page that a killed command has not made"
+    answer = ssan(*words, b)
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
+    assert "train: 12 are now 10" in line
+    assert f"the data were {str(a)!r} and are {str(b)!r}" in line
+    assert f"Name another folder with --out, or remove {tmp_path / 'out' / 'runs' / 'auto'}" in line
+
+
 def test_other_labels_of_the_same_files_are_other_videos(tmp_path: Path) -> None:
     a, b = videos(tmp_path / "a"), videos(tmp_path / "b")
     for split in ("train", "val"):
@@ -158,6 +178,15 @@ def test_what_was_measured_before_the_last_epoch_is_of_another_model(tmp_path: P
     assert evaluation(run, PROTOCOL) is None, "the model may be another now"
     evaluated(run, a)
     assert evaluation(run, PROTOCOL) is not None
+
+
+@pytest.mark.parametrize("recipe", [None, [], {}, {"layer": {"x": None}}, {"epochs": [1e30]}, {"layer": 10**30}])
+def test_a_journal_whose_recipe_is_none_is_of_another_run(tmp_path: Path, recipe: object) -> None:
+    a = videos(tmp_path / "a")
+    run = asked(tmp_path / "out", data_of(a))
+    Journal(run.folder).record("start", recipe=recipe)
+    assert isinstance(objection(run), UsageError)
+    assert evaluation(run, PROTOCOL) is None
 
 
 @pytest.mark.parametrize("left", ["half a score file", "no score file", "scores of fewer videos", "scores of others"])
@@ -239,17 +268,31 @@ def test_a_folder_put_aside_is_no_seed(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- rendered videos
 
 
-def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(tmp_path: Path, ssan: Any) -> None:
-    write_json(tmp_path / "videos" / "order" / "synthetic.json", {"num_videos": 60})
-    words = ("reproduce", "table6", "--mini", "--tasks", "order", "--out", tmp_path, "--videos-per-task")
-    Journal(tmp_path / "runs" / "order" / "ssan_tiny_8f" / "seed_0").record("start", recipe={})
-    before = {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()}
-    answer = ssan(*words, "80")
+@pytest.mark.parametrize(
+    ("words", "videos_in", "run"),
+    [
+        (
+            ["reproduce", "table6", "--mini", "--tasks", "order", "--videos-per-task"],
+            "videos/order",
+            "runs/order/a/seed_0",
+        ),
+        (["demo", "--videos"], "data", "ssan_tiny"),
+    ],
+    ids=["reproduce", "demo"],
+)
+def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(
+    tmp_path: Path, ssan: Any, words: list[str], videos_in: str, run: str
+) -> None:
+    write_json(tmp_path / videos_in / "synthetic.json", {"num_videos": 120})
+    Journal(tmp_path / run).record("start", recipe={})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    answer = ssan(*words, 180, "--quiet", "--out", tmp_path)
     assert answer.code == 2
     (line,) = answer.err.splitlines()
-    assert "are of 60 rendered videos, and 80 are asked for; name another folder with --out, or ask for 60" in line
-    assert {path: path.read_bytes() for path in (tmp_path / "videos").rglob("*") if path.is_file()} == before
-    keep_number(tmp_path / "videos" / "order", tmp_path / "runs" / "order", 60)
+    assert (
+        "is a run of 120 rendered videos, and 180 are asked for; name another folder with --out, or ask for 120" in line
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 # ---------------------------------------------------------------------------------------------------------- ensembles
@@ -412,7 +455,7 @@ def test_a_smoke_run_of_the_pre_training_is_not_taken_for_the_whole(tmp_path: Pa
 
     def pretrained(order: JointOrder) -> Pretraining:
         (run,) = joint.runs(order, row)
-        return joint._pretraining(order, run)
+        return pretraining_of(order, run)
 
     before = pretrained(smoke)
     journal = Journal(before.folder)
@@ -430,7 +473,7 @@ def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: P
     order = joint_order(tmp_path / "out", *a)
     row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
     (run,) = joint.runs(order, row)
-    before = joint._pretraining(order, run)
+    before = pretraining_of(order, run)
     recipe = json.loads(before.recipe.model_dump_json())
     narrated = see_material(a[0], a[1], None).training
     Journal(before.folder).record("start", recipe=recipe, listed=narrated)
@@ -447,7 +490,7 @@ def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: P
     text = joint_path.read_text().splitlines()
     joint_path.write_text(text[0] + "\n" + json.dumps({"event": "epoch", "epoch": 1, "time": 1e12}) + "\n")
     assert joint.figures_of(run, order) is None
-    assert "newer" in str(joint.objection(order, run))
+    assert "newer" in str(objection_to(order, run))
 
 
 def test_a_table_is_not_of_a_split_that_was_not_asked_for(tmp_path: Path) -> None:

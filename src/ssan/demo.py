@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssan.datasets import Samples, read
-from ssan.datasets.synthetic import render
+from ssan.datasets.synthetic import keep_number, render
 from ssan.errors import TrainingError
 from ssan.files import write_json, writing
 from ssan.insight.matrix import confusion_table
@@ -47,6 +47,7 @@ def run_demo(
     out = Path(out)
     say: Callable[[str], None] = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))
     say(f"1/4 rendering {num_videos} videos of {NUM_CLASSES} classes, in pairs that differ by direction alone")
+    keep_number(out / "data", out.glob("*/journal.jsonl"), num_videos, "--videos")
     started = time.monotonic()
     for folder, number, its_seed in (("data", num_videos, seed), ("unseen", NUM_UNSEEN, seed + UNSEEN_SEED_OFFSET)):
         render(str(out / folder), "order", number, its_seed, num_classes=NUM_CLASSES, size_px=SIZE_PX, workers=cores)

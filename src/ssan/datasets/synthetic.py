@@ -17,7 +17,7 @@ interrupted goes on where it stopped.
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -53,6 +53,7 @@ __all__ = [
     "class_of",
     "encode",
     "find_level",
+    "keep_number",
     "render",
     "scene",
     "split_counts",
@@ -233,6 +234,27 @@ def claim(root: Path, made: dict[str, Any]) -> None:
         raise UsageError("the folder holds videos or annotations that were not made here; give another", path=str(root))
     else:
         write_json(path, made)
+
+
+def keep_number(root: Path, journals: Iterable[Path], num_videos: int, option: str) -> None:
+    """Look whether videos that runs were made of would become more or fewer, before they are rendered.
+
+    :param journals: of the runs.
+    :param option: by which the number is asked for.
+    :raises UsageError: they would.
+    """
+    path = root / "synthetic.json"
+    there = read_json(path) if path.exists() else None
+    before = there.get("num_videos") if isinstance(there, dict) else None
+    if before in (None, num_videos):
+        return
+    run = next((journal.parent for journal in journals), None)
+    if run is not None:
+        raise UsageError(
+            f"{run} is a run of {before!r} rendered videos, and {num_videos} are asked for; name another folder with "
+            f"--out, or ask for {before!r} with {option}",
+            path=str(root),
+        )
 
 
 def is_finished(root: Path, finished: dict[str, Any], videos: Sequence[Path]) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import io
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ def render_page(template: str, **values: Any) -> str:
     Text is escaped for HTML, and what no page can show (control characters, bytes of a path that are no text) stands
     as its escape.
     """
+    return _environment().get_template(template).render(**values)
+
+
+@lru_cache(1)
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -30,7 +36,7 @@ def render_page(template: str, **values: Any) -> str:
         finalize=lambda value: as_text(value) if isinstance(value, str) else value,
     )
     environment.filters["share"] = lambda value: "" if value is None else f"{value:.3f}"
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def as_text(value: str) -> str:

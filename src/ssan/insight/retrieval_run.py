@@ -146,16 +146,23 @@ def _rank(value: float | None) -> str:
 
 
 def _curves(run: Run, *, watched: str) -> list[Markup]:
-    """Loss and recalls by epoch. What a version of the training loop calls ``val_`` is of what it watched."""
-    found = [curve_of(run, {"train_loss": "training", "val_loss": watched}, "loss")]
-    for prefix, of_what in (("val_", watched), ("train_", "training captions")):
-        keys = {f"{prefix}{key}": title for key, title in WATCHED.items() if run.each(f"{prefix}{key}")}
+    """Loss and recalls by epoch.
+
+    :param watched: of which captions that is which is called ``val_``, by a version that called everything so.
+    """
+    of_what = {"val": watched, "test": "test captions", "train": "training captions"}
+    losses = {"train_loss": "training", **{f"{split}_loss": of_what[split] for split in ("val", "test")}}
+    losses["train_loss_after"] = "training captions, after the epoch"
+    known = [key for key in losses if run.each(key)]
+    found = [curve_of(run, {key: losses[key] for key in known[:2]}, "loss")]
+    for split, title in of_what.items():
+        keys = {f"{split}_{key}": name for key, name in WATCHED.items() if run.each(f"{split}_{key}")}
         if keys:
             lines = [
-                Line(*run.curve(key), COLOURS[n % len(COLOURS)], label=title)
-                for n, (key, title) in enumerate(keys.items())
+                Line(*run.curve(key), COLOURS[n % len(COLOURS)], label=name)
+                for n, (key, name) in enumerate(keys.items())
             ]
-            ends = "; ".join(f"{title} {run.each(key)[-1]:.4g}" for key, title in keys.items())
-            found.append(lines_plot(lines, f"recall, {of_what}", f"Recall by epoch, {of_what}: {ends}", share=True))
+            ends = "; ".join(f"{name} {run.each(key)[-1]:.4g}" for key, name in keys.items())
+            found.append(lines_plot(lines, f"recall, {title}", f"Recall by epoch, {title}: {ends}", share=True))
     found += [curve_of(run, {key: ""}, title) for key, title in (("lr", "learning rate"), ("seconds", "seconds"))]
     return [picture for picture in found if picture is not None]

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from ssan.datasets.convert import convert
 from ssan.datasets.convert_forms import Settings
-from ssan.datasets.synthetic import VIDEO_FOLDER, render
-from ssan.errors import SsanError, UsageError
+from ssan.datasets.synthetic import VIDEO_FOLDER, keep_number, render
+from ssan.errors import SsanError
 from ssan.files import read_json, sha256, write_json, writing
 from ssan.insight.report import report
 from ssan.recognition.score_file import read_scores
@@ -25,6 +25,9 @@ from ssan.reproduce.tables import Row, Table
 
 PROTOCOL = {"views": 1, "crops": 1, "average": "logits"}
 """The paper's: "single clip and the 224 central crop for evaluation" (section 4.2)."""
+
+JOURNALS = "*/*/journal.jsonl"
+"""Of the runs in a folder: a network, a seed."""
 
 
 @dataclass
@@ -60,7 +63,7 @@ def rendered(
     for name in names:
         task = TASKS[name]
         root = out / "videos" / name
-        keep_number(root, out / "runs" / name, num_videos or task.num_videos)
+        keep_number(root, (out / "runs" / name).glob(JOURNALS), num_videos or task.num_videos, "--videos-per-task")
         render(
             root, name, num_videos or task.num_videos, 0, level=task.level, num_classes=task.num_classes,
             size_px=task.size_px, workers=workers,
@@ -74,22 +77,6 @@ def rendered(
     return found
 
 
-def keep_number(videos: Path, runs: Path, num_videos: int) -> None:
-    """Look whether rendered videos that runs were made of would become more or fewer, before they do.
-
-    :raises UsageError: they would.
-    """
-    made = videos / "synthetic.json"
-    there = read_json(made) if made.exists() else None
-    before = there.get("num_videos") if isinstance(there, dict) else None
-    if before not in (None, num_videos) and any(runs.glob("*/*/journal.jsonl")):
-        raise UsageError(
-            f"the runs in {runs} are of {before!r} rendered videos, and {num_videos} are asked for; name another "
-            f"folder with --out, or ask for {before!r} with --videos-per-task",
-            path=str(videos),
-        )
-
-
 def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     """Train and evaluate what is not done of the rows, and write the table's page and figures; the answer has both.
 
@@ -100,10 +87,13 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     wanted = list({run.folder: run for run in wanted}.values())
     refuse_other_videos(wanted)
     pending = [run for run in wanted if evaluation(run, PROTOCOL) is None]
+    failed: list[SsanError] = []
     for run in wanted:
         if run not in pending and not (run.folder / "report.html").exists():  # killed between the figures and the page
-            report([str(run.folder)], str(run.folder / "report.html"))
-    failed: list[SsanError] = []
+            try:
+                report([str(run.folder)], str(run.folder / "report.html"))
+            except SsanError as error:
+                failed.append(error)
     say = (lambda text: None) if quiet else (lambda text: tqdm.write(text, file=sys.stderr))
     say(f"{order.table.name}: {len(wanted)} runs, {len(wanted) - len(pending)} done; logs in {order.out / 'logs'}")
     silent = quiet or not sys.stderr.isatty()
@@ -185,7 +175,8 @@ def collect(
         else:
             known = _known(order, row, data)
             seeds = [found for run in known if (found := figures_of(run, PROTOCOL)) is not None]
-            left_out += [error.as_dict() for run in known if (error := objection(run)) is not None]
+            objections = [error for run in known if (error := objection(run)) is not None]
+            left_out += [error.as_dict() for error in objections if str(error) not in map(str, failed)]
         rows.append(
             {
                 "row": row.name,

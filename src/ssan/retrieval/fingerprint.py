@@ -88,8 +88,11 @@ def fingerprint(
 
 
 def by_stream(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
-    """Which features each stream takes; one file of reference 22's can hold two."""
-    return {name: paths[min(place, len(paths) - 1)] for place, name in enumerate(names)}
+    """Which features each stream takes, given as NAME=PATH or in their order; one file can hold two streams."""
+    named = {name: path for name, equals, path in (given.partition("=") for given in paths) if equals and name in names}
+    rest = [given for given in paths if given.partition("=")[0] not in named] or [*named.values()]
+    others = [name for name in names if name not in named]
+    return {**named, **{name: rest[min(place, len(rest) - 1)] for place, name in enumerate(others)}}
 
 
 def differences(there: Any, here: Mapping[str, Any]) -> list[str]:

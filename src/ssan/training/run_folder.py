@@ -121,6 +121,7 @@ def change(key: str, old: Any, new: Any) -> str:
     if isinstance(old, list) and isinstance(new, list) and len(str(old)) > 80:
         return f"{key}: {len(old)} are now {len(new)}"
     if isinstance(old, dict) and isinstance(new, dict):
-        place = next(name for name in (*new, *old) if old.get(name) != new.get(name))
-        return change(f"{key}.{place}", old.get(place), new.get(place))
+        inner = next((name for name in (*new, *old) if old.get(name) != new.get(name)), None)
+        if inner is not None:  # else one has a key with nothing in it
+            return change(f"{key}.{inner}", old.get(inner), new.get(inner))
     return f"{key} {old!r} is now {new!r}"

@@ -430,7 +430,7 @@ def test_features_of_another_length_are_refused(world: Path, trained: Path) -> N
         evaluate(load_retriever(trained), samples, open_features(world / "more"), split="test")
 
 
-def test_features_of_another_network_or_rate_than_in_training_are_told_of(world: Path, trained: Path) -> None:
+def test_features_of_another_network_or_rate_than_in_training_are_refused(world: Path, trained: Path) -> None:
     from ssan.retrieval.extract import Rate, provenance
 
     retriever = load_retriever(trained)
@@ -441,10 +441,12 @@ def test_features_of_another_network_or_rate_than_in_training_are_told_of(world:
     assert retriever.check([stream]) == []
     encoder.hash = "2e"
     stream.provenance = provenance(encoder, Rate(4.0, 1.0))
-    assert retriever.check([stream]) == [
-        "features ours: hash is 2e, and was 1f in training",
-        "features ours: stride_seconds is 1.0, and was 2.0 in training",
-    ]
+    with pytest.raises(ModelError, match=r"ours: hash is 2e, and was 1f in training; .*stride_seconds is 1.0, and was"):
+        retriever.check([stream])
+    encoder.hash, encoder.preprocess = "1f", Preprocess(size_px=99)
+    stream.provenance = provenance(encoder, Rate(4.0, 2.0))
+    with pytest.raises(ModelError, match=r"ours: preprocess\.size_px is 99, and was .* --features ours=PATH"):
+        retriever.check([stream])
 
 
 def test_features_that_are_not_finite_are_refused_by_name(world: Path, tmp_path: Path) -> None:

@@ -321,6 +321,68 @@ def test_the_interval_of_a_share_is_as_wide_as_its_spread_says() -> None:
     assert (low + high) / 2 == pytest.approx(0.25, abs=0.002)
 
 
+def test_where_all_count_or_none_the_interval_is_that_of_clopper_and_pearson() -> None:
+    """Of 1,000 none: the largest share with which that happens in 2.5 % of cases, (1 - p)^1000 = 0.025."""
+    found = summary(np.full(1000, 7), bootstrap=50)["interval95"]
+    assert found["r1"] == pytest.approx([0, 1 - 0.025 ** (1 / 1000)])
+    assert (1 - found["r1"][1]) ** 1000 == pytest.approx(0.025)
+    assert found["r10"] == pytest.approx([0.025 ** (1 / 1000), 1])
+    # Of 50 videos with 20 captions each, which may well all be alike, there are but 50.
+    of_videos = summary(np.full(1000, 7), bootstrap=50, groups=np.arange(1000) // 20)["interval95"]
+    assert (1 - of_videos["r1"][1]) ** 50 == pytest.approx(0.025)
+
+
+def test_intervals_by_videos_are_those_of_draws_in_loops() -> None:
+    own, videos = np.array([1, 4, 2, 30, 7, 1, 11]), np.array([5, 5, 5, 2, 2, 9, 9])
+    found = summary(own, bootstrap=101, seed=3, groups=videos)["interval95"]
+    rng = np.random.default_rng(3)
+    figures: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(101):
+        times = dict(zip((2, 5, 9), rng.multinomial(3, [1 / 3] * 3), strict=True))
+        drawn = [rank for rank, video in zip(own.tolist(), videos, strict=True) for _ in range(times[int(video)])]
+        for name, most in [("r1", 1), ("r5", 5), ("r10", 10)]:
+            figures[name].append(sum(rank <= most for rank in drawn) / len(drawn))
+        figures["median_rank"].append(statistics.median(drawn))
+        figures["mean_rank"].append(sum(drawn) / len(drawn))
+    for name, interval in found.items():
+        ordered = sorted(figures[name])
+        assert interval == pytest.approx([(ordered[2] + ordered[3]) / 2, (ordered[97] + ordered[98]) / 2])
+
+
+def coverage(num_videos: int, num_captions: int, share: float, alike: float, by_video: bool) -> float:
+    """How often the interval of R@1 has the true share in it; captions of a video are as alike as ``alike`` says."""
+    rng = np.random.default_rng(4)
+    videos = np.arange(num_videos * num_captions) // num_captions
+    held = 0
+    for trial in range(150):
+        of_video = rng.beta(share / alike, (1 - share) / alike, size=num_videos) if alike else share
+        hits = rng.random((num_videos, num_captions)) < np.reshape(of_video, (-1, 1))
+        ranks_n = np.where(hits.ravel(), 1, 50)
+        groups = videos if by_video else None
+        low, high = summary(ranks_n, bootstrap=150, seed=trial, groups=groups)["interval95"]["r1"]
+        held += low <= share <= high
+    return held / 150
+
+
+def test_intervals_have_the_true_share_in_them_as_often_as_they_say() -> None:
+    """95 %, give or take what 150 trials leave open; with the captions drawn one by one hardly more than half."""
+    assert 0.9 <= coverage(60, 20, 0.3, 0.5, by_video=True) <= 0.99
+    assert coverage(60, 20, 0.3, 0.5, by_video=False) < 0.75
+    assert coverage(300, 1, 0.004, 0, by_video=True) >= 0.93  # of which 30 % of the trials see nothing at all
+
+
+def test_captions_of_one_video_are_drawn_together_in_a_matrix_too() -> None:
+    rng = np.random.default_rng(5)
+    right = np.repeat(np.arange(30), 10)
+    scores = rng.random((300, 30))
+    scores[np.arange(300), right] += np.repeat(rng.random(30) > 0.5, 10)
+    positives = Positives.from_pairs(range(300), right, 300, 30)
+    found = answer(ranks(scores, positives), positives, bootstrap=300)["text_to_video"]
+    alone = summary(ranks(scores, positives).text_to_video.ranks, bootstrap=300)
+    (low, high), (lower, higher) = found["interval95"]["r1"], alone["interval95"]["r1"]
+    assert high - low > 2 * (higher - lower)
+
+
 def test_intervals_of_many_queries_are_drawn_in_parts_and_repeat() -> None:
     own = np.random.default_rng(0).integers(1, 500, size=300_007)
     first, again, other = (summary(own, bootstrap=29, seed=seed)["interval95"] for seed in (5, 5, 6))

@@ -308,3 +308,70 @@ def test_ids_in_another_unicode_form_are_told_of(tmp_path: Path, clips: tuple[Pa
     path = write(tmp_path / "d.csv", ("video", "caption", "split"), *rows)
     with pytest.raises(UsageError, match=r"'caf\\xe9' and 'cafe\\u0301' differ only by their Unicode form"):
         train(recipe(), of(path, clips[1], val_split=None), tmp_path / "run", allow_unused=True, quiet=True)
+
+
+# ------------------------------------------------------------------------------------------- captions of the same clip
+
+
+@pytest.mark.parametrize("loss", ["max_margin", "hardest_negative", "info_nce"])
+@pytest.mark.parametrize("same_video", ["auto", "negative", "left_out"])
+def test_other_captions_of_a_clip_are_no_negatives_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str, same_video: str
+) -> None:
+    from ssan.retrieval import train as module
+
+    seen: list[str] = []
+    known = module.LOSSES[loss]
+
+    def watching(*arguments: Any, **options: Any) -> Any:
+        seen.append(options["same_video"])
+        return known(*arguments, **options)
+
+    monkeypatch.setitem(module.LOSSES, loss, watching)
+    rows = [(f"v{n % 4}", f"{WORDS[n]} thing", "train") for n in range(8)]
+    path = write(tmp_path / "c.csv", ("video", "caption", "split"), *rows)
+    given = of(path, features(tmp_path / "features", [f"v{n}" for n in range(4)]), val_split=None)
+    train(recipe(loss=loss, same_video=same_video), given, tmp_path / "run", quiet=True)
+    assert set(seen) == {"left_out" if same_video == "auto" else same_video}
+
+
+def test_other_clips_of_a_narrated_video_are_negatives_as_in_reference_22(
+    narrated: tuple[Material, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.retrieval import train as module
+
+    seen: list[dict[str, Any]] = []
+    known = module.LOSSES["max_margin"]
+
+    def watching(*arguments: Any, **options: Any) -> Any:
+        seen.append(options)
+        return known(*arguments, **options)
+
+    monkeypatch.setitem(module.LOSSES, "max_margin", watching)
+    given, out = narrated
+    train(recipe(clips=3, batch=2, captions="one"), given, out, skip_bad=True, quiet=True)
+    assert {(options["same_video"], options["negative_weighting"]) for options in seen} == {("negative", True)}
+
+
+def test_what_other_captions_are_cannot_be_said_where_they_are_right(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mil_nce takes other captions of a clip for right"):
+        recipe(loss="mil_nce", same_video="left_out")
+
+
+def test_a_run_of_before_these_keys_goes_on_where_they_make_no_difference() -> None:
+    from ssan.retrieval.train import _changes
+
+    now = {"data": {}, "num_train": 1, "num_val": 0, "processes": 1, "train_list": "a", "val_list": None,
+           "streams": [{"name": "ours", "given": "f", "dim": 3, "provenance": {}}]}  # fmt: skip
+    before = {**now, "streams": [{"name": "ours", "dim": 3, "provenance": {}}]}
+
+    def differing(**changes: Any) -> list[str]:
+        asked = json.loads(recipe(**changes).model_dump_json())
+        lacking = {key: value for key, value in asked.items() if key not in ("same_video", "pooling")}
+        return _changes({**before, "recipe": lacking}, {**now, "recipe": asked})
+
+    assert differing(captions="one") == []
+    assert differing(captions="all", loss="mil_nce") == []
+    assert differing(captions="all") == ["same_video 'negative' is now 'auto'"]
+    assert differing(captions="all", same_video="negative") == []
+    assert differing(captions="one", text="transformer", transformer="folder") == ["pooling 'mean' is now 'auto'"]

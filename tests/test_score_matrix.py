@@ -43,7 +43,8 @@ def test_the_answer_by_hand(tmp_path: Path) -> None:
         },
         "protocol": {
             "captions": truth, "positives": "truth", "tie_rule": "pessimistic", "scores": scores, "bootstrap": 0,
-            "seed": 0,
+            "interval": "bootstrap over videos; Clopper-Pearson over videos where all or none count",
+                "seed": 0,
         },
     }  # fmt: skip
 

@@ -181,6 +181,34 @@ def test_unknown_towers_and_odd_sizes_are_refused() -> None:
 # ---------------------------------------------------------------------------------------------------- transformers
 
 
+@pytest.fixture(scope="module")
+def clip(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with random weights; the end of a text is the last token of its vocabulary, as in the published."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("clip")
+    words = ["[PAD]", "[CLS]", "[UNK]", "a", "man", "walks", "left", "right", "[END]"]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [END]", special_tokens=[("[CLS]", 1), ("[END]", 8)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]"
+    ).save_pretrained(folder)
+    tower = {"hidden_size": 10, "intermediate_size": 7, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "projection_dim": 6}  # fmt: skip
+    config = transformers.CLIPConfig(
+        text_config={**tower, "vocab_size": 9, "max_position_embeddings": 11, "eos_token_id": 8, "bos_token_id": 1},
+        vision_config={**tower, "image_size": 8, "patch_size": 4},
+        projection_dim=6,
+    )
+    torch.manual_seed(6)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    return folder
+
+
 CAPTIONS = ["a man walks left", "man", ""]
 
 
@@ -193,7 +221,7 @@ def test_a_transformer_reads_captions_with_its_own_tokeniser(bert: Path) -> None
         made.encode(CAPTIONS, 14)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 def test_a_transformers_vector_is_that_of_the_caption_alone(bert: Path, pooling: str) -> None:
     """Given the caption's own tokens and nothing else, the model's last layer, pooled by hand."""
     import transformers
@@ -204,11 +232,11 @@ def test_a_transformers_vector_is_that_of_the_caption_alone(bert: Path, pooling:
         found = made(torch.from_numpy(made.encode(CAPTIONS, 11)))
         for row, tokens in zip(found, [[1, 4, 5, 6, 7, 2], [1, 5, 2], [1, 2]], strict=True):
             hidden_lf = alone(input_ids=torch.tensor([tokens])).last_hidden_state[0]
-            expected = {"mean": hidden_lf.mean(dim=0), "first": hidden_lf[0], "last": hidden_lf[-1]}[pooling]
+            expected = {"mean": hidden_lf.mean(dim=0), "cls": hidden_lf[0], "last": hidden_lf[-1]}[pooling]
             torch.testing.assert_close(row, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+@pytest.mark.parametrize("pooling", ["auto", "mean", "cls", "last", "eos"])
 def test_a_row_of_padding_alone_is_finite_in_a_transformer(bert: Path, pooling: str) -> None:
     assert torch.isfinite(TransformerTower(bert, pooling=pooling)(torch.zeros(2, 5, dtype=torch.int64))).all()
 
@@ -216,6 +244,46 @@ def test_a_row_of_padding_alone_is_finite_in_a_transformer(bert: Path, pooling: 
 def test_a_transformer_is_frozen_when_told_to(bert: Path) -> None:
     assert all(parameter.requires_grad for parameter in TransformerTower(bert).parameters())
     assert not any(parameter.requires_grad for parameter in TransformerTower(bert, trained=False).parameters())
+
+
+def test_a_frozen_transformer_drops_nothing_out_while_the_rest_trains(bert: Path) -> None:
+    made = TransformerTower(bert, trained=False)
+    assert made.model.config.hidden_dropout_prob > 0
+    words_bl = torch.from_numpy(made.encode(CAPTIONS, 7))
+    found = [around.train()[0](words_bl) for around in [nn.Sequential(made, nn.Dropout(0.5))] for _ in range(3)]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], made.eval()(words_bl))
+    trained = nn.Sequential(TransformerTower(bert)).train()
+    assert not torch.equal(trained(words_bl), trained(words_bl))
+
+
+def test_of_a_model_of_images_and_texts_the_projection_of_the_texts_end_is_taken(clip: Path) -> None:
+    import transformers
+
+    whole = transformers.CLIPModel.from_pretrained(clip).double().eval()
+    made = TransformerTower(clip).double().eval()
+    assert (made.pooling, made.num_features) == ("eos", 6)
+    texts = made.encode(CAPTIONS, 8)
+    assert texts.tolist()[1] == [2, 5, 9, 0, 0, 0, 0, 0]
+    with torch.no_grad():
+        found = made(torch.from_numpy(texts))
+        for row, tokens in zip(found, [[1, 3, 4, 5, 6, 8], [1, 4, 8], [1, 8]], strict=True):
+            expected = whole.get_text_features(input_ids=torch.tensor([tokens]))
+            torch.testing.assert_close(row, getattr(expected, "pooler_output", expected)[0], rtol=0, atol=1e-9)
+    plain = TransformerTower(clip, pooling="mean")
+    assert (plain.num_features, plain.projection) == (10, None)
+
+
+def test_a_text_model_that_was_saved_by_itself_keeps_its_projection(clip: Path, tmp_path: Path) -> None:
+    import transformers
+
+    for file in clip.iterdir():
+        if file.name.startswith("tokenizer"):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    transformers.CLIPTextModelWithProjection.from_pretrained(clip).save_pretrained(tmp_path)
+    whole, alone = TransformerTower(clip).eval(), TransformerTower(tmp_path).eval()
+    words_bl = torch.from_numpy(whole.encode(CAPTIONS, 8))
+    torch.testing.assert_close(alone(words_bl), whole(words_bl), rtol=0, atol=1e-6)
 
 
 def test_pickled_weights_of_a_transformer_are_not_read(bert: Path, tmp_path: Path) -> None:

@@ -135,6 +135,9 @@ class RetrievalRecipe(BaseModel):
     # The joint space.
     text: Literal["gru", "bigru", "lstm", "maxpool", "transformer"] = Field("gru", description="what reads a caption")
     transformer: str | None = Field(None, description="folder of a text model of the transformers library")
+    pooling: Literal["auto", "mean", "cls", "last", "eos"] = Field(
+        "auto", description="of its tokens: eos, as CLIP was trained, with its projection; mean of any other"
+    )
     text_dim: Pixels | None = Field(None, description="length of what the text tower gives; dim by default")
     features: str = Field("ssa", description="names of the streams of features, joined by +, such as 2d+ssa")
     aggregate: Literal["max", "mean", "attention"] = Field("max", description="of a clip's features over time")
@@ -158,6 +161,9 @@ class RetrievalRecipe(BaseModel):
         0.5, gt=0, lt=1, description="share of max_margin that negatives of the same video make, where clips > 1"
     )
     temperature: float = Field(0.07, gt=0, le=10, description="of info_nce and mil_nce")
+    same_video: Literal["auto", "left_out", "negative"] = Field(
+        "auto", description="other captions of a clip: left out of the negatives; other clips of a narrated video: not"
+    )
 
     # Optimisation.
     epochs: Positive = Field(50, description="passes over the training captions, by the rule of `captions`")
@@ -181,6 +187,14 @@ class RetrievalRecipe(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         return _no_truth(cls, value, info)
+
+    @model_validator(mode="after")
+    def _positives_are_no_negatives(self) -> Self:
+        if self.loss == "mil_nce" and self.same_video != "auto":
+            raise PydanticCustomError(
+                "same_video", "mil_nce takes other captions of a clip for right; leave same_video"
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_transformer_has_a_folder(self) -> Self:

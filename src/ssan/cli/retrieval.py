@@ -14,7 +14,8 @@ app = typer.Typer(help="Find videos by text: train on captions and features, and
 
 Captions = Annotated[str, typer.Option(help="Captions: msrvtt, youcook2, howto100m, lsmdc or captions_csv.")]
 Features = Annotated[
-    list[str], typer.Option(help="Folder or file of features; once for each stream, in the recipe's order.")
+    list[str],
+    typer.Option(help="NAME=PATH, a folder or file of features, once for each stream; or PATH, in the recipe's order."),
 ]
 Rates = Annotated[
     list[float] | None, typer.Option("--rate", help="Vectors a second of each, where the features do not say it.")
@@ -115,7 +116,7 @@ def train(
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="A model file, or a run's folder; none with --scores.")] = None,
     captions: Annotated[str | None, typer.Option(help="Captions, as of `retrieval train`.")] = None,
-    features: Annotated[list[str] | None, typer.Option(help="As of `retrieval train`, in the same order.")] = None,
+    features: Annotated[list[str] | None, typer.Option(help="As of `retrieval train`.")] = None,
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
     positives: Annotated[
         Literal["own", "same_caption"],
@@ -126,6 +127,9 @@ def evaluate(
     truth: Annotated[str | None, typer.Option(help="CSV query_row,video_column, for --scores.")] = None,
     bootstrap: Annotated[int, typer.Option(min=0, max=100_000, help="Draws behind the intervals; 0 for none.")] = 1000,
     batch: Annotated[int, typer.Option(min=1, help="Captions or clips at a time.")] = 512,
+    transformer: Annotated[
+        str | None, typer.Option(help="Where the folder of the model's transformers text model lies now.")
+    ] = None,
     rate: Rates = None,
     format: options.Format = "auto",
     annotations: options.Annotations = None,
@@ -157,7 +161,7 @@ def evaluate(
         from ssan.retrieval.model_file import load_retriever
         from ssan.retrieval.train import open_streams
 
-        retriever = load_retriever(model, options.choose_device(device))
+        retriever = load_retriever(model, options.choose_device(device), transformer=transformer)
         streams = open_streams(features, rate or (), [stream["name"] for stream in retriever.streams])
         source = options.data_source(captions, format, annotations, videos, None, None, reader)
         samples = source.read(split)
@@ -192,8 +196,11 @@ def evaluate(
 
 
 def _names(features: list[str]) -> list[str]:
-    """Names for streams of which no recipe says any: those of their folders."""
-    return [Path(path).name.replace("+", "_") or "features" for path in features]
+    """Names for streams of which no recipe says any: those that are given, or those of their folders."""
+    from ssan.retrieval.named import named
+
+    pairs = [named(given) for given in features]
+    return [name or Path(path).name.replace("+", "_") or "features" for name, path in pairs]
 
 
 def _show(answer: dict[str, Any]) -> None:

@@ -10,7 +10,16 @@ from ssan.datasets.samples import Samples
 from ssan.datasets.tables import fault, table_with_header
 from ssan.errors import UsageError, quoted
 from ssan.retrieval.features import Stream
-from ssan.retrieval.metrics import TIE_RULE, Positives, Rule, answer, from_embeddings, positives_by
+from ssan.retrieval.metrics import (
+    INTERVAL,
+    TIE_RULE,
+    Positives,
+    Rule,
+    answer,
+    from_embeddings,
+    positives_by,
+    summary,
+)
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts
 from ssan.retrieval.pairs import Captioned, captioned, clip_of, features_of, hash_captions, refuse, unused
 from ssan.vectors import part_id
@@ -73,7 +82,15 @@ def evaluate(
         )
     embedded = embed(retriever, data, streams, batch=batch)
     right, num_repeated = positives_of(data, positives)
-    figures = answer(from_embeddings(embedded.text_nd, embedded.video_md, right), right, bootstrap=bootstrap, seed=seed)
+    videos = _videos(data)
+    figures = answer(
+        from_embeddings(embedded.text_nd, embedded.video_md, right),
+        right,
+        bootstrap=bootstrap,
+        seed=seed,
+        video_of_query=videos[data.clip_of],
+        video_of_candidate=videos,
+    )
     found = {
         **figures,
         "num_missing": len(data.dropped),
@@ -91,6 +108,7 @@ def evaluate(
             "features": retriever.recipe.features,
             "aggregate": retriever.recipe.aggregate,
             "bootstrap": bootstrap,
+            "interval": INTERVAL,
             "seed": seed,
         },
         "dropped": [dropped.as_dict() for dropped in data.dropped],
@@ -110,6 +128,12 @@ def _seen_before(retriever: Retriever, samples: Samples) -> list[str]:
     if here == known.get("val_list"):
         notes.append("by these very captions the best epoch was chosen")
     return notes
+
+
+def _videos(data: Captioned) -> np.ndarray:
+    """Of which video each clip is, as whole numbers."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(clip[0], len(numbers)) for clip in data.clips], dtype=np.int64)
 
 
 def positives_of(data: Captioned, rule: Rule) -> tuple[Positives, int]:
@@ -142,6 +166,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
     for caption, clip in enumerate(embedded.data.clip_of):
         captions.setdefault(int(clip), []).append(caption)
     right: dict[str, list[bool]] = {}
+    videos: dict[str, list[int]] = {}
     left_out: dict[str, int] = {}
     for line, row in table_with_header(path, TWINS):
         kind = row["kind"]
@@ -151,6 +176,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
             )
         one, other = places.get(row["video"]), places.get(row["other"])
         right.setdefault(kind, [])
+        videos.setdefault(kind, [])
         left_out.setdefault(kind, 0)
         if one is None or other is None:
             left_out[kind] += 1
@@ -158,23 +184,25 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
         for caption in captions.get(one, ()):
             own, twin = embedded.video_md[[one, other]] @ embedded.text_nd[caption]
             right[kind].append(bool(own > twin))
+            videos[kind].append(one)
     if not any(right.values()):
         raise UsageError("no row names two of the videos that were scored; give the twins of this split", path=path)
-    rng = np.random.default_rng(seed)
     return {
         kind: {
             "num": len(answers),
             "accuracy": float(np.mean(answers)) if answers else None,
-            "interval95": _interval(np.array(answers), bootstrap, rng) if answers and bootstrap else None,
+            "interval95": _interval(answers, videos[kind], bootstrap, seed) if answers and bootstrap else None,
             "num_left_out": left_out[kind],
         }
         for kind, answers in right.items()
     }
 
 
-def _interval(answers: np.ndarray, bootstrap: int, rng: np.random.Generator) -> list[float]:
-    means = answers[rng.integers(len(answers), size=(bootstrap, len(answers)))].mean(axis=1)
-    return [float(end) for end in np.quantile(means, [0.025, 0.975])]
+def _interval(answers: Sequence[bool], videos: Sequence[int], bootstrap: int, seed: int) -> list[float]:
+    """The interval of the share that is right: that of R@1, if what is right is ranked first."""
+    ranks = np.where(answers, 1, 2)
+    interval: list[float] = summary(ranks, bootstrap=bootstrap, seed=seed, groups=np.array(videos))["interval95"]["r1"]
+    return interval
 
 
 def recalls(text_nd: np.ndarray, video_md: np.ndarray, right: Positives) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssan.datasets.tables import fault, number_of, table_with_header
 from ssan.errors import UsageError, quoted
-from ssan.retrieval.metrics import TIE_RULE, Positives, answer, ranks
+from ssan.retrieval.metrics import INTERVAL, TIE_RULE, Positives, answer, ranks
 
 COLUMNS = ("query_row", "video_column")
 FORM = "a .npy file of floating-point scores, one row a text and one column a video"
@@ -32,7 +32,7 @@ def evaluate_matrix(scores_path: str, truth_path: str, *, bootstrap: int = 1000,
     figures = answer(ranks(scores, positives, path=scores_path), positives, bootstrap=bootstrap, seed=seed)
     protocol = {
         "captions": truth_path, "positives": "truth", "tie_rule": TIE_RULE, "scores": scores_path,
-        "bootstrap": bootstrap, "seed": seed,
+        "bootstrap": bootstrap, "interval": INTERVAL, "seed": seed,
     }  # fmt: skip
     return {**figures, "num_missing": 0, "protocol": protocol}
 

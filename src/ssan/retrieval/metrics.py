@@ -14,6 +14,7 @@ import numpy as np
 from ssan.errors import UsageError, few, unknown
 
 TIE_RULE = "pessimistic"
+INTERVAL = "bootstrap over videos; Clopper-Pearson over videos where all or none count"
 Rule = Literal["own", "same_caption"]
 """Which videos are right for a caption: the one that it was written for, or all that have this very caption."""
 
@@ -263,49 +264,106 @@ def _not_a_number(piece: np.ndarray, finite: np.ndarray, start: int, turned: boo
 # --------------------------------------------------------------------------------------------------------- figures
 
 
-def summary(ranks: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
+def summary(
+    ranks: np.ndarray, *, bootstrap: int = 1000, seed: int = 0, groups: np.ndarray | None = None
+) -> dict[str, Any]:
     """``{"r1", "r5", "r10", "median_rank", "mean_rank"}`` of ranks counted from 1, and ``interval95`` of each.
 
-    Recalls are shares in 0..1. The intervals are the percentiles 2.5 and 97.5 over ``bootstrap`` draws of as many
-    queries, with replacement (Efron, 1979). They speak of other queries of the same kind, drawn one by one: several
-    captions of a video depend on each other, and their intervals are too narrow. Without ``bootstrap`` there are none.
+    Recalls are shares in 0..1. The intervals are the percentiles 2.5 and 97.5 over ``bootstrap`` draws with replacement
+    (Efron, 1979) of as many groups as there are, each with all of its queries: they speak of other videos of the same
+    kind. Where all queries count for a recall, or none, every draw would say so too: the interval is then that of
+    Clopper and Pearson (1934) for as many groups, [0, 1 - 0.025^(1/n)] for none. Without ``bootstrap`` there are none.
+
+    :param groups: (n,) the video of each query, any whole numbers; by default each query is of a video of its own.
     """
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or len(ranks) == 0 or ranks.min() < 1:
         raise ValueError("expected ranks (n), one query or more, counted from 1")
-    values, counts = np.unique(ranks, return_counts=True)
+    values, places, counts = np.unique(ranks, return_inverse=True, return_counts=True)
     figures: dict[str, Any] = {name: float(value[0]) for name, value in _figures(values, counts[None]).items()}
-    if bootstrap:
-        figures["interval95"] = _intervals(values, counts, bootstrap, seed)
+    if not bootstrap:
+        return figures
+    groups = np.arange(len(ranks)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num_groups = int(groups.max()) + 1
+    if num_groups == len(ranks):
+        drawn = _draws(counts, bootstrap, seed)
+    else:
+        drawn = _draws_of_groups(places, groups, len(values), num_groups, bootstrap, seed)
+    intervals = _percentiles(values, drawn)
+    for name in _SHARES:
+        if figures[name] in (0.0, 1.0):
+            intervals[name] = interval_at_the_end(bool(figures[name]), num_groups)
+    figures["interval95"] = intervals
     return figures
 
 
+def interval_at_the_end(all: bool, num: int) -> list[float]:
+    """Clopper's and Pearson's interval of a share, 95 %, where all of ``num`` trials have succeeded, or none."""
+    most = 1 - 0.025 ** (1 / num)
+    return [1 - most, 1.0] if all else [0.0, most]
+
+
 def _figures(values: np.ndarray, counts_su: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of s samples, each as large, in which the u ascending ``values`` occur so often (s, u)."""
-    num = int(counts_su[0].sum())
+    """The figures of s samples in which the u ascending ``values`` occur so often (s, u)."""
+    num_s = counts_su.sum(axis=1)
     up_to_su = counts_su.cumsum(axis=1)
     below = np.pad(up_to_su, ((0, 0), (1, 0)))
-    shares = {name: below[:, np.searchsorted(values, most, "right")] / num for name, most in _SHARES.items()}
+    shares = {name: below[:, np.searchsorted(values, most, "right")] / num_s for name, most in _SHARES.items()}
     # The one in the middle, or the two: the first value with which there are more than so many before it.
-    middle = [values[(up_to_su > place).argmax(axis=1)] for place in ((num - 1) // 2, num // 2)]
-    return {**shares, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": counts_su @ values / num}
+    middle = [values[(up_to_su > place_s[:, None]).argmax(axis=1)] for place_s in ((num_s - 1) // 2, num_s // 2)]
+    return {**shares, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": counts_su @ values / num_s}
 
 
-def _intervals(values: np.ndarray, counts: np.ndarray, bootstrap: int, seed: int) -> dict[str, list[float]]:
+def _draws(counts: np.ndarray, bootstrap: int, seed: int) -> Iterator[np.ndarray]:
     """To draw queries with replacement is to draw how often each rank occurs."""
     rng = np.random.default_rng(seed)
-    num, at_once = int(counts.sum()), max(1, _DRAWN_COUNTS // len(values))
-    parts = [min(at_once, bootstrap - start) for start in range(0, bootstrap, at_once)]
-    drawn = [_figures(values, rng.multinomial(num, counts / num, size=size)) for size in parts]
-    joined = {name: np.concatenate([figures[name] for figures in drawn]) for name in drawn[0]}
+    num, at_once = int(counts.sum()), max(1, _DRAWN_COUNTS // len(counts))
+    for start in range(0, bootstrap, at_once):
+        yield rng.multinomial(num, counts / num, size=min(at_once, bootstrap - start))
+
+
+def _draws_of_groups(
+    places: np.ndarray, groups: np.ndarray, num_values: int, num_groups: int, bootstrap: int, seed: int
+) -> Iterator[np.ndarray]:
+    """How often each rank occurs where groups are drawn with replacement, each with all of its queries."""
+    rng = np.random.default_rng(seed)
+    equal, at_once = np.full(num_groups, 1 / num_groups), max(1, _DRAWN_COUNTS // max(num_values, num_groups))
+    for start in range(0, bootstrap, at_once):
+        times_sg = rng.multinomial(num_groups, equal, size=min(at_once, bootstrap - start))
+        counts = [np.bincount(places, weights=times_g[groups], minlength=num_values) for times_g in times_sg]
+        yield np.stack(counts).astype(np.int64)
+
+
+def _percentiles(values: np.ndarray, drawn: Iterable[np.ndarray]) -> dict[str, list[float]]:
+    figures = [_figures(values, counts_su) for counts_su in drawn]
+    joined = {name: np.concatenate([of[name] for of in figures]) for name in figures[0]}
     return {name: np.quantile(figure, [0.025, 0.975]).tolist() for name, figure in joined.items()}
 
 
-def answer(both: Ranks, positives: Positives, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """The figures of both directions as ``ssan retrieval eval`` answers, but for the protocol and what is missing."""
+def answer(
+    both: Ranks,
+    positives: Positives,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    video_of_query: np.ndarray | None = None,
+    video_of_candidate: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """The figures of both directions as ``ssan retrieval eval`` answers, but for the protocol and what is missing.
+
+    :param video_of_query: whole numbers, the video that each query is of, by which the intervals are drawn; by default
+        that of the first candidate that is right.
+    :param video_of_candidate: the same of each candidate; by default each is a video of its own.
+    """
+    if video_of_candidate is None:
+        video_of_candidate = np.arange(positives.num_candidates)
+    if video_of_query is None:
+        first = np.searchsorted(positives.query_p, np.arange(positives.num_queries))
+        video_of_query = video_of_candidate[positives.candidate_p[first]]
+    videos = {"text_to_video": video_of_query, "video_to_text": video_of_candidate}
     directions = {
         name: {
-            **summary(direction.ranks, bootstrap=bootstrap, seed=seed),
+            **summary(direction.ranks, bootstrap=bootstrap, seed=seed, groups=videos[name][direction.queries]),
             "num_queries": len(direction.queries),
             "num_left_out": direction.num_left_out,
             "num_ties": direction.num_ties,

@@ -1,6 +1,7 @@
 """A trained joint space on disk: weights, recipe, vocabulary, and what features it was made for, in one file."""
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import ModelError, UsageError
+from ssan.errors import ModelError, UsageError, printable
 from ssan.models.weights import LoadReport
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.features import Stream
 from ssan.retrieval.pairs import ClipFeatures, Encode
 from ssan.retrieval.text import Vocabulary
-from ssan.retrieval.towers import TransformerTower, build_tower, word_embedding
+from ssan.retrieval.towers import TransformerTower, build_tower, hash_text_model, word_embedding
 from ssan.training.checkpoint import read_model_file, write_model_file
 
 KIND = "retrieval"
@@ -44,26 +45,60 @@ class Retriever:
         """Captions to what the text tower takes."""
         return encoder(self.model, self.recipe, self.vocabulary)
 
-    def check(self, streams: Sequence[Stream]) -> list[str]:
-        """Refuse features of another number or length than those of training; what else differs, in words.
+    def check(self, streams: Sequence[Stream], *, rates: bool = True) -> list[str]:
+        """Refuse features that are not those of training; what else differs, in words.
 
-        :raises ModelError: another number of streams, or another length of vectors.
+        Of both are compared the number of streams, the length of their vectors, and what is known of where they come
+        from: the network by the hash of its weights, what it saw of a video, and how many vectors there are a second.
+
+        :param rates: off, another rate is told of alone: for a joint space that training goes on from.
+        :raises ModelError: they differ; it is said where they look exchanged.
         """
         wanted = ", ".join(f"{stream['name']} ({stream['dim']})" for stream in self.streams)
         given = ", ".join(f"{stream.name} ({stream.dim})" for stream in streams)
+        advice = "give those of training, each by its name, as " + " ".join(
+            f"--features {stream['name']}=PATH" for stream in self.streams
+        )
         if [stream.dim for stream in streams] != [stream["dim"] for stream in self.streams]:
-            raise ModelError(
-                f"it was trained on features {wanted}, and is given {given}: name streams of the same lengths with "
-                "--features, in the same order",
-                code="wrong_model",
-            )
-        notes = []
+            raise ModelError(f"it was trained on features {wanted}, and is given {given}; {advice}", code="wrong_model")
+        refused: list[str] = []
+        notes: list[str] = []
         for stream, known in zip(streams, self.streams, strict=True):
-            for key in ("model", "hash", "window_seconds", "stride_seconds"):
+            for key in (*OF_THE_NETWORK, *OF_THE_RATE):
                 was, now = known["provenance"].get(key), stream.provenance.get(key)
-                if was is not None and now is not None and was != now:
-                    notes.append(f"features {known['name']}: {key} is {now}, and was {was} in training")
+                if was is None or now is None or json.dumps(was, sort_keys=True) == json.dumps(now, sort_keys=True):
+                    continue
+                said = f"features {known['name']}: {_other(key, was, now)}"
+                (refused if rates or key in OF_THE_NETWORK else notes).append(said)
+        before, after = [str(known.get("given")) for known in self.streams], [stream.name for stream in streams]
+        exchanged = before != after and sorted(before) == sorted(after)
+        if refused or exchanged:
+            problem = "; ".join(refused[:3]) or f"they are given as {', '.join(after)}, and were {', '.join(before)}"
+            if exchanged or any(_same_network(streams[0], known) for known in self.streams[1:]):
+                problem += ". They look exchanged"
+            raise ModelError(
+                f"these are not the features that it was trained on: {problem}; {advice}", code="wrong_model"
+            )
         return notes
+
+
+OF_THE_NETWORK = ("hash", "kind", "preprocess", "stream")
+OF_THE_RATE = ("window_seconds", "stride_seconds", "vectors_per_second")
+"""What is compared of where features come from, as ``extract.provenance`` and files of other forms say it."""
+
+
+def _same_network(stream: Stream, known: Mapping[str, Any]) -> bool:
+    was = [known["provenance"].get(key) for key in ("hash", "stream")]
+    return any(was) and was == [stream.provenance.get(key) for key in ("hash", "stream")]
+
+
+def _other(key: str, was: Any, now: Any) -> str:
+    """What a value is and was, in words; of a mapping the first place that differs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        place = next(name for name in (*was, *now) if was.get(name) != now.get(name))
+        return _other(f"{key}.{place}", was.get(place), now.get(place))
+    was, now = (value[:16] if key == "hash" and isinstance(value, str) else value for value in (was, now))
+    return f"{key} is {str(now)[:80]}, and was {str(was)[:80]} in training"
 
 
 def encoder(model: JointSpace, recipe: RetrievalRecipe, vocabulary: Vocabulary | None) -> Encode:
@@ -83,7 +118,9 @@ def build_space(
     :param dims: the length of each stream's features.
     """
     if vocabulary is None:
-        tower: nn.Module = TransformerTower(recipe.transformer or "", trained=recipe.train_words)
+        tower: nn.Module = TransformerTower(
+            recipe.transformer or "", pooling=recipe.pooling, trained=recipe.train_words
+        )
     else:
         if matrix is None:
             words = word_embedding(num_rows=vocabulary.num_rows, word_dim=recipe.word_dim)
@@ -159,12 +196,16 @@ def save_retriever(
         "streams": [dict(stream) for stream in streams],
         "protocol": dict(protocol),
     }
+    if isinstance(model.tower, TransformerTower):
+        metadata["text_model"] = {"sha256": model.tower.hash}
     return write_model_file(path, model.state_dict(), metadata)
 
 
-def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
+def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | None = None) -> Retriever:
     """Read a joint space that ``save_retriever`` wrote, in evaluation mode; a run's folder stands for its best model.
 
+    :param transformer: where the folder of its text model lies now, of the transformers library, if that was moved.
+    :raises UsageError: that folder is not there; or one is named, and the model has none.
     :raises ModelError: the file is not one of ours, or its parts do not fit together (code ``wrong_model``).
     """
     path = Path(path)
@@ -184,13 +225,17 @@ def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
         raise wrong("its metadata lacks the recipe or the streams of features; copy the file again")
     assert isinstance(streams, list)
     try:
-        recipe = make_retrieval_recipe(given)
+        recipe = make_retrieval_recipe({"pooling": "mean", **given})  # as it was before there was such a key
         said = metadata.get("vocabulary")
         vocabulary = None if recipe.text == "transformer" else Vocabulary.from_dict(said)
     except UsageError as error:
         raise wrong(
             f"its recipe cannot be built by this version: {error}; use the version it was trained with"
         ) from error
+    if recipe.text == "transformer":
+        recipe = _where_its_text_model_is(recipe, metadata.get("text_model"), transformer, str(path))
+    elif transformer is not None:
+        raise UsageError("it reads captions by its own vocabulary; leave out --transformer", path=str(path))
     words = tensors.get("tower.words.weight")
     dims = [stream["dim"] for stream in streams]
     if vocabulary is not None:
@@ -200,17 +245,19 @@ def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
     # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
     with contextlib.nullcontext() if vocabulary is None else torch.device("meta"):
         try:
-            empty = build_space(recipe, vocabulary, None, dims).state_dict()
+            built = build_space(recipe, vocabulary, None, dims)
         except UsageError as error:
+            if vocabulary is None:  # what its text model lacks on this machine
+                raise
             raise wrong(f"its recipe cannot be built: {error}; copy the file again") from error
-    shapes = {name: tensor.shape for name, tensor in empty.items()}
+    shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
     other = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if other is not None:
         raise wrong(
             f"its tensors do not fit its recipe ({recipe.text}, {recipe.dim}): {other[:80]!r} is "
             f"{_shape(tensors, other)}, expected {shapes.get(other)}; copy the file again"
         )
-    model = build_space(recipe, vocabulary, None, dims)
+    model = built if vocabulary is None else build_space(recipe, vocabulary, None, dims)
     model.load_state_dict(tensors)
     return Retriever(
         model=model.eval().to(device),
@@ -220,6 +267,27 @@ def load_retriever(path: str | Path, device: str = "cpu") -> Retriever:
         protocol=metadata.get("protocol") or {},
         hash=metadata["sha256"],
     )
+
+
+def _where_its_text_model_is(recipe: RetrievalRecipe, known: Any, now: str | None, path: str) -> RetrievalRecipe:
+    """The recipe with the folder of its text model as it lies now, of which configuration and tokeniser are wanted."""
+    folder = Path(now or recipe.transformer or "")
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"the text model that it reads captions with was in {printable(str(recipe.transformer))}, and there is "
+            f"none in {printable(str(folder))}; name the folder where it lies now with --transformer FOLDER",
+            code="missing",
+            path=path,
+        )
+    hash = known.get("sha256") if isinstance(known, dict) else None
+    if hash is not None and hash != hash_text_model(folder):
+        raise ModelError(
+            f"the text model in {printable(str(folder))} is not the one that it was trained with: its configuration "
+            "or its tokeniser differs. Name the folder of that one with --transformer FOLDER",
+            code="wrong_model",
+            path=path,
+        )
+    return recipe.model_copy(update={"transformer": str(folder)})
 
 
 def _are_streams(value: Any) -> bool:

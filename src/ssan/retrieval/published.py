@@ -6,8 +6,6 @@ name.
 
 import pickle
 import unicodedata
-import warnings
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, UsageError
+from ssan.models.torch_files import read_torch_file
 from ssan.models.weights import UNREADABLE
 from ssan.pickles import read_pickle
 from ssan.retrieval.stream import Clip, Stream, TimedStream, checked, not_finite
@@ -172,39 +171,15 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 
 def _of_torch(path: Path) -> Any:
-    """What a torch file holds, tensors as arrays.
-
-    Each of them is as large as its part of the file: torch does not pack what it saves, and a tensor whose numbers are
-    elsewhere in the file too, many times over, is not taken.
-    """
+    """What a torch file holds, tensors as arrays."""
     try:
-        _refuse_packed(path)
-        with warnings.catch_warnings():  # a strange file is told about once, by the error
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        _refuse_shared(content, path)
+        content = read_torch_file(path)
+        num_bytes, there = _num_bytes(content, 2), path.stat().st_size
+        if num_bytes > there:  # the same numbers many times over, which would be looked at as often
+            raise ValueError(f"its tensors would have {num_bytes:,} bytes, and the file has {there:,}")
         return _as_arrays(content, 2)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, *UNREADABLE) as error:
+    except (pickle.UnpicklingError, *UNREADABLE) as error:
         raise _unreadable(path, error) from None
-
-
-def _refuse_packed(path: Path) -> None:
-    """Refuse an archive with members that unpack to more than there is in the file."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        packed = next((info for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED), None)
-    if packed is not None:
-        raise ValueError(f"{packed.filename[:80]!r} in it is packed, which torch.save does not do")
-
-
-def _refuse_shared(content: Any, path: Path) -> None:
-    """Refuse tensors that have more numbers than there are in the file: the same ones many times over."""
-    num_bytes, there = _num_bytes(content, 2), path.stat().st_size
-    if num_bytes > there:
-        raise ValueError(
-            f"its tensors would have {num_bytes:,} bytes, and the file has {there:,}; each has to have its own numbers"
-        )
 
 
 def _num_bytes(content: Any, depth: int) -> int:

@@ -5,9 +5,11 @@ of zeros alone, a caption without any known word, gives finite numbers that mean
 captions beforehand.
 """
 
+import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssan.errors import ModelError, UsageError, unknown
+from ssan.files import sha256
 
 
 def word_embedding(
@@ -160,7 +163,10 @@ def build_tower(name: str, words: nn.Embedding, **options: Any) -> nn.Module:
 
 # ---------------------------------------------------------------------------------------------------- transformers
 
-POOLINGS = ("mean", "first", "last")
+POOLINGS = ("auto", "mean", "cls", "last", "eos")
+# What of a folder decides which tokens a caption becomes, and what the model is; its weights come with our own file.
+_DECIDING = re.compile(r"config\.json|(?:tokenizer|vocab|merges|special_tokens|added_tokens|spiece|sentencepiece).*")
+_PROJECTED = re.compile(r"[A-Za-z0-9]+TextModelWithProjection")
 
 
 class TransformerTower(nn.Module):
@@ -168,29 +174,41 @@ class TransformerTower(nn.Module):
 
     Nothing is looked up elsewhere: the folder has the model's config.json, its weights as safetensors, and its
     tokeniser's files, as ``save_pretrained`` writes them. Code that comes with a model is not run and pickled weights
-    are not read. Of a model of images and texts (CLIP) the text model is taken.
+    are not read. Of a model of images and texts (CLIP) the text model is taken, with its projection.
 
     A caption is (l,) tokens of the model's own tokeniser with the special tokens that it adds. As in a vocabulary 0 is
     padding and no token: index i + 1 stands for token i.
 
     :param folder: as above.
     :param pooling: how the last layer's vectors make one: their ``mean`` over the caption's tokens, or the one of its
-        ``first`` token (as in BERT) or of its ``last`` (as in CLIP and GPT).
-    :param trained: whether training changes the model.
+        first token, ``cls`` (as in BERT), of its ``last`` (as in GPT), or of its end-of-text token, ``eos``, through
+        the model's projection where it has one (as in CLIP). ``auto`` is ``eos`` with a projection, else ``mean``.
+    :param trained: whether training changes the model; where it does not, it stays in evaluation mode, so that what
+        it makes of a caption does not depend on what is dropped out.
     :raises UsageError: transformers is not installed, no such folder, or an unknown pooling.
     :raises ModelError: code ``wrong_model``, a folder without a text model that can be read so.
     """
 
-    def __init__(self, folder: str | Path, *, pooling: str = "mean", trained: bool = True) -> None:
+    def __init__(self, folder: str | Path, *, pooling: str = "auto", trained: bool = True) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise UsageError(unknown("pooling", pooling, POOLINGS))
-        self.pooling = pooling
-        self.model, self._tokenizer = _load(Path(folder))
+        self.trained = trained
+        self.model, projection, self._tokenizer = _load(Path(folder))
+        self.hash = hash_text_model(folder)
+        self.pooling = ("mean" if projection is None else "eos") if pooling == "auto" else pooling
+        self.projection = projection if self.pooling == "eos" else None
         self.num_features = int(self.model.config.hidden_size)
+        if self.projection is not None:
+            self.num_features = self.projection.out_features
         self.most_words = _longest(self.model.config, self._tokenizer)
+        self._end = getattr(self._tokenizer, "eos_token_id", None)
         if not trained:
-            self.model.requires_grad_(False)
+            self.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and self.trained)
 
     def encode(self, captions: list[str], max_words: int) -> np.ndarray:
         """Captions as int64 (n, max_words): the model's tokens plus one, then zeros; longer captions are cut short.
@@ -214,16 +232,30 @@ class TransformerTower(nn.Module):
         seen_bl = mask_bl.clone()
         seen_bl[:, 0] = True
         hidden_blf: Tensor = self.model(input_ids=tokens_bl, attention_mask=seen_bl.long()).last_hidden_state
-        if self.pooling == "first":
+        if self.pooling == "cls":
             return hidden_blf[:, 0]
         num_b = seen_bl.sum(dim=1)
-        if self.pooling == "last":
-            return hidden_blf[torch.arange(len(num_b), device=num_b.device), num_b - 1]
-        return hidden_blf.masked_fill(~seen_bl[:, :, None], 0).sum(dim=1) / num_b[:, None]
+        if self.pooling == "mean":
+            return hidden_blf.masked_fill(~seen_bl[:, :, None], 0).sum(dim=1) / num_b[:, None]
+        place_b = num_b - 1
+        if self.pooling == "eos" and self._end is not None:
+            end_bl = mask_bl & (tokens_bl == self._end)
+            place_b = torch.where(end_bl.any(dim=1), end_bl.int().argmax(dim=1), place_b)
+        found_bf = hidden_blf[torch.arange(len(num_b), device=num_b.device), place_b]
+        return found_bf if self.projection is None else self.projection(found_bf)
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
-    """A text model and its tokeniser out of a folder."""
+def hash_text_model(folder: str | Path) -> str:
+    """The SHA-256 over a text model's configuration and tokeniser, by the names and bytes of their files."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).iterdir()):
+        if _DECIDING.fullmatch(path.name) and path.is_file():
+            digest.update(f"{path.name}\0{sha256(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _load(folder: Path) -> tuple[Any, nn.Linear | None, Any]:
+    """A text model, its projection into a space of images and texts where it has one, and its tokeniser."""
     if not (folder / "config.json").is_file():
         raise UsageError(
             "no text model there; expected a folder with config.json, model.safetensors and a tokeniser, as "
@@ -239,7 +271,12 @@ def _load(folder: Path) -> tuple[Any, Any]:
         ) from None
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model = transformers.AutoModel.from_pretrained(str(folder), use_safetensors=True, **options)
+        # A text model that was saved by itself with its projection would lose it as a plain one.
+        named = getattr(transformers.AutoConfig.from_pretrained(str(folder), **options), "architectures", None) or [""]
+        kind = transformers.AutoModel
+        if _PROJECTED.fullmatch(str(named[0])):
+            kind = getattr(transformers, str(named[0]), kind)
+        model = kind.from_pretrained(str(folder), use_safetensors=True, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as problem:
         raise ModelError(
@@ -248,6 +285,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
             code="wrong_model",
             path=str(folder),
         ) from None
+    projection = getattr(model, "text_projection", None)
     model = getattr(model, "text_model", model)
     takes = getattr(type(model), "main_input_name", None)
     if takes != "input_ids" or getattr(model.config, "is_encoder_decoder", False):
@@ -256,7 +294,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
             code="wrong_model",
             path=str(folder),
         )
-    return model, tokenizer
+    return model, projection if isinstance(projection, nn.Linear) else None, tokenizer
 
 
 def _longest(config: Any, tokenizer: Any) -> int:

@@ -93,7 +93,7 @@ def train(
     quiet = quiet or not place.first
     check_machine(place, device, compile=False)
     streams = open_streams(material.features, material.rates, recipe.streams)
-    before = None if recipe.init is None else load_retriever(recipe.init)
+    before = None if recipe.init is None else load_retriever(recipe.init, transformer=recipe.transformer)
     source = material.captions
     narrated = source.found_format == "howto100m"
     train_samples = source.read("train")
@@ -105,7 +105,10 @@ def train(
     if matrix is not None:
         recipe = recipe.model_copy(update={"word_dim": matrix.shape[1]})
     model = build_space(recipe, vocabulary, matrix, [stream.dim for stream in streams])
-    report = LoadReport() if before is None else start_from(model, vocabulary, before, recipe.init or "")
+    report, notes = LoadReport(), []
+    if before is not None:
+        report = start_from(model, vocabulary, before, recipe.init or "")
+        notes = before.check(streams, rates=False)
     encode = encoder(model, recipe, vocabulary)
     found = gather(
         recipe, material, train_samples, val_samples, streams, encode, skip_bad=skip_bad, allow_unused=allow_unused
@@ -151,7 +154,7 @@ def train(
 
     open_run(out, start, _changes, resume=resume, first=place.first, begin=begin)
     if not quiet:
-        _announce(recipe, start)
+        _announce(recipe, start, notes)
     watched = _watched(recipe, material, streams, found)
     chosen = found.val is not None
     outcome = fit(
@@ -263,6 +266,8 @@ def _task(
         },
         "hardest_negative": {"margin": recipe.margin},
     }.get(recipe.loss, {"temperature": recipe.temperature})
+    if recipe.loss != "mil_nce":
+        options["same_video"] = _same_video(recipe, pairs)
 
     def batches(split: str, rank: int, world: int) -> Batches:
         if split == "train":
@@ -308,21 +313,45 @@ def _task(
     )
 
 
+def _same_video(recipe: RetrievalRecipe, pairs: Dataset[Batch]) -> str:
+    """What other pairs of a clip are to the loss; of narrated videos, whose clips differ, other pairs of a video.
+
+    Unsaid by the paper, our choice: another caption of a clip is true of it, and so no negative; other moments of a
+    narrated video are negatives, as in reference 22 (test_other_captions_of_a_clip_are_no_negatives_by_default).
+    """
+    if recipe.same_video != "auto":
+        return recipe.same_video
+    return "negative" if isinstance(pairs, NarratedPairs) else "left_out"
+
+
 def _told(name: str, stream: Stream) -> dict[str, Any]:
-    return {"name": name, "dim": stream.dim, "provenance": dict(stream.provenance)}
+    return {"name": name, "given": stream.name, "dim": stream.dim, "provenance": dict(stream.provenance)}
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    # Earlier versions did not write down how the features name themselves.
+    given = [stream["given"] for stream in new["streams"]]
+    known = [{"given": name, **stream} for name, stream in zip(given, old.get("streams", ()), strict=False)]
     return changes(
-        old,
+        {**old, "streams": known},
         new,
         keys=("data", "num_train", "num_val", "streams", "processes"),
         lists=("train", "val"),
-        defaults=json.loads(make_retrieval_recipe({}).model_dump_json()),
+        defaults={**json.loads(make_retrieval_recipe({}).model_dump_json()), **_as_before(old["recipe"])},
     )
 
 
-def _announce(recipe: RetrievalRecipe, start: Mapping[str, Any]) -> None:
+def _as_before(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """What versions did that lacked a key, where it makes a difference to a recipe of theirs."""
+    before = {}
+    if recipe.get("text") == "transformer":
+        before["pooling"] = "mean"
+    if recipe.get("captions") == "all" and recipe.get("loss") != "mil_nce":
+        before["same_video"] = "negative"
+    return before
+
+
+def _announce(recipe: RetrievalRecipe, start: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Say on standard error what is about to be trained on."""
     streams = " + ".join(f"{stream['name']} ({stream['dim']})" for stream in start["streams"])
     words = start["words"]
@@ -349,4 +378,5 @@ def _announce(recipe: RetrievalRecipe, start: Mapping[str, Any]) -> None:
         lines.append(f"{words['num_unspaced']} captions may need it: {REMEDY_FOR_UNSPACED}")
     if start["num_unused"]:
         lines.append(f"{start['num_unused']} videos have features and no caption; skipped.csv lists them")
+    lines += [f"started from another joint space: {note}" for note in notes]
     print("\n".join(lines), file=sys.stderr, flush=True)

@@ -56,6 +56,13 @@ def shown(types: list[int], with_b: bool) -> list[int] | None:
     return numbers
 
 
+UNITS: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
+    "h264": (4, 0, 0x1F, (7, 8, 13, 15)),
+    "hevc": (21, 1, 0x3F, (32, 33, 34)),
+}
+"""Where extradata say how long lengths are, where the first byte of a unit says its type, and which are headers."""
+
+
 class Headers:
     """Whether the headers that a stream begins with hold to its end.
 
@@ -68,8 +75,8 @@ class Headers:
         self._layers = set(_layers(extradata)) if codec == "mpeg4" else set()
         # In mp4 and Matroska a unit is preceded by its length; how many bytes that has the extradata say.
         self._length_bytes = 0
-        at = {"h264": 4, "hevc": 21}.get(codec)
-        if at is not None and len(extradata) > at and extradata[0] == 1:
+        at, self._shift, self._mask, self._kinds = UNITS.get(codec, (0, 0, 0, ()))
+        if len(extradata) > at > 0 and extradata[0] == 1:
             self._length_bytes = (extradata[at] & 3) + 1
 
     def hold_in(self, data: bytes) -> bool:
@@ -77,18 +84,15 @@ class Headers:
         if self._codec == "mpeg4":
             self._layers.update(_layers(data))
             return len(self._layers) < 2
-        if self._codec in ("h264", "hevc"):
-            return self._length_bytes > 0 and all(unit in self._extradata for unit in self._parameter_sets(data))
-        return True
-
-    def _parameter_sets(self, data: bytes) -> Iterator[bytes]:
+        if not self._kinds:
+            return True
         at, step = 0, self._length_bytes
-        while at + step < len(data):
+        while step and at + step < len(data):
             begin = at + step
             at = begin + int.from_bytes(data[at:begin], "big")
-            kind = data[begin] & 31 if self._codec == "h264" else data[begin] >> 1 & 63
-            if kind in ((7, 8, 13, 15) if self._codec == "h264" else (32, 33, 34)):
-                yield data[begin:at]
+            if data[begin] >> self._shift & self._mask in self._kinds and data[begin:at] not in self._extradata:
+                return False
+        return step > 0
 
 
 def _layers(data: bytes) -> Iterator[bytes]:

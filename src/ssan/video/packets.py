@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Literal
 
 import av
 import av.container
@@ -145,11 +144,15 @@ TRUSTED_CODECS = {"h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1"}
 HIDING_CODECS = {"vp8"}
 """Their packets can hold pictures that are never shown."""
 
-CHANGES: tuple[Literal["new_extradata", "param_change"], ...] = ("new_extradata", "param_change")
-"""What a packet brings along where the decoder's headers change, as in an mp4 with several sample descriptions.
+CHANGES = {"new_extradata", "param_change"}
 
-It comes with the first packet that needs it alone: whoever begins to decode behind it lacks it.
-"""
+
+def brings_change(packet: av.Packet) -> bool:
+    """Whether the decoder's headers change with this packet, as in an mp4 with several sample descriptions.
+
+    They come with the first packet that needs them alone: whoever begins to decode behind it lacks them.
+    """
+    return any(beside.data_type in CHANGES for beside in packet.iter_sidedata())
 
 
 def list_packets(container: av.container.InputContainer, stream: VideoStream) -> Packets:
@@ -183,7 +186,7 @@ def list_packets(container: av.container.InputContainer, stream: VideoStream) ->
                 num_coded += len(kinds) - kinds.count(NO_PICTURE)
                 types += kinds
             if known and same:
-                same = headers.hold_in(bytes(packet)) and not any(map(packet.has_sidedata, CHANGES))
+                same = headers.hold_in(bytes(packet)) and not brings_change(packet)
     except av.error.FFmpegError as error:
         broken = error  # a broken file can end before its own index does
     num_packets = len(listing.pts) - len(listing.discarded)

@@ -26,7 +26,7 @@ from ssan.errors import UsageError
 from ssan.video.bitstream import Headers
 from ssan.video.clip import HAIR_SECONDS, Clip, Resize, SecondsPart, Video, begins_too_late
 from ssan.video.decode import MOST_DELAY, Pictures, VideoFile, _opened
-from ssan.video.packets import CHANGES, MOST_BYTES_HELD, TRUSTED_CODECS, TRUSTED_CONTAINERS, Listing, Packets
+from ssan.video.packets import MOST_BYTES_HELD, TRUSTED_CODECS, TRUSTED_CONTAINERS, Listing, Packets, brings_change
 
 LONG_SECONDS = 60.0
 """A file that lasts no longer, and is not large, is listed whole, which shows more of what may be wrong with it."""
@@ -124,7 +124,7 @@ def list_part(
         return (
             packet.pts is not None
             and not packet.is_discard
-            and not any(map(packet.has_sidedata, CHANGES))
+            and not brings_change(packet)
             and headers.hold_in(bytes(packet))
         )
 

@@ -383,7 +383,7 @@ def test_synth_renders_what_list_then_lists(ssan: Any, tmp_path: Path) -> None:
     for line in listed.lines:
         assert set(line) == {
             "id", "path", "label", "label_index", "start_seconds", "end_seconds", "num_frames", "caption", "exists",
-            "split", "video",
+            "split", "video", "start_frame", "end_frame",
         }  # fmt: skip
         assert isinstance(line["id"], str)
         assert line["exists"] is True

@@ -143,7 +143,7 @@ def test_a_pipe_or_a_device_is_no_list_and_nobody_waits_for_it(tmp_path: Path) -
         place = tmp_path / f"{name}.txt"
         os.mkfifo(place) if name == "pipe" else place.symlink_to("/dev/zero")
         assert "not a file" in _refused("tsm_list", tmp_path, "train", labels=str(place)).message
-        assert "not a file" in _refused("tsm_list", tmp_path, "train", annotations=str(place)).message
+        assert _refused("tsm_list", tmp_path, "train", annotations=str(place)).code == "missing"
         place.unlink()
 
 
@@ -226,5 +226,5 @@ def test_class_names_may_hold_commas_one_a_row(tmp_path: Path, text: str, names:
 
 @pytest.mark.parametrize("text", ["0,walk\n1,run\n", "0, walk\n1, run\n", "walk,7\nrun,8\n", "name,id\nrun, fast,0\n"])
 def test_a_table_whose_columns_nobody_names_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match="or one a line into a file that ends in .txt"):
+    with pytest.raises(UsageError, match="or one a line into a file that ends in"):
         read_class_names(_put(tmp_path / "names.csv", text))

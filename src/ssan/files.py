@@ -410,5 +410,7 @@ def is_text(word: str) -> bool:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with open(path, "rb") as handle:
+    with open(os.open(path, os.O_RDONLY | NO_WAIT), "rb") as handle:
+        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a file", str(path))  # it could last for ever
         return hashlib.file_digest(handle, "sha256").hexdigest()

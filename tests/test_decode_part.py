@@ -11,10 +11,11 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 sys.path.append(str(Path(__file__).resolve().parent))
 
+from exactness import cut_start
 from ssan.errors import UsageError, VideoError
-from ssan.video import part, reader
+from ssan.video import groups, part, reader
 from ssan.video.decode import VideoFile
-from test_decode_selected import NUM_FRAMES, STRUCTURES, everything, render
+from test_decode_selected import CHOICES, NUM_FRAMES, STRUCTURES, everything, render
 
 PARTS: list[tuple[float | None, float | None]] = [
     (0, 0.5), (None, 1.0), (1.0, 2.0), (0.99, 1.01), (2.04, 2.05), (1.7, 2.9), (3.0, None), (3.85, 99), (0.3, 0.31),
@@ -23,7 +24,7 @@ PARTS: list[tuple[float | None, float | None]] = [
 
 @pytest.fixture
 def every_file_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "LONG_SECONDS", 0)
+    monkeypatch.setattr(groups, "LONG_SECONDS", 0)
 
 
 def lists_of_wholes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -205,3 +206,96 @@ def looped(piece: Path, path: Path, num_times: int) -> None:
                 new.pts, new.dts = (packet.pts or 0) + number * length, (packet.dts or 0) + number * length
                 new.duration = packet.duration
                 output.mux(new)
+
+
+BY_GROUPS = {"h264_closed.mp4", "h264_pyramid.mkv", "h264_one_group.mp4", "h264_no_b.mp4", "h264_intra.mp4",
+             "h264_10bit.mp4", "h264_strict_pyramid.mov", "h264_slices.mp4", "av1.mp4", "mjpeg.mov"}  # fmt: skip
+
+
+@pytest.mark.usefixtures("every_file_is_long")
+@pytest.mark.parametrize("name", [name for name in STRUCTURES if name.endswith(("mp4", "mov"))])
+def test_frames_of_a_long_file_by_number_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
+    render(tmp_path / name, *STRUCTURES[name])
+    check_numbers(tmp_path / name, name in BY_GROUPS)
+
+
+def check_numbers(path: Path, by_groups: bool) -> None:
+    reference = everything(path)
+    with VideoFile(path) as whole, groups.LongFile(path) as video:
+        assert video._by_groups == by_groups
+        assert (video.num_frames, video.num_promised) == (whole.num_frames, whole.num_promised)
+        assert video.duration_seconds == pytest.approx(whole.duration_seconds, abs=1e-6)
+        for choice in CHOICES:
+            if choice[-1] >= len(reference):
+                continue
+            clip = video.read(choice)
+            for own, number in zip(clip.frames, choice, strict=True):
+                assert np.array_equal(own.permute(1, 2, 0).numpy(), reference[number][1]), (choice, number)
+        for number in range(len(reference)):
+            assert video.begin_seconds(number) == pytest.approx(whole.begin_seconds(number), abs=1e-6)
+        for seconds in PARTS[:-2]:
+            assert video.span(*seconds) == whole.span(*seconds), seconds
+        assert video._by_groups == by_groups
+        assert sum(len(clip.indices) for clip in video.stream()) == len(reference)
+        assert video.examine() == whole.examine()
+
+
+@pytest.mark.usefixtures("every_file_is_long")
+def test_a_long_file_is_listed_whole_where_its_index_is_not_that_of_its_frames(tmp_path: Path) -> None:
+    """An edit list that begins five frames later, one edit too many, fragments, and a file that is cut off."""
+    render(tmp_path / "a.mp4", *STRUCTURES["h264_closed.mp4"])
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "later.mp4").write_bytes(cut_start(data, 5))
+    check_numbers(tmp_path / "later.mp4", False)
+    at = data.index(b"elst") + 8
+    assert data[at : at + 4] == bytes([0, 0, 0, 1])
+    assert groups.has_plain_tables(str(tmp_path / "a.mp4"))
+    (tmp_path / "fast.mp4").write_bytes(data[: at + 12 + 4] + bytes([0, 2, 0, 0]) + data[at + 20 :])
+    assert not groups.has_plain_tables(str(tmp_path / "fast.mp4"))
+    copied(tmp_path / "a.mp4", tmp_path / "parts.mp4", "frag_keyframe+empty_moov")
+    assert not groups.has_plain_tables(str(tmp_path / "parts.mp4"))
+    check_numbers(tmp_path / "parts.mp4", False)
+    copied(tmp_path / "a.mp4", tmp_path / "cut.mp4", "faststart")
+    whole = (tmp_path / "cut.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    with groups.LongFile(tmp_path / "cut.mp4") as video:
+        assert not video._by_groups
+        with pytest.raises(VideoError) as caught:
+            video.read([NUM_FRAMES - 1])
+        assert caught.value.code == "truncated"
+
+
+def copied(source: Path, target: Path, flags: str) -> None:
+    with av.open(str(source)) as container, av.open(str(target), "w", options={"movflags": flags}) as output:
+        copy = output.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                output.mux(packet)
+
+
+def test_how_much_is_read_for_a_few_frames_by_number_does_not_grow_with_a_long_mp4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    piece, path = tmp_path / "piece.mp4", tmp_path / "long.mp4"
+    render(piece, "libx264", {"g": "12", "bf": "2", "crf": "10"}, "yuv420p")
+    looped(piece, path, 100)
+    files: list[Counting] = []
+    opening = av.open
+
+    def through(name: str, **options: Any) -> Any:
+        files.append(Counting(name.removeprefix("file:")))
+        return opening(files[-1], **options)
+
+    monkeypatch.setattr(av, "open", through)
+    wanted = [5, 1000, 2000, 3001, 4002, 4699]
+    with groups.LongFile(path) as opened:
+        clip = opened.read(wanted)
+        assert opened._by_groups
+    monkeypatch.setattr(av, "open", opening)
+    for file in files:
+        file.close()
+    reference = everything(piece)
+    for own, number in zip(clip.frames, wanted, strict=True):
+        assert np.array_equal(own.permute(1, 2, 0).numpy(), reference[number % NUM_FRAMES][1]), number
+    assert sum(file.num_bytes for file in files) < path.stat().st_size / 4

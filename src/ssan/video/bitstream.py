@@ -6,6 +6,8 @@ MPEG-4 can bring new headers within the stream: whoever begins to decode behind 
 
 from collections.abc import Iterator
 
+import av
+
 VOP = b"\x00\x00\x01\xb6"
 """The start code of a picture in MPEG-4 part 2 (a video object plane)."""
 
@@ -93,6 +95,23 @@ class Headers:
             if data[begin] >> self._shift & self._mask in self._kinds and data[begin:at] not in self._extradata:
                 return False
         return step > 0
+
+
+def begins_anew(codec: str, packet: av.Packet) -> bool:
+    """Whether nothing before a packet has to do with it or with what follows, in mp4: in H.264 and HEVC an IDR picture.
+
+    In the other codecs it is any key frame; MPEG-4 is not among them.
+    """
+    if codec not in UNITS:
+        return packet.is_keyframe and codec in ("vp9", "av1", "mjpeg")
+    data, (_, shift, mask, _) = bytes(packet), UNITS[codec]
+    at = 0
+    while at + 4 < len(data):
+        kind = data[at + 4] >> shift & mask
+        if kind in ((1, 5) if codec == "h264" else range(32)):  # the first slice of the picture
+            return packet.is_keyframe and kind in ((5,) if codec == "h264" else (19, 20))
+        at += 4 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def _layers(data: bytes) -> Iterator[bytes]:

@@ -149,11 +149,11 @@ class Video(ABC):
         """
         if not start_seconds and end_seconds is None:
             return 0, self.num_frames
-        begins, hair = range(self.num_frames), HAIR_SECONDS
-        first = bisect_left(begins, start_seconds - hair, key=self.begin_seconds) if start_seconds else 0
+        hair = HAIR_SECONDS
+        first = self.first_from(start_seconds) if start_seconds else 0
         stop = self.num_frames
         if end_seconds is not None:
-            stop = bisect_left(begins, end_seconds - hair, key=self.begin_seconds)
+            stop = self.first_from(end_seconds)
         lasts = self.duration_seconds
         if self.num_frames < self.num_promised:
             lasts = self.begin_seconds(self.num_frames - 1) + lasts / self.num_promised
@@ -176,6 +176,10 @@ class Video(ABC):
                 path=self.path,
             )
         return part.first, self.num_frames if part.stop is None else min(part.stop, self.num_frames)
+
+    def first_from(self, seconds: float) -> int:
+        """The number of the first frame that begins then or later; that of all frames where none does."""
+        return bisect_left(range(self.num_frames), seconds - HAIR_SECONDS, key=self.begin_seconds)
 
     def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:
         """Read all frames in sequence, in clips of as many as fit in ``STREAM_BYTES``, one at least.

@@ -23,7 +23,7 @@ torch: it also runs in the process apart (``ssan.video.reader``), which has to s
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import pairwise
@@ -84,6 +84,10 @@ class VideoFile(Video):
         self._packets = list_packets(self._container, self._stream)
         self._survey()
 
+    def _reopen(self) -> None:
+        self._open.close()
+        self._container, self._stream = self._open.enter_context(_opened(self.path, self._threads))
+
     def _survey(self) -> None:
         """Count the packets that will become frames, and find when the first begins and the last ends.
 
@@ -100,7 +104,7 @@ class VideoFile(Video):
         self._begins: Sequence[float] | None = packets.begins
         self._end = packets.end
         self._is_surveyed_in_sequence = False
-        self._goals: Sequence[int] = packets.listing.ticks if packets.trusted else []
+        self._goals: Sequence[int] | Mapping[int, int] = packets.listing.ticks if packets.trusted else []
         if packets.num_frames == 0:
             raise VideoError(
                 f"the file announces {self.num_promised} frames and holds none; expected at least one. "
@@ -338,7 +342,7 @@ class VideoFile(Video):
         does not come that way is looked for in sequence.
         """
         done = 0
-        if self.random_access and wanted[-1] < len(self._goals):
+        if self.random_access and wanted[-1] < self._packets.num_frames:
             for number, frame in self._decode_selected(wanted):
                 yield number, frame
                 done += 1

@@ -14,6 +14,7 @@ import math
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import av
@@ -25,16 +26,14 @@ from av.video.stream import VideoStream
 from ssan.errors import UsageError
 from ssan.video.bitstream import Headers
 from ssan.video.clip import HAIR_SECONDS, Clip, Resize, SecondsPart, Video, begins_too_late
-from ssan.video.decode import MOST_DELAY, Pictures, VideoFile, _opened
+from ssan.video.decode import MOST_DELAY, Pictures, VideoFile
+from ssan.video.groups import LongFile, is_long
 from ssan.video.packets import MOST_BYTES_HELD, TRUSTED_CODECS, TRUSTED_CONTAINERS, Listing, Packets, brings_change
-
-LONG_SECONDS = 60.0
-"""A file that lasts no longer, and is not large, is listed whole, which shows more of what may be wrong with it."""
 
 
 def open_file(path: str | os.PathLike[str], *, threads: int = 1, part: SecondsPart | None = None) -> VideoFile:
     """Open a video file, or a part of one."""
-    return VideoFile(path, threads=threads) if part is None else FilePart(path, part, threads=threads)
+    return LongFile(path, threads=threads) if part is None else FilePart(path, part, threads=threads)
 
 
 class FilePart(VideoFile):
@@ -54,23 +53,23 @@ class FilePart(VideoFile):
 
     def _list(self) -> None:
         start, end = self.part
-        is_long = (self._container.duration or 0) > LONG_SECONDS * av.time_base
-        if (is_long or os.stat(self.path).st_size > MOST_BYTES_HELD) and self._threads == 1:
+        if is_long(self):
             packets = list_part(self._container, self._stream, start or 0.0, end, self.path)
             if packets is not None:
                 self._packets = packets
                 self._survey()
                 self._goals = [*map(int, packets.begins or [])]
                 return
-            self._open.close()
-            self._container, self._stream = self._open.enter_context(_opened(self.path, self._threads))
+            self._reopen()
         super()._list()
         first, stop = VideoFile.span(self, start, end)
         begin = self.begin_seconds(first) if first else 0.0
         lasts = self.begin_seconds(stop) if stop < self.num_frames else self.duration_seconds
         self.duration_seconds = lasts - begin
         self._first = self._offset = first
-        self._goals = self._goals[first:stop]
+        goals = self._packets.listing.ticks if self._packets.trusted else []
+        self._goals = goals[first:stop]
+        self._packets = replace(self._packets, num_frames=stop - first)
         self.num_frames = self.num_promised = stop - first
 
     def _first_number(self) -> int:

@@ -4,8 +4,9 @@
 
 Makes the files (see hostile_files.py), labels each with a small random model through the command line, trains on
 folders with good and bad ones, and compares the frames of damaged files that are read all the same with those that
-decoding from the beginning gives. Writes benchmarks/results/hostile.json. Exits with 1 if anything ended in a
-traceback, a hang, a crash, a missing answer or a wrong one.
+decoding from the beginning gives. On the way it looks for ports that are opened, for files elsewhere that are, and for
+processes and shared memory that are left. Writes benchmarks/results/hostile.json. Exits with 1 if anything ended in a
+traceback, a hang, a crash, a missing answer or a wrong one, or did any of these.
 """
 
 import argparse
@@ -34,7 +35,8 @@ import numpy as np
 import torch
 
 import ssan
-from hostile_files import Hostile, make, make_all, pick, plans, real, remove, video
+from hostile_files import OUTSIDE, Hostile, jpeg, make, make_all, pick, plans, real, remove, video
+from hostile_watch import Outside, Watch
 from ssan.errors import CODES, SsanError
 from ssan.files import write_json
 from ssan.recipe import make_recipe
@@ -82,9 +84,19 @@ class Runner:
         self.folder, self.seconds, self.memory = folder, seconds, int(memory_gb * 2**30)
         self.report = Report()
 
-    def start(self, arguments: Sequence[str], *, powerless: bool = False, **streams: Any) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def watching(self, what: str) -> Iterator[Watch]:
+        """Look at a command that is started within; what it does beside its answer is a problem."""
+        with Watch() as watch:
+            yield watch
+        self.report.problems += [f"{what}: {self.plain(text)}" for text in watch.problems]
+
+    def start(
+        self, arguments: Sequence[str], watch: Watch, *, powerless: bool = False, **streams: Any
+    ) -> subprocess.Popen[bytes]:
         paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+        environment |= watch.environment()
 
         def prepare() -> None:
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
@@ -117,7 +129,8 @@ class Runner:
         found: dict[str, list[Outcome]] = {}
         with (
             tempfile.TemporaryFile() as errors,
-            self.start(arguments, powerless=powerless, stdout=subprocess.PIPE, stderr=errors) as process,
+            self.watching("predict") as watch,
+            self.start(arguments, watch, powerless=powerless, stdout=subprocess.PIPE, stderr=errors) as process,
         ):
             lines: queue.Queue[tuple[float, bytes] | None] = queue.Queue()
             reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
@@ -215,14 +228,15 @@ class Runner:
     def _finish(self, arguments: Sequence[str]) -> tuple[int | str, str, str, float]:
         """Run a command to its end: exit status (or "hang"), standard output and error, seconds."""
         started = time.monotonic()
-        process = self.start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            out, said = process.communicate(timeout=10 * self.seconds)
-            status: int | str = process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, said = process.communicate()
-            status = "hang"
+        with self.watching(arguments[0]) as watch:
+            process = self.start(arguments, watch, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            try:
+                out, said = process.communicate(timeout=10 * self.seconds)
+                status: int | str = process.returncode
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, said = process.communicate()
+                status = "hang"
         self.report.peak_mb = max(self.report.peak_mb, _peak_mb())
         seconds = round(time.monotonic() - started, 2)
         return status, out.decode(errors="replace"), said.decode(errors="replace"), seconds
@@ -452,6 +466,12 @@ def run(
     save_model(model)
     runner = Runner(folder, seconds=seconds, memory_gb=memory_gb)
     report = runner.report
+    outside = Outside(work / OUTSIDE)
+    for name in ("secret.mp4", "secret.jpg"):
+        (work / OUTSIDE / name).write_bytes(video("h264.mp4", 12) if name.endswith("4") else jpeg(0))
+    outside.num_opened()
+    if not (Watch.can_see and outside.can_see):
+        report.not_run.append("ports, processes and files elsewhere: this system does not tell")
     still = [one for one in hostile if not one.moving]
     closed = [one for one in still if one.unreadable]
     runner.predict(model, [one for one in still if not one.unreadable])
@@ -465,6 +485,10 @@ def run(
             runner.predict(model, moving)
     known = {answer.name: answer for answer in report.outcomes}
     training = _train(runner, hostile, known, seed, trainings)
+    if opened := outside.num_opened():
+        report.problems.append(f"files elsewhere, which hostile files name, were opened {opened} times")
+    outside.close()
+    remove(work / OUTSIDE)
     readable = [one.name for one in still if one.damaged and one.name in known and known[one.name].outcome == "ok"]
     frames = compare(folder, readable, seconds)
     remove(folder)

@@ -32,6 +32,9 @@ NO_PICTURES = frozenset({"not_video", "no_video_stream"})
 OK = frozenset({"ok"})
 UNKNOWN: frozenset[str] = frozenset()
 
+OUTSIDE = "outside"
+"""A folder beside that of the files, which some of them name."""
+
 HEIGHT, WIDTH, NUM_FRAMES = 64, 96, 36
 SAME = {"x264-params": "mbtree=0"}  # with it, x264 does not always write the same file
 VIDEOS = {
@@ -480,6 +483,8 @@ def _impostors(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
         "m3u8_passwd": "#EXTM3U\n#EXTINF:3,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
         "concat": f"ffconcat version 1.0\nfile '{whole}'\n",
         "concat_plain": f"file '{whole}'\nfile '/etc/passwd'\n",
+        "concat_outside": f"ffconcat version 1.0\nfile '../{OUTSIDE}/secret.mp4'\n",
+        "m3u8_outside": f"#EXTM3U\n#EXTINF:3,\n../{OUTSIDE}/secret.mp4\n#EXT-X-ENDLIST\n",
         "dash": "<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011' type='static'><Period/></MPD>",
         "csv": "path,label\na.mp4,walk\n",
         "python": "import os\nos.system('echo')\n",
@@ -488,8 +493,8 @@ def _impostors(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     for label, text in texts.items():
         yield Hostile(f"poses_{label}.mp4", "text posing as a video", writes(text.encode()), NO_VIDEO)
     lists = {
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"
-        "a=rtpmap:96 H264/90000\n",
+        "sdp": SDP.format("127.0.0.1", 9),
+        "sdp_any": SDP.format("0.0.0.0", 45_680),
         "srt": "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n",
         "ass": "[Script Info]\nScriptType: v4.00+\n[Events]\nDialogue: 0,0:00:00.00,0:00:01.00,,,0,0,0,,Hello\n",
         "webvtt": "WEBVTT\n\n00:00.000 --> 00:01.000\nHello\n",
@@ -498,6 +503,7 @@ def _impostors(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     }
     for label, text in lists.items():
         yield Hostile(f"poses_{label}.mp4", "a list or subtitles posing as a video", writes(text.encode()), NO_PICTURES)
+    yield Hostile("poses_concat_of_pipe.mp4", "text posing as a video", _with_pipe, NO_VIDEO)
     binaries = {
         "png": png(),
         "jpg": jpeg(0),
@@ -518,6 +524,15 @@ def _impostors(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
         )  # fmt: skip
     for label, byte in (("zeros", b"\0"), ("ones", b"\xff"), ("ts", b"G" + bytes(187))):
         yield Hostile(f"noise_{label}.webm", "noise", writes(byte * 5000), ANY_ERROR)
+
+
+def _with_pipe(path: Path, rng: Rng) -> None:
+    """A list of a pipe, at which its reader would wait."""
+    os.mkfifo(path.with_suffix(".pipe"))
+    path.write_text(f"ffconcat version 1.0\nfile '{path.with_suffix('.pipe').name}'\n")
+
+
+SDP = "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 {}\nt=0 0\nm=video {} RTP/AVP 96\na=rtpmap:96 H264/90000\n"
 
 
 def _short(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
@@ -615,6 +630,11 @@ def _names(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     yield Hostile("missing\nname.mp4", "nothing there", lambda path, rng: None, frozenset({"missing"}))
 
 
+def _times(names: Mapping[str, bytes], number: str) -> bytes:
+    """When frames are shown, all at one time, for as long."""
+    return ('{"frames": {' + ", ".join(f'"{name}": [{number}, {number}]' for name in names) + "}}").encode()
+
+
 def _folders(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     good = {f"{n:05d}.jpg": jpeg(n) for n in range(1, 9)}
     broken, error = good["00004.jpg"], frozenset({"decode_error"})
@@ -637,6 +657,16 @@ def _folders(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
         "video_as_jpg": (dict.fromkeys(good, rendered["h264.mp4"]), UNKNOWN),
         "html_as_jpg": (dict.fromkeys(good, b"<html></html>"), error),
         "m3u8_as_jpg": (dict.fromkeys(good, b"#EXTM3U\n#EXTINF:3,\n00001.jpg\n#EXT-X-ENDLIST\n"), error),
+        "sdp_as_jpg": (dict.fromkeys(good, SDP.format("127.0.0.1", 45_682).encode()), error),
+        "concat_as_jpg": (
+            dict.fromkeys(good, f"ffconcat version 1.0\nfile '../{OUTSIDE}/secret.jpg'\n".encode()),
+            error,
+        ),
+        "rtsp_as_png": ({"1.png": b"[Reference]\nRef1=rtsp://127.0.0.1:9/a\n"}, error),
+        "one_number": ({"img_1.jpg": jpeg(1), "img_01.jpg": jpeg(1)}, frozenset({"duplicate"})),
+        "times_of_400_digits": ({**good, ".times.json": _times(good, "1" + "0" * 400)}, error),
+        "times_of_1e308": ({**good, ".times.json": _times(good, "1e308")}, error),
+        "times_nested": ({**good, ".times.json": b"[" * 100_000}, error),
         "sound_as_jpg": (dict.fromkeys(good, sound("aac", "mp4")), error),
         "png_bomb": ({"1.png": png(declared=(30_000, 30_000))}, UNKNOWN),
         "png_huge": ({"1.png": png(declared=(0x7FFFFFFF, 0x7FFFFFFF))}, error),

@@ -101,9 +101,12 @@ LISTS = {
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("kind", LISTS)
-def test_a_list_that_poses_as_a_picture_or_a_video_leads_nowhere(kind: str, tmp_path: Path) -> None:
+def test_a_list_that_poses_as_a_picture_or_a_video_leads_nowhere(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each leads to a file beside it, to a pipe where it would wait, or to a port."""
     folder = frames_in(tmp_path / "v", "beside.jpg")
+    monkeypatch.chdir(folder)
     os.mkfifo(folder / "pipe")
     for name, code in (("1.jpg", "decode_error"), ("1.png", "decode_error"), ("a.mp4", "not_video")):
         (folder / name).write_text(LISTS[kind])

@@ -210,7 +210,7 @@ def _groups(root: str, pattern: str, paths: Sequence[str], option: str) -> dict[
     try:
         regex = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{option}: {pattern!r} is not a regular expression: {error}") from None
+        raise UsageError(f"{option}: {pattern!r} is not a regular expression: {error}; correct it") from None
     if regex.groups < 1:
         raise UsageError(f"{option}: {pattern!r} has no group; put the part that names the group in ( )")
     matches = {path: regex.search(os.path.basename(path)) for path in paths}

@@ -1,6 +1,7 @@
 """Converted data sets read as the videos did, by the same names, frames and times; what does not is not kept."""
 
 import json
+import multiprocessing.synchronize
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from ssan.cli.main import status
 from ssan.datasets import convert_forms, read
 from ssan.datasets.convert import convert
 from ssan.datasets.convert_forms import Settings
+from ssan.datasets.convert_workers import in_processes
 from ssan.datasets.flow import as_pictures, flow_between
 from ssan.datasets.tree import find_videos
 from ssan.errors import SsanError, UsageError, VideoError
@@ -369,6 +371,40 @@ def test_a_clip_file_of_version_1_is_gone_on_with(source: Path, tmp_path: Path) 
     assert fields(convert(str(source), dest, SETTINGS["clips"])) == [4, 0, 4, 0]
     assert read_clip(f"{dest}/run/one", range).times_seconds == pytest.approx(TIMES)
     assert len(ClipFile(dest).entries) == 4
+
+
+# --- several processes
+
+
+def _square(number: int) -> int:
+    if number == 7:
+        raise VideoError("seven", code="empty", path="7.mp4")
+    if number == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def test_work_of_several_processes_comes_back_whole_and_leaves_no_semaphores(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    made = []
+    named = multiprocessing.synchronize.SemLock
+
+    class Counted(named):  # type: ignore[valid-type, misc]
+        def __init__(self, *given: Any, **more: Any) -> None:
+            made.append(self)
+            super().__init__(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.synchronize, "SemLock", Counted)
+        assert sorted(in_processes(_square, range(6), 2)) == [0, 1, 4, 9, 16, 25]
+    assert made == []
+    with pytest.raises(VideoError, match="seven") as caught:
+        list(in_processes(_square, [7], 1))
+    assert (caught.value.code, caught.value.path) == ("empty", "7.mp4")
+    with pytest.raises(SsanError, match="a worker process was ended from outside"):
+        list(in_processes(_square, [1, 13, 2], 2))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # --- what goes wrong

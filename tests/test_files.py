@@ -284,7 +284,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, what: str
         with pytest.raises(UsageError, match="not a file") as caught:
             read(path)
         assert caught.value.path == str(path)
-    with pytest.raises(OSError, match="not a file|Is a directory"):
+    with pytest.raises(OSError, match=r"not a file|Is a directory"):
         sha256(path)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ssan.datasets import Samples, detect, read
 from ssan.datasets.tree import is_tree
+from ssan.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,23 @@ class DataSource:
     def read(self, split: str) -> Samples:
         return read(self.format, self.root, split, **self.options)
 
+    @classmethod
+    def of(cls, data: "DataSource | Lists | str | os.PathLike[str] | tuple[Samples, Samples]") -> "DataSource | Lists":
+        """What ``train`` takes as its data: a source, the path of one, or the lists for training and for validation.
+
+        :raises UsageError: it is none of these.
+        """
+        if isinstance(data, DataSource | Lists):
+            return data
+        if isinstance(data, str | os.PathLike):
+            return cls(os.fspath(data))
+        if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Samples) for part in data):
+            return Lists(*data)
+        raise UsageError(
+            f"the data are a {type(data).__name__}; expected a path, DataSource(PATH, FORMAT, OPTIONS), or two lists "
+            "that `ssan.datasets.read` gives, (train, val)"
+        )
+
     @property
     def found_format(self) -> str:
         """The format, where it was left to be found out."""
@@ -33,3 +51,36 @@ class DataSource:
         if named is not None or is_tree(self.root):
             return named or self.root
         return os.path.dirname(self.root) or "."
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of labelled videos that were read or made already, as a source.
+
+    :raises UsageError: their classes differ.
+    """
+
+    train: Samples
+    val: Samples
+
+    def __post_init__(self) -> None:
+        if self.train.classes != self.val.classes:
+            raise UsageError(
+                f"the lists have other classes ({len(self.train.classes)} for training, {len(self.val.classes)} for "
+                "validation), or have them in another order; expected the same, as `read` gives for two splits"
+            )
+
+    @property
+    def root(self) -> str:
+        return self.train.source
+
+    @property
+    def format(self) -> str:
+        return "lists"
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {}
+
+    def read(self, split: str) -> Samples:
+        return self.train if split == "train" else self.val

@@ -113,7 +113,7 @@ def train(
             path=data.root,
         )
     # A run that goes on has its weights from its state, and does not need the file any more that it began with.
-    goes_on = [start for start in Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file()]
+    goes_on = Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file() else []
     begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
     notes = _at_scale(model, recipe, place, device)
     train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)

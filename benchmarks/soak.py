@@ -137,10 +137,10 @@ TIMED = ("time", "seconds", "data_wait")
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Tensors and plain values of a state, by name; not the trainer's counters of loops, nor times."""
+    """Tensors and plain values of a state, by name; not the trainer's counters of loops, nor times and versions."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key != "loops" and key not in TIMED:
+            if key not in ("loops", "environment", *TIMED):
                 yield from leaves(inner, f"{name}/{key}")
     elif isinstance(value, (list, tuple)):
         for place, inner in enumerate(value):

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +150,33 @@ def test_reading_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "model.safetensors")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_place_where_no_scores_can_be_written_is_refused_before_the_work(
+    order_set: Path, labeller: Labeller, tmp_path: Path
+) -> None:
+    samples = read("auto", str(order_set), "val")
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("x.foo", "folder.npz", "file/x.npz", "file/deep/x.npz"):
+        with pytest.raises(UsageError, match="name"):
+            evaluate(
+                replace(labeller, model=None),  # type: ignore[arg-type]  # not reached
+                samples,
+                Protocol(),
+                split="val",
+                scores_file=tmp_path / name,
+            )
+
+
+def test_too_little_memory_says_what_helps(
+    order_set: Path, labeller: Labeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*rest: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(labeller.model), "forward", fails)
+    with pytest.raises(
+        UsageError, match=r"out of memory with 16 clips of \d+ frames of \d+ px at a time; lower --batch"
+    ):
+        score(labeller, read("auto", str(order_set), "val"), Protocol())

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from ssan.datasets import Samples, read
 from ssan.errors import TrainingError, UsageError, VideoError
 from ssan.models.catalogue import build
 from ssan.recipe import Recipe, make_recipe
@@ -21,7 +22,7 @@ from ssan.recognition import train as train_module
 from ssan.recognition.model_file import load_labeller
 from ssan.recognition.train import DataSource, complete, freeze_batch_norm, new_parameters, train
 from ssan.training.batches import Batches, BatchPlan
-from ssan.training.fit import Task, fit, step_weights
+from ssan.training.fit import Fit, Task, fit, step_weights
 from ssan.training.journal import read_journal
 from ssan.training.optim import LearningRate
 
@@ -358,6 +359,77 @@ def test_a_video_that_breaks_while_training_is_named(
     monkeypatch.setattr(clips, "read_clip", breaks)
     with pytest.raises(VideoError, match=r"\.webm: the disk has gone"):
         train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
+
+
+def test_a_run_stopped_by_a_video_is_saved_at_that_step_and_goes_on_once_it_is_back(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssan.datasets.clips import Preprocess
+
+    recipe, original = small(model="tsn_tiny"), Preprocess.training_clip
+    train(recipe, DataSource(str(order_set)), tmp_path / "whole", quiet=True)
+    read = 0
+
+    def breaks(self: Preprocess, path: str, *rest: Any) -> Any:
+        nonlocal read
+        read += 1
+        if read == 28 + 7 + 7 + 3:  # in the third batch of the second epoch, where nothing was saved since the first
+            raise VideoError("it has gone", code="missing", path=path)
+        return original(self, path, *rest)
+
+    monkeypatch.setattr(Preprocess, "training_clip", breaks)
+    with pytest.raises(VideoError, match=r"\.webm: it has gone; the run is saved: go on with --resume") as caught:
+        train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)
+    (failed,) = read_journal(tmp_path / "run" / "journal.jsonl", "failed")
+    assert failed["code"] == "missing"
+    assert str(caught.value.path) in failed["message"]
+    answer = train(recipe, DataSource(str(order_set)), tmp_path / "run", resume=True, quiet=True)
+    assert answer["resumed_from_step"] == 6
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        MemoryError("Unable to allocate 3.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_what_helps(
+    error: Exception, order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ssan: Any
+) -> None:
+    def fails(*rest: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Fit, "training_step", fails)
+    answer = ssan(
+        "train", "--model", "tsn_tiny", "--data", order_set, "--out", tmp_path / "run", "--quiet", "--workers", 0,
+        "crop_px=32", "num_frames=2",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    for word in ("out of memory", "lower batch", "accumulate", "checkpoint_gradients=true", "num_frames"):
+        assert word in answer.err
+
+
+def test_data_are_a_path_a_source_or_two_lists(order_set: Path, tmp_path: Path) -> None:
+    recipe = small(model="tsn_tiny", epochs=1)
+    lists = tuple(read("auto", order_set, split) for split in ("train", "val"))
+    for name, data in [
+        ("path", order_set),
+        ("text", str(order_set)),
+        ("source", DataSource(str(order_set))),
+        ("lists", lists),
+    ]:
+        train(recipe, data, tmp_path / name, quiet=True)  # type: ignore[arg-type]
+        assert_same_weights(tmp_path / "path", tmp_path / name)
+    train(recipe, lists, tmp_path / "lists", quiet=True, resume=True)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the data are a list; expected a path, DataSource"):
+        train(recipe, list(lists), tmp_path / "none", quiet=True)  # type: ignore[arg-type]
+    other = Samples(lists[1], lists[1].classes[::-1], "other")
+    with pytest.raises(UsageError, match="have other classes"):
+        train(recipe, (lists[0], other), tmp_path / "none", quiet=True)
 
 
 def test_attention_starts_as_the_identity_only_where_there_are_weights_to_protect() -> None:

@@ -21,7 +21,10 @@ def ensemble(
     """Add the scores of several models of the same videos."""
     from ssan.recognition.ensemble import ensemble as run
     from ssan.recognition.ensemble import write_ensemble
+    from ssan.recognition.score_file import check_name
 
+    if out is not None:
+        check_name(out)
     whole = run(files, weights=None if weights is None else _numbers(weights), average=average)
     if out is not None:
         write_ensemble(out, whole)

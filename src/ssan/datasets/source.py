@@ -42,6 +42,23 @@ class DataSource:
             _say_what_is_assumed(samples)
         return samples
 
+    @classmethod
+    def of(cls, data: "DataSource | Lists | str | os.PathLike[str] | tuple[Samples, Samples]") -> "DataSource | Lists":
+        """What ``train`` takes as its data: a source, the path of one, or the lists for training and for validation.
+
+        :raises UsageError: it is none of these.
+        """
+        if isinstance(data, DataSource | Lists):
+            return data
+        if isinstance(data, str | os.PathLike):
+            return cls(os.fspath(data))
+        if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, Samples) for part in data):
+            return Lists(*data)
+        raise UsageError(
+            f"the data are a {type(data).__name__}; expected a path, DataSource(PATH, FORMAT, OPTIONS), or two lists "
+            "that `ssan.datasets.read` gives, (train, val)"
+        )
+
     @property
     def found_format(self) -> str:
         """The format, where it was left to be found out."""
@@ -77,3 +94,36 @@ def _say_what_is_assumed(samples: Iterable[Sample]) -> None:
                 flush=True,
             )
             return
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of labelled videos that were read or made already, as a source.
+
+    :raises UsageError: their classes differ.
+    """
+
+    train: Samples
+    val: Samples
+
+    def __post_init__(self) -> None:
+        if self.train.classes != self.val.classes:
+            raise UsageError(
+                f"the lists have other classes ({len(self.train.classes)} for training, {len(self.val.classes)} for "
+                "validation), or have them in another order; expected the same, as `read` gives for two splits"
+            )
+
+    @property
+    def root(self) -> str:
+        return self.train.source
+
+    @property
+    def format(self) -> str:
+        return "lists"
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {}
+
+    def read(self, split: str) -> Samples:
+        return self.train if split == "train" else self.val

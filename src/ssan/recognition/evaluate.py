@@ -20,6 +20,7 @@ from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per
 from ssan.recognition.model_file import Labeller
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
 from ssan.training.batches import Batches, BatchPlan, Draw
+from ssan.training.environment import out_of_memory
 from ssan.training.together import ALONE, Together
 
 Average = Literal["logits", "probabilities"]
@@ -217,7 +218,15 @@ def _permute(views: Tensor, order: str, seed: int, ids: Sequence[str]) -> Tensor
 @torch.inference_mode()
 def _video_scores(model: Classifier, views: Tensor, average: Average, batch: int) -> np.ndarray:
     """Views (b, v, t, 3, h, w) to one row of scores per video (b, k), at most ``batch`` clips at a time."""
-    logits = torch.cat([model(part) for part in views.flatten(0, 1).split(batch)]).double()
+    try:
+        logits = torch.cat([model(part) for part in views.flatten(0, 1).split(batch)]).double()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UsageError(
+            f"out of memory with {batch} clips of {views.shape[2]} frames of {views.shape[-1]} px at a time; lower "
+            "--batch, --crop-px or --size-px, or use --device cpu"
+        ) from error
     logits = logits.unflatten(0, views.shape[:2])
     if average == "logits":
         return logits.mean(dim=1).cpu().numpy()

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_v
 from ssan.datasets.doubts import doubts_of_training
 from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import hash_list
-from ssan.datasets.source import DataSource
+from ssan.datasets.source import DataSource, Lists
 from ssan.errors import UsageError, printable
 from ssan.files import writing
 from ssan.layers import LAYERS
@@ -69,7 +70,7 @@ def complete(recipe: Recipe) -> Recipe:
 @ending_in_the_journal
 def train(
     recipe: Recipe,
-    data: DataSource,
+    data: DataSource | Lists | str | os.PathLike[str] | tuple[Samples, Samples],
     out: str | Path,
     *,
     resume: bool = False,
@@ -81,13 +82,20 @@ def train(
 ) -> dict[str, Any]:
     """Train a classifier and keep the best one; the answer has the fields of ``ssan train --json``.
 
+    ::
+
+        train(make_recipe({"model": "ssan_r50", "epochs": 20}), "videos", "runs/mine")
+
+    :param recipe: as ``ssan.recipe.make_recipe`` or ``read_recipe`` makes it.
+    :param data: a folder or file of labelled videos, a ``DataSource`` where more than its path is to be said, or two
+        lists that ``ssan.datasets.read`` gives, for training and for validation.
     :param model: a network of one's own, such as ``ssan.video_classifier`` makes, instead of one that the recipe names.
         Its file has its weights and everything else that a model file has, but nothing can build the network from it:
         ``load_labeller(path, model=...)`` reads it, given the network made once more. To resume, give it likewise.
     :raises UsageError: the recipe, the data or the folder does not allow it.
     :raises VideoError, AnnotationError: the list or a video is bad and ``skip_bad`` is off.
     """
-    out, place = Path(out), processes()
+    out, place, data = Path(out), processes(), DataSource.of(data)
     quiet = quiet or not place.first
     recipe = complete(_own(recipe, model))
     check_machine(place, device, compile=recipe.compile)
@@ -109,7 +117,7 @@ def train(
         )
     warnings = doubts_of_training(train_samples, val_samples)
     # A run that goes on has its weights from its state, and does not need the file any more that it began with.
-    goes_on = [start for start in Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file()]
+    goes_on = Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file() else []
     begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
     notes = _at_scale(model, recipe, place, device)
     train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)

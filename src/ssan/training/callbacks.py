@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ssan.cores import num_cores
-from ssan.errors import TrainingError
+from ssan.errors import TrainingError, VideoError
 from ssan.files import naming_a_full_disk, remove_partials
 from ssan.training.batches import Batches
 from ssan.training.journal import Journal
@@ -88,6 +88,14 @@ class Keeper(pl.Callback):
         if at_step and batch_idx + 1 < trainer.num_training_batches and self.saved_step != trainer.global_step:
             _refuse_lost_weights(trainer, trainer.lightning_module)
             self._write(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        """Save where a video stopped the run, so that no step is lost; of several processes only this one would."""
+        if not isinstance(exception, VideoError) or trainer.world_size > 1 or not trainer.training:
+            return
+        done = trainer.fit_loop.epoch_loop.batch_progress.current
+        if done.ready == done.completed > 0:  # it came between two batches
+            self.save(trainer, done.completed - 1)
 
     def _write(self, trainer: pl.Trainer) -> None:
         self.saved_step = trainer.global_step
@@ -213,6 +221,10 @@ class Recorder(pl.Callback):
             "data_wait": round(self.meter.share, 4),
             "seconds": round(time.monotonic() - self._epoch_started, 3),
         })  # fmt: skip
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        if isinstance(exception, VideoError) and trainer.is_global_zero:
+            self.journal.record("failed", code=exception.code, message=str(exception))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.is_global_zero:

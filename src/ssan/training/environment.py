@@ -55,6 +55,15 @@ def precision_note(precision: Precision, device: str) -> str | None:
     return None
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python found too little memory, of the machine or of its GPU."""
+    # On the CPU torch tells it by its words alone.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )
+
+
 def processor() -> str | None:
     """The processor's name, as the system tells it."""
     try:

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import SsanError, TrainingError, UsageError
+from ssan.errors import SsanError, TrainingError, UsageError, VideoError
 from ssan.processes import Processes, processes
 from ssan.training.average import Average
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
 from ssan.training.conditions import Files, conditions, differences, use_threads
-from ssan.training.environment import Precision, environment, used_precision
+from ssan.training.environment import Precision, environment, out_of_memory, used_precision
 from ssan.training.journal import Journal
 from ssan.training.launched import Launched
 from ssan.training.optim import LearningRate
@@ -376,8 +376,12 @@ def fit(
         )
         try:
             trainer.fit(module, ckpt_path=start_from, weights_only=True)
-        except RuntimeError as error:
-            explained = _explained(error, place)
+        except VideoError as error:
+            if state.is_file():
+                error.message += "; the run is saved: go on with --resume once the video can be read"
+            raise
+        except (RuntimeError, MemoryError) as error:
+            explained = _explained(error, place, device)
             if explained is None:
                 raise
             raise explained from error
@@ -390,8 +394,14 @@ def fit(
     )
 
 
-def _explained(error: RuntimeError, place: Processes) -> SsanError | None:
+def _explained(error: RuntimeError | MemoryError, place: Processes, device: str) -> SsanError | None:
     """What an error of torch means to the user; None where it is a defect."""
+    if out_of_memory(error):
+        return TrainingError(
+            f"out of memory on the {'GPU' if device == 'cuda' else 'machine'}; the state saved is kept. Start again, "
+            "in another folder, with a lower batch and as much more accumulate (batch=4 accumulate=2 for batch=8), "
+            "checkpoint_gradients=true, fewer frames (num_frames) or smaller ones (crop_px)"
+        )
     if "address already in use" in str(error).lower():
         return UsageError(
             f"the processes cannot meet at {place.address}, port {place.port}: it is in use, perhaps by another run. "

@@ -22,10 +22,10 @@ def report(
     if out is None and len(runs) > 1:
         raise UsageError(f"{len(runs)} runs go on one page that belongs to none of them; say where with -o FILE.html")
     page = os.path.join(runs[0], "report.html") if out is None else out
-    if not page.lower().endswith((".html", ".htm")):
-        raise UsageError("a page's name ends in .html; name it so, such as -o report.html", path=page)
     if os.path.isdir(page):
         raise UsageError("it is a folder; name a file for the page, such as -o report.html", path=page)
+    if not page.lower().endswith((".html", ".htm")):
+        raise UsageError("a page's name ends in .html; name it so, such as -o report.html", path=page)
 
     from ssan.insight.report import report as run
 

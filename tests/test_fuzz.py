@@ -97,7 +97,22 @@ NESTED = st.recursive(
     max_leaves=8,
 )
 VALUES = NESTED | st.sampled_from(
-    [10**30, 2**63, -1, 0, 1, 8, 16, "res2", ["res2"], ["res2", 3], {"stages": 3}, {"every": "x"}, {"stride_in": {"a": 1}}, {1: 2}]
+    [
+        10**30,
+        2**63,
+        -1,
+        0,
+        1,
+        8,
+        16,
+        "res2",
+        ["res2"],
+        ["res2", 3],
+        {"stages": 3},
+        {"every": "x"},
+        {"stride_in": {"a": 1}},
+        {1: 2},
+    ]
 )
 
 

@@ -292,6 +292,16 @@ def test_a_header_that_promises_terabytes_is_refused_before_they_are_asked_for(p
         read_scores(path)
 
 
+@pytest.mark.parametrize("name", ["ids", "class_names", "protocol"])
+def test_text_that_has_no_letters_is_refused(path: Path, name: str) -> None:
+    with np.load(path) as whole:
+        arrays = {key: whole[key].copy() for key in whole.files}
+    arrays[name].reshape(-1).view(np.uint32)[0] = 2**31 - 1
+    np.savez(path, **arrays)
+    with pytest.raises(UsageError, match=f"{name} has numbers in it that stand for no letter"):
+        read_scores(path)
+
+
 def test_the_table_has_a_line_for_each_class(tmp_path: Path) -> None:
     rows = compare(file(ANSWERS_A), file(ANSWERS_B))["per_class"]
     write_table(tmp_path / "t.csv", [*rows, {**rows[0], "label": "a, b", "num": 0, "difference": None}])

@@ -97,7 +97,22 @@ NESTED = st.recursive(
     max_leaves=8,
 )
 VALUES = NESTED | st.sampled_from(
-    [10**30, 2**63, -1, 0, 1, 8, 16, "res2", ["res2"], ["res2", 3], {"stages": 3}, {"every": "x"}]
+    [
+        10**30,
+        2**63,
+        -1,
+        0,
+        1,
+        8,
+        16,
+        "res2",
+        ["res2"],
+        ["res2", 3],
+        {"stages": 3},
+        {"every": "x"},
+        {"stride_in": {"a": 1}},
+        {1: 2},
+    ]
 )
 
 
@@ -191,7 +206,7 @@ OPTIONS = st.sampled_from(
 @given(
     model=st.sampled_from(["ssan_tiny", "tsm_tiny", "tsn_tiny", "ssan_r18", "ssan_mobilenet_v2"]),
     layer=st.dictionaries(
-        OPTIONS, st.sampled_from([None, True, 0, -1, 3, 10**8, 0.5, "sqrt", "plain", "x"]), max_size=2
+        OPTIONS, st.sampled_from([None, True, 0, -1, 3, 10**8, 0.5, 2.5, "sqrt", "plain", "x"]), max_size=2
     ),
     places=st.dictionaries(
         st.sampled_from(["stages", "slot", "every", "other"]),
@@ -202,6 +217,7 @@ OPTIONS = st.sampled_from(
         OPTIONS | st.just("stride_in"), st.sampled_from([None, "conv1", "conv3", 1, 64]), max_size=1
     ),
 )
+@example("ssan_tiny", {"embedding": 2.5}, {}, {})
 @fuzz(120)
 def test_any_options_of_a_network_build_it_or_are_refused(
     model: str, layer: dict[str, Any], places: dict[str, Any], backbone: dict[str, Any]

@@ -686,3 +686,28 @@ def test_real_image_weights_are_imported_and_name_real_photos(shared: Path, tmp_
         (folder / "00001.jpg").write_bytes(photo.read_bytes())
         num_right += predict(labeller, str(folder), top=1)["top"][0]["index"] == number
     assert num_right >= 14
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("base_model.conv1.weight", float("nan"), "values that are not finite"),
+        ("new_fc.bias", float("inf"), "values that are not finite"),
+        ("base_model.bn1.running_var", -1.0, "a negative variance"),
+    ],
+)
+def test_values_that_no_network_can_have_are_refused_by_name(
+    tmp_path: Path, name: str, value: float, words: str
+) -> None:
+    state = tiny_state()
+    state[name].view(-1)[0] = value
+    with pytest.raises(ModelError, match=f"the tensor '{name}' has {words}") as caught:
+        import_weights(saved(tmp_path / "a.pth", state), "tsm_tiny", str(tmp_path))
+    assert caught.value.code == "nan"
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_name_with_and_without_module_is_refused_by_it(tmp_path: Path) -> None:
+    state = tiny_state()
+    state["module.new_fc.bias"] = state["new_fc.bias"] + 1
+    assert "two tensors have the name 'new_fc.bias'" in refused(saved(tmp_path / "a.pth", state), "tsm_tiny", tmp_path)

@@ -501,3 +501,12 @@ def test_a_completed_recipe_completes_to_itself() -> None:
 def test_a_crop_larger_than_the_picture_is_refused() -> None:
     with pytest.raises(UsageError, match=r"size_px is 100, smaller than crop_px, 112"):
         complete(make_recipe({}, ["size_px=100", "crop_px=112"]))
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_frames": 4096}, {"num_frames": 8, "crop_px": 8192}, {"num_frames": 1, "crop_px": 8000}]
+)
+def test_a_clip_beyond_any_memory_is_refused_before_any_work(values: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"more than a clip can have|size_px is 9143"):
+        complete(make_recipe({"model": "tsn_r18", **values}))
+    assert complete(make_recipe({"model": "tsn_r18", "num_frames": 64, "size_px": 512})).num_frames == 64

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -482,6 +483,11 @@ def test_an_empty_split_is_refused_with_advice(world: Path, tmp_path: Path) -> N
         (lambda meta: {**meta, "ssan.recipe": '{"text": "lstm"}'}, "do not fit its recipe"),
         (lambda meta: {**meta, "ssan.recipe": '{"texts": "gru"}'}, "cannot be built by this version"),
         (lambda meta: {**meta, "ssan.vocabulary": '{"words": []}'}, "vocabulary"),
+        (
+            lambda meta: {**meta, "ssan.streams": re.sub('"dim": *[0-9]+', f'"dim": {2**63}', meta["ssan.streams"])},
+            "lacks",
+        ),
+        (lambda meta: {**meta, "ssan.protocol": "[1]"}, "lacks the recipe, the protocol"),
     ],
 )
 def test_a_model_file_whose_parts_do_not_fit_is_refused(trained: Path, tmp_path: Path, change: Any, said: str) -> None:

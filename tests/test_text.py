@@ -431,3 +431,15 @@ def test_the_matrix_has_a_row_of_zeros_and_then_that_of_each_word(tmp_path: Path
 def test_vectors_of_none_of_the_words_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none of the 1 words of the captions \('Dog'\) has a vector in .*v.txt"):
         vocabulary_with_vectors({"Dog": 1}, "howto100m", three_vectors(tmp_path))
+
+
+@pytest.mark.parametrize("packing", ["gz", "zip"])
+def test_vectors_that_unpack_without_end_are_refused(tmp_path: Path, packing: str) -> None:
+    content, path = b"the 1 2\n" + b"\n" * 20_000_000, tmp_path / "vectors"
+    if packing == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("vectors.txt", content)
+    else:
+        path.write_bytes(gzip.compress(content))
+    with pytest.raises(AnnotationError, match="more than 100 times its size"):
+        read_word_vectors(path)

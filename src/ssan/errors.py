@@ -134,7 +134,7 @@ def escaped_json(text: str) -> str:
 _NO_MEMORY = re.compile(
     r"out of memory|(can't|cannot|could not) allocate|not enough memory|bad_alloc|ALLOC_FAILED", re.I
 )
-_ASKED = re.compile(r"allocate ([\d.]+ ?(?:bytes|[KMGT]i?B))")
+_ASKED = re.compile(r"allocate ([\d.]+ ?(?:bytes|[KMGTPE]i?B))")
 
 
 def lack_of_memory(error: BaseException) -> str | None:

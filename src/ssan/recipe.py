@@ -24,7 +24,7 @@ MAX_OVERRIDE_LETTERS = 10_000
 MAX_COUNT = 1_000_000_000
 MAX_FRAMES = 4096
 MAX_PX = 8192
-MAX_CLIP_PIXELS = 2**31
+MAX_CLIP_PIXELS = 2**26
 
 Scalar = str | int | float | bool | None
 Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]

@@ -264,4 +264,11 @@ def call_with_options(make: Callable[..., Any], options: Mapping[str, Any], what
             raise UsageError(f"{what}: {word} is {value!r}; expected {names}")
         if type(value) is int and not 0 <= value <= MAX_OPTION:
             raise UsageError(f"{what}: {word} is {value}; it must lie between 0 and {MAX_OPTION}")
-    return make(**options)
+    try:
+        return make(**options)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if not options:
+            raise
+        given = ", ".join(f"{word}={value!r}" for word, value in options.items())
+        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        raise UsageError(f"{what}: it cannot be made with {given[:200]} ({said}); give other values") from error

@@ -74,7 +74,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
 
     :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
-        of one name.
+        of one name, or values that no network can have (code ``nan``).
     """
     path = Path(path)
 
@@ -119,8 +119,27 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
                 "Convert it where it was made"
             )
+        if (values := _strange_values(name, tensor)) is not None:
+            raise ModelError(
+                f"the tensor {quoted(name)} has {values}, with which nothing can be computed; take the weights of an "
+                "earlier epoch",
+                code="nan",
+                path=str(path),
+            )
         state[name] = tensor
     return state
+
+
+def _strange_values(name: str, tensor: Tensor) -> str | None:
+    """What is wrong with the numbers of a tensor, in words."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return None
+    numbers = tensor.float() if tensor.itemsize == 1 else tensor  # torch looks into no number of one byte
+    if not bool(torch.isfinite(numbers).all()):
+        return "values that are not finite"
+    if name.endswith("running_var") and float(numbers.min()) < 0:
+        return "a negative variance"
+    return None
 
 
 def _printable(name: str) -> str:

@@ -101,6 +101,9 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
             path=str(path),
         )
     classes = [str(label) for label in part("classes", list)]
+    protocol = metadata.get("protocol") or {}
+    if not isinstance(protocol, dict):
+        raise ModelError("its protocol is no mapping; copy the file again", code="wrong_model", path=str(path))
     try:
         recipe = make_recipe(part("recipe", dict))
         if (recipe.model == OWN) != (model is not None):
@@ -147,7 +150,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         classes=classes,
         preprocess=preprocess_of(recipe),
         recipe=recipe,
-        protocol=metadata.get("protocol") or {},
+        protocol=protocol,
         hash=metadata["sha256"],
     )
 

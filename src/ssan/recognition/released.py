@@ -108,7 +108,7 @@ def import_weights(
     size_px = recipe.size_px or round(crop_px * 8 / 7)
     if size_px < crop_px:
         raise UsageError(f"size_px is {size_px}, smaller than crop_px, {crop_px}; a crop is cut out of it")
-    recipe = recipe.model_copy(update={"crop_px": crop_px, "size_px": size_px})
+    recipe = make_recipe({**recipe.model_dump(), "crop_px": crop_px, "size_px": size_px})
 
     num_classes = num_classes_in(state)
     if num_classes is None:

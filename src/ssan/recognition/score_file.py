@@ -188,6 +188,16 @@ def _check_kinds(where: str, arrays: dict[str, np.ndarray]) -> None:
         array = arrays[name]
         if array.dtype.kind not in kinds or array.ndim != num_axes:
             raise _foreign(where, f"{name} is {array.dtype} of {array.ndim} axes, not {words} of {num_axes}")
+        if array.dtype.kind == "U" and not _are_letters(array):
+            raise _foreign(where, f"{name} has numbers in it that stand for no letter")
+
+
+def _are_letters(array: np.ndarray) -> bool:
+    try:
+        array.tolist()
+    except ValueError:
+        return False
+    return True
 
 
 def _protocol(where: str, text: np.ndarray) -> dict[str, Any]:

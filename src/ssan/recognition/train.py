@@ -64,7 +64,7 @@ def complete(recipe: Recipe) -> Recipe:
         changes["layer"] = {**recipe.layer, "identity_start": recipe.init is not None}
     if changes["size_px"] < crop_px:
         raise UsageError(f"size_px is {changes['size_px']}, smaller than crop_px, {crop_px}; a crop is cut out of it")
-    return recipe.model_copy(update=changes)
+    return make_recipe({**recipe.model_dump(), **changes})
 
 
 @ending_in_the_journal

@@ -22,6 +22,8 @@ from ssan.retrieval.towers import TransformerTower, build_tower, hash_text_model
 from ssan.training.checkpoint import read_model_file, write_model_file
 
 KIND = "retrieval"
+# Numbers of a feature; the largest of published networks have some thousands.
+MOST_DIM = 65_536
 
 
 @dataclass(frozen=True)
@@ -220,9 +222,9 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
         raise wrong(
             "a model of ssan, but not one that finds videos by text; expected what `ssan retrieval train` wrote"
         )
-    streams, given = metadata.get("streams"), metadata.get("recipe")
-    if not isinstance(given, dict) or not _are_streams(streams):
-        raise wrong("its metadata lacks the recipe or the streams of features; copy the file again")
+    streams, given, protocol = metadata.get("streams"), metadata.get("recipe"), metadata.get("protocol") or {}
+    if not isinstance(given, dict) or not _are_streams(streams) or not isinstance(protocol, dict):
+        raise wrong("its metadata lacks the recipe, the protocol or the streams of features; copy the file again")
     assert isinstance(streams, list)
     try:
         recipe = make_retrieval_recipe({"pooling": "mean", **given})  # as it was before there was such a key
@@ -264,7 +266,7 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
         recipe=recipe,
         vocabulary=vocabulary,
         streams=streams,
-        protocol=metadata.get("protocol") or {},
+        protocol=protocol,
         hash=metadata["sha256"],
     )
 
@@ -298,7 +300,7 @@ def _are_streams(value: Any) -> bool:
             isinstance(stream, dict)
             and isinstance(stream.get("name"), str)
             and type(stream.get("dim")) is int
-            and stream["dim"] > 0
+            and 0 < stream["dim"] <= MOST_DIM
             and isinstance(stream.get("provenance"), dict)
             for stream in value
         )

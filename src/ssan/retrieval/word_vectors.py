@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 import lzma
 import re
 import zipfile
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -170,6 +171,28 @@ def _in_archive(path: str | Path) -> tuple[Path, str | None]:
     )
 
 
+def _most_unpacked(packed: int) -> int:
+    """How many bytes may come out of so many packed ones: numbers in text become half as many, or a third."""
+    return 100 * packed + 10_000_000
+
+
+class _Bounded(io.RawIOBase):
+    """What comes out of a packed file, up to a limit: a few bytes can be made to unpack without end."""
+
+    def __init__(self, inside: gzip.GzipFile, most: int) -> None:
+        self.inside, self.left = inside, most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.inside.readinto(buffer)
+        self.left -= count
+        if self.left < 0:
+            raise zlib.error("it goes on for more than 100 times its size")
+        return count
+
+
 @contextmanager
 def _opened(file: Path, member: str | None, where: str) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked where it is packed; what goes wrong in unpacking is an error of the file."""
@@ -184,7 +207,7 @@ def _opened(file: Path, member: str | None, where: str) -> Iterator[IO[bytes]]:
                 raise UsageError(f"{file.name} is not an archive; give its own path", code="missing", path=where)
             elif magic[:2] == b"\x1f\x8b":
                 with gzip.open(raw) as inside:
-                    yield inside  # type: ignore[misc]  # a GzipFile reads as any binary file does
+                    yield io.BufferedReader(_Bounded(inside, _most_unpacked(file.stat().st_size)))
             else:
                 yield raw
     except EOFError:
@@ -211,6 +234,8 @@ def _member(archive: zipfile.ZipFile, name: str | None, file: Path, where: str) 
     if name is not None and name not in files:
         raise UsageError(f"{file.name} has no {name!r}; it has {few(list(files), 10)}", code="missing", path=where)
     info = next(iter(files.values())) if name is None else files[name]
+    if info.file_size > _most_unpacked(info.compress_size):
+        raise _malformed("it unpacks to more than 100 times its size", where)
     if info.flag_bits & 1:
         raise UsageError("it is encrypted; unpack it first, and give the path of what was in it", path=where)
     return info

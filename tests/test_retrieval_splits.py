@@ -375,3 +375,128 @@ def test_a_run_of_before_these_keys_goes_on_where_they_make_no_difference() -> N
     assert differing(captions="all") == ["same_video 'negative' is now 'auto'"]
     assert differing(captions="all", same_video="negative") == []
     assert differing(captions="one", text="transformer", transformer="folder") == ["pooling 'mean' is now 'auto'"]
+
+
+# ------------------------------------------------------------------------------------------- as the pages have it
+
+
+def test_rendered_captions_are_taken_by_their_folder_as_documented(tmp_path: Path, ssan: Any) -> None:
+    done = ssan("data", "synth", tmp_path / "dir", "--task", "captions", "--videos", 12, "--size-px", 32, "--workers",
+                1, "--quiet")  # fmt: skip
+    assert done.code == 0, done.err
+    names = sorted(path.stem for path in (tmp_path / "dir" / "videos").iterdir())
+    (tmp_path / "features").mkdir()
+    features(tmp_path / "features" / "videos", names)
+    common = ("--captions", tmp_path / "dir", "--features", f"ssa={tmp_path / 'features'}", "--quiet")
+    done = ssan("retrieval", "train", "--recipe", "retrieval/captions_gru", *common, "--out", tmp_path / "run",
+                "epochs=1", "--val-split", "none")  # fmt: skip
+    assert done.code == 0, done.err
+    told = ssan("retrieval", "eval", tmp_path / "run", *common, "--twins", tmp_path / "dir" / "twins.csv")
+    assert told.code == 0, told.err
+    assert "twins that differ by direction" in told.out
+
+
+def test_labelled_videos_are_refused_as_captions_without_options_that_are_not_there(
+    tmp_path: Path, clips: tuple[Path, Path], ssan: Any
+) -> None:
+    (tmp_path / "videos" / "walk").mkdir(parents=True)
+    (tmp_path / "videos" / "walk" / "a.mp4").write_bytes(b"")
+    done = ssan(
+        "retrieval", "train", "--captions", tmp_path / "videos", "--features", clips[1], "--out", tmp_path / "r"
+    )
+    assert done.code == 2
+    assert (
+        "these are no captions (they look like folder); expected a CSV file with the header video,caption" in done.err
+    )
+    assert "--splits" not in done.err
+    assert "--val-groups" not in done.err
+
+
+# ------------------------------------------------------------------------------------------------------- words
+
+
+def test_captions_without_spaces_between_words_are_told_of_with_the_remedy(tmp_path: Path, ssan: Any) -> None:
+    rows = [(f"v{n}", f"一个男人在{WORDS[n]}球场上跑步然后坐下", "train") for n in range(4)]
+    path = write(tmp_path / "c.csv", ("video", "caption", "split"), *rows)
+    common = ("--captions", path, "--features", features(tmp_path / "features", [f"v{n}" for n in range(4)]))
+    done = ssan("retrieval", "train", *common, "--out", tmp_path / "run", "--val-split", "none", "dim=8", "text_dim=8",
+                "epochs=1")  # fmt: skip
+    assert done.code == 0
+    assert "4 captions may need it: Without spaces between words, as Chinese, Japanese and Thai are" in done.err
+    assert "text=transformer" in done.err
+    other = write(tmp_path / "d.csv", ("video", "caption"), ("v0", "他在公园里慢慢地走"))
+    told = ssan("retrieval", "eval", tmp_path / "run", "--captions", other, "--features", common[3])
+    assert told.code == 2
+    assert "put spaces between the words" in told.err
+
+
+# ---------------------------------------------------------------------------------------- numbers and letters from afar
+
+
+def narrations_of(path: Path, content: Any) -> Path:
+    import pickle
+
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"film1": {"start": [10**7000], "end": [10**7000 + 1], "text": ["a"]}},
+        {"film1": {"start": [1], "end": [2], "text": ["\ud800"]}},
+        {"film1": {"start": [1], "end": [2], "text": np.array(["a"]).view(np.uint32) * 0 + 0x7FFFFFFF}},
+        {"film1": {"start": [1e30], "end": [1e31], "text": ["a"]}},
+        {"film1": {"start": [10**7000] * 2, "end": [1], "text": 10**7000}},
+    ],
+)
+def test_narrations_with_numbers_and_letters_that_there_are_not_are_one_line(
+    narrated: tuple[Material, Path], content: dict[str, Any]
+) -> None:
+    from ssan.datasets.howto100m import NarratedVideos
+
+    path = narrations_of(Path(narrated[0].captions.root).parent / "said.pkl", content)
+    with pytest.raises(SsanError) as caught:
+        NarratedVideos(path).captions("film1")
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 600
+
+
+def test_text_of_numpy_beyond_unicode_is_one_line(tmp_path: Path) -> None:
+    import pickle
+
+    from ssan.datasets.howto100m import NarratedVideos
+
+    text = np.array(["abc"])
+    content = pickle.dumps({"film": {"start": [1], "end": [2], "text": text}})
+    raw = text.tobytes()
+    assert raw in content
+    path = tmp_path / "said.pkl"
+    path.write_bytes(content.replace(raw, b"\xff\xff\xff\x7f" * 3))
+    with pytest.raises(SsanError) as caught:
+        NarratedVideos(path).captions("film")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_tensor_that_is_larger_than_its_file_is_refused_at_once(tmp_path: Path) -> None:
+    for name, content in {
+        "stride": {"a": torch.zeros(1).expand(2_000_000_000, 2048)},
+        "shared": {f"v{n}": table for table in [torch.zeros(64, 2048)] for n in range(500)},
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(UsageError, match="cannot be read as plain features"):
+            open_features(tmp_path / f"{name}.pth")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"(" * 3000,
+                                    b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, " + b"9" * 5000 + b")}",
+                                    b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 8)}",
+                                    b"L'\n''' \xff"])  # fmt: skip
+def test_hostile_headers_of_npy_files_are_one_line(clips: tuple[Path, Path], header: bytes) -> None:
+    for version in (1, 2):
+        length = len(header).to_bytes(2 * version, "little")
+        (clips[1] / "v3.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + length + header + b"\0" * 64)
+        (stream,) = open_features(clips[1])
+        with pytest.raises(UsageError) as caught:
+            stream.rows("v3")
+        assert len(str(caught.value).splitlines()) == 1

@@ -443,3 +443,36 @@ def test_vectors_that_unpack_without_end_are_refused(tmp_path: Path, packing: st
         path.write_bytes(gzip.compress(content))
     with pytest.raises(AnnotationError, match="more than 100 times its size"):
         read_word_vectors(path)
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"),
+    [
+        ("दो लाल गेंदें बाईं ओर", ["दो", "लाल", "गेंदें", "बाईं", "ओर"]),
+        ("একটি লাল বল", ["একটি", "লাল", "বল"]),
+        ("كِتَابٌ جَدِيدٌ", ["كِتَابٌ", "جَدِيدٌ"]),
+        ("ng\u01b0\u01a1\u0300i \u0111a\u0300n o\u0302ng", ["ng\u01b0\u1eddi", "\u0111\u00e0n", "\u00f4ng"]),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"]),
+        ("\u2764\ufe0f \u0301 1\ufe0f\u20e3 ok", ["1", "ok"]),  # signs and marks on nothing are no words
+    ],
+)
+@pytest.mark.parametrize("tokeniser", TOKENISERS)
+def test_letters_keep_the_marks_on_them(caption: str, words: list[str], tokeniser: str) -> None:
+    assert TOKENISERS[tokeniser](caption) == words
+    assert Vocabulary.of([caption], tokeniser).encode([caption], 9).astype(bool).sum() == len(words)
+
+
+def test_composed_and_decomposed_letters_are_the_same_words() -> None:
+    vocabulary = Vocabulary.of(["café"], "lower")
+    assert vocabulary.encode(["cafe\u0301"], 3).tolist() == [[1, 0, 0]]
+
+
+def test_a_vocabulary_of_before_cuts_words_as_it_was_trained() -> None:
+    known = {"tokeniser": "lower", "words": ["गें", "ग", "द", "दें"]}
+    before = Vocabulary.from_dict(known)
+    assert before.encode(["गेंदें"], 4).tolist() == [[2, 3, 0, 0]]
+    assert Vocabulary.from_dict(before.as_dict()).encode(["गेंदें"], 4).tolist() == [[2, 3, 0, 0]]
+    now = Vocabulary.from_dict({**known, "marks": True, "words": ["गेंदें"]})
+    assert now.encode(["गेंदें"], 4).tolist() == [[1, 0, 0, 0]]
+    with pytest.raises(ModelError, match="'marks'"):
+        Vocabulary.from_dict({**known, "marks": 1})

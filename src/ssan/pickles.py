@@ -13,6 +13,7 @@ import pickle
 import pickletools
 import re
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
@@ -87,6 +88,8 @@ class _Dtype(Unbuilt):
         kind = np.dtype(self.byte_order + self.name)
         if kind.itemsize * math.prod(shape) != len(content) or kind.itemsize == 0:
             raise pickle.UnpicklingError("numpy.ndarray of another size than its values")
+        if kind.kind == "U" and (np.frombuffer(content, self.byte_order + "u4") > sys.maxunicode).any():
+            raise pickle.UnpicklingError("numpy.ndarray of text with letters that there are not")
         return np.frombuffer(content, kind).reshape(shape, order="F" if order == "F" else "C")
 
 

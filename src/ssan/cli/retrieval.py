@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssan.cli import options
 from ssan.cli.screen import print
 from ssan.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
 
 app = typer.Typer(help="Find videos by text: train on captions and features, and measure.")
 
@@ -74,7 +77,7 @@ def train(
     else:
         chosen = read_retrieval_recipe(find_recipe(recipe), changes)
     material = Material(
-        captions=options.data_source(captions, format, annotations, videos, None, None, reader),
+        captions=_captions(captions, format, annotations, videos, reader),
         features=tuple(features),
         rates=tuple(rate or ()),
         vectors=vectors,
@@ -163,7 +166,7 @@ def evaluate(
 
         retriever = load_retriever(model, options.choose_device(device), transformer=transformer)
         streams = open_streams(features, rate or (), [stream["name"] for stream in retriever.streams])
-        source = options.data_source(captions, format, annotations, videos, None, None, reader)
+        source = _captions(captions, format, annotations, videos, reader)
         samples = source.read(split)
         answer = run(
             retriever,
@@ -193,6 +196,23 @@ def evaluate(
     else:
         _show(answer)
     return options.SOME_FAILED if answer["num_missing"] else options.DONE
+
+
+FORMATS = ("captions_csv", "msrvtt", "youcook2", "lsmdc", "howto100m")
+
+
+def _captions(
+    captions: str, format: str, annotations: str | None, videos: str | None, reader: list[str] | None
+) -> "DataSource":
+    """The captions that are named; what is a list of labels is none."""
+    source = options.data_source(captions, format, annotations, videos, None, None, reader)
+    if source.found_format not in FORMATS:
+        raise UsageError(
+            f"these are no captions (they look like {source.found_format}); expected a CSV file with the header "
+            f"video,caption[,start,end][,split], or a folder with captions.csv, or --format {', '.join(FORMATS[1:])}",
+            path=captions,
+        )
+    return source
 
 
 def _names(features: list[str]) -> list[str]:

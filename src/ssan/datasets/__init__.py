@@ -78,6 +78,7 @@ def detect(root: str, annotations: str | None = None, videos: str | None = None)
         "youcook2": find_youcook(place),
         "lsmdc": find_lsmdc(place),
         "howto100m": find_howto100m(place),
+        "captions_csv": is_captions_csv(os.path.join(place, "captions.csv")),
     }
     there = [format for format, found in official.items() if found]
     if len(there) > 1:

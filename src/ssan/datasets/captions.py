@@ -81,6 +81,8 @@ def shown(value: object) -> str:
     """A value of a JSON file for a message; of lists and objects only that they are."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
+    if type(value) is int and value.bit_length() > 999:  # Python writes out no number of thousands of digits
+        return "a huge number"
     return quoted(value) if isinstance(value, str) else str(value)[:40]
 
 

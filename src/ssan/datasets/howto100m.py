@@ -280,12 +280,17 @@ def _checked(entry: object, video: str, path: str) -> tuple[list[str], list[floa
             raise fault(f"caption {place} of {quoted(video)} is no text; {expected}", path)
         if not all(type(bound) in (int, float) and 0 <= bound < MOST_SECONDS for bound in (start, end)) or end < start:
             raise fault(
-                f"caption {place} of {quoted(video)} is from {str(start)[:40]!r} to {str(end)[:40]!r}; {expected}, "
+                f"caption {place} of {quoted(video)} is from {_bound(start)} to {_bound(end)}; {expected}, "
                 "with no end before its start",
                 path,
             )
         said.append(text.strip())
     return said, [float(start) for start in starts], [float(end) for end in ends]
+
+
+def _bound(value: object) -> str:
+    """A time for a message; Python writes out no number of thousands of digits."""
+    return "a huge number" if type(value) is int and value.bit_length() > 999 else repr(str(value)[:40])
 
 
 def _listed(column: object) -> list[Any] | None:

@@ -45,10 +45,8 @@ def check(path: Path) -> None:
     reference = everything(path)
     with VideoFile(path) as whole:
         spans = [whole.span(*seconds) for seconds in PARTS]
-        lengths = [whole.begin_seconds(min(stop, NUM_FRAMES - 1)) for _, stop in spans]
         begins = [whole.begin_seconds(number) for number in range(NUM_FRAMES)]
         times = whole.read(range(NUM_FRAMES)).times_seconds
-    assert len(lengths) == len(PARTS)
     for seconds, (first, stop) in zip(PARTS, spans, strict=True):
         with part.FilePart(path, seconds) as opened:
             assert opened.num_frames == opened.num_promised == stop - first, seconds
@@ -63,15 +61,19 @@ def check(path: Path) -> None:
             assert opened.begin_seconds(stop - first - 1) == pytest.approx(begins[stop - 1] - begins[first], abs=1e-6)
 
 
+KINDS = ["h264_closed.mp4", "h264_open.mp4", "h264_one_group.mp4", "hevc_closed.mkv", "vp9_hidden.webm", "mjpeg.mov",
+         "mpeg4_b.mp4", "mpeg4_no_b.avi", "mpeg2.ts"]  # fmt: skip
+
+
 @pytest.mark.usefixtures("every_file_is_long")
-@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_part_has_the_frames_that_the_whole_has_there(name: str, tmp_path: Path) -> None:
     render(tmp_path / name, *STRUCTURES[name])
     check(tmp_path / name)
 
 
 @pytest.mark.usefixtures("every_file_is_long")
-@pytest.mark.parametrize("name", ["h264_pyramid.mkv", "h264_open.mp4", "hevc_open.mp4", "mpeg4_b.avi", "h264.ts"])
+@pytest.mark.parametrize("name", ["h264_pyramid.mkv", "hevc_open.mp4", "mpeg4_b.avi"])
 def test_a_part_too_large_to_hold_is_sought_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     render(tmp_path / name, *STRUCTURES[name])
     monkeypatch.setattr(part, "MOST_BYTES_HELD", 1000)
@@ -113,10 +115,9 @@ def test_a_part_that_begins_when_the_video_is_over_is_refused(tmp_path: Path) ->
 def test_a_frame_of_a_part_that_does_not_come_is_looked_for_in_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("h264_closed.mp4", "h264_pyramid.mkv"):
-        render(tmp_path / name, *STRUCTURES[name])
-        monkeypatch.setattr(VideoFile, "_decode_selected", lambda self, wanted: iter(()))
-        check(tmp_path / name)
+    render(tmp_path / "a.mkv", *STRUCTURES["h264_pyramid.mkv"])
+    monkeypatch.setattr(VideoFile, "_decode_selected", lambda self, wanted: iter(()))
+    check(tmp_path / "a.mkv")
 
 
 def test_a_part_is_a_video_of_its_own(tmp_path: Path) -> None:
@@ -208,12 +209,12 @@ def looped(piece: Path, path: Path, num_times: int) -> None:
                 output.mux(new)
 
 
-BY_GROUPS = {"h264_closed.mp4", "h264_pyramid.mkv", "h264_one_group.mp4", "h264_no_b.mp4", "h264_intra.mp4",
+BY_GROUPS = {"h264_closed.mp4", "h264_one_group.mp4", "h264_no_b.mp4", "h264_intra.mp4",
              "h264_10bit.mp4", "h264_strict_pyramid.mov", "h264_slices.mp4", "av1.mp4", "mjpeg.mov"}  # fmt: skip
 
 
 @pytest.mark.usefixtures("every_file_is_long")
-@pytest.mark.parametrize("name", [name for name in STRUCTURES if name.endswith(("mp4", "mov"))])
+@pytest.mark.parametrize("name", [*sorted(BY_GROUPS), "h264_open.mp4", "mpeg4_b.mp4"])
 def test_frames_of_a_long_file_by_number_are_those_of_the_whole(name: str, tmp_path: Path) -> None:
     render(tmp_path / name, *STRUCTURES[name])
     check_numbers(tmp_path / name, name in BY_GROUPS)

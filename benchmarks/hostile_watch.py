@@ -68,7 +68,7 @@ class Watch:
         return found
 
     def _look(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.25):
             for pid in self.processes():
                 self._ports |= set(_ports(pid))
 

@@ -207,10 +207,8 @@ HOLDS = """
 import os, sys, time
 from ssan.files import one_writer
 with one_writer(sys.argv[1], folder=True):
-    child = os.fork()  # as loaders do
-    if child == 0:
-        time.sleep(600)
-    print(child, flush=True)
+    if os.fork() == 0:  # as loaders do
+        print(os.getpid(), flush=True)
     time.sleep(600)
 """
 

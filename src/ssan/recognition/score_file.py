@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -193,11 +194,11 @@ def _check_kinds(where: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _are_letters(array: np.ndarray) -> bool:
-    try:
-        array.tolist()
-    except ValueError:
-        return False
-    return True
+    """Whether an array of text holds nothing beyond Unicode, which numpy takes, and whatever prints it does not."""
+    if array.dtype.itemsize == 0 or array.size == 0:
+        return True
+    numbers = array.astype(array.dtype.newbyteorder("=")).reshape(-1).view(np.uint32)
+    return int(numbers.max()) <= sys.maxunicode
 
 
 def _protocol(where: str, text: np.ndarray) -> dict[str, Any]:

@@ -61,7 +61,11 @@ def copy(minute: Path, path: Path, num_frames: int) -> None:
     with av.open(str(minute)) as source, av.open(str(path), "w") as output:
         stream = source.streams.video[0]
         ticks = 1 / (Fraction(stream.time_base or 1) * RATE)
-        packets = [(bytes(p), p.pts / ticks, p.dts / ticks, p.is_keyframe) for p in source.demux(stream) if p.size]
+        packets = [
+            (bytes(p), (p.pts or 0) / ticks, (p.dts or 0) / ticks, p.is_keyframe)
+            for p in source.demux(stream)
+            if p.size
+        ]
         copied = output.add_stream_from_template(stream)
         for start in range(0, num_frames, NUM_FRAMES):
             for data, pts, dts, is_key in packets[: num_frames - start]:

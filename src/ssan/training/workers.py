@@ -202,7 +202,8 @@ def _check_room(workers: int) -> None:
 def _cannot_start(workers: int, number: int) -> SsanError:
     full = number == errno.ENOSPC
     return SsanError(
-        f"{workers} processes that read videos cannot be started ({os.strerror(number)}). {_room()}",
+        f"{workers} processes that read videos cannot be started ({os.strerror(number)}); expected room for them. "
+        f"{_room()}",
         code="no_space" if full else None,
         path=SHARED if full else None,
     )

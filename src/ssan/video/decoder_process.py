@@ -224,7 +224,8 @@ class _EndedError(Exception):
 
     def about(self, path: str) -> VideoError:
         twice = "" if self.final else ", and so did the next one"
-        return VideoError(f"{self.what}{twice}; {self.advice}", code="decode_error", path=path)
+        message = f"{self.what}{twice}; {self.advice}"
+        return VideoError(message, code="decode_error", path=path)
 
 
 LARGE_PAGES = "glibc.malloc.hugetlb=1"

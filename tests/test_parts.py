@@ -13,10 +13,10 @@ from ssan.datasets.audit import audit, write_list
 from ssan.datasets.clips import Preprocess, part_of
 from ssan.datasets.describe import describe
 from ssan.datasets.samples import hash_list
-from ssan.errors import AnnotationError, VideoError
+from ssan.errors import AnnotationError, UsageError, VideoError
 from ssan.retrieval.extract import jobs_of
 from ssan.video.clip import FramePart
-from ssan.video.reader import read_clip
+from ssan.video.reader import open_video, read_clip
 
 
 def _put(path: Path, content: str | bytes) -> Path:
@@ -51,9 +51,15 @@ def test_an_offset_counts_frames_whatever_rate_the_video_has(tmp_path: Path, for
             _put(tmp_path / "a" / ".times.json", json.dumps({"frames": times}))
     _put(tmp_path / "train.txt", "a 20 10 0\na 55 9 0\na 60 3 0\n")
     samples = read("mmaction2_list", tmp_path, "train", kind="rawframes_offset")
-    assert [(s.start_frame, s.end_frame, s.start_seconds, s.end_seconds) for s in samples] == [
-        (20, 30, None, None), (55, 64, None, None), (60, 63, None, None),
+    assert [(s.start_frame, s.end_frame, s.seconds) for s in samples] == [
+        (20, 30, (None, None)), (55, 64, (None, None)), (60, 63, (None, None)),
     ]  # fmt: skip
+    with open_video(samples[0].path) as video:  # who knows of seconds alone is given the frames, or told
+        assert [video.span(s.start_seconds, s.end_seconds) for s in samples[:2]] == [(20, 30), (55, 60)]
+        with pytest.raises(UsageError, match="expected seconds alone, or frames"):
+            video.span(samples[0].start_seconds, 2.0)
+    with pytest.raises(TypeError):
+        samples[0].end_seconds - samples[0].start_seconds
     inside, beyond, outside = samples
     clip = read_clip(inside.path, range, part=part_of(inside))
     assert clip.indices == tuple(range(20, 30))

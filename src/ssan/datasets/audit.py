@@ -402,7 +402,7 @@ def _begins_too_late(sample: Sample, look: Look) -> str | None:
             f"the part {quoted(sample.id)} begins with frame {first}, the video has {frames} frames; expected it to "
             "begin before. Correct the list, or copy or extract the video again"
         )
-    start, seconds = sample.start_seconds, look.duration_seconds
+    (start, _), seconds = sample.seconds, look.duration_seconds
     if start is not None and seconds is not None and start >= seconds:
         return (
             f"the part {quoted(sample.id)} begins at {start:g} s, the video ends at {seconds:.2f} s; expected it to "

@@ -112,8 +112,7 @@ def part_of(sample: Sample) -> Part | None:
     """The part of its video that a sample is; None for all of it."""
     if sample.start_frame is not None or sample.end_frame is not None:
         return FramePart(sample.start_frame or 0, sample.end_frame)
-    whole = sample.start_seconds is None and sample.end_seconds is None
-    return None if whole else (sample.start_seconds, sample.end_seconds)
+    return None if sample.is_whole else sample.seconds
 
 
 Item = tuple[Tensor, int] | VideoError

@@ -37,7 +37,7 @@ def describe(samples: Samples, *, look: int = 50) -> dict[str, Any]:
         per_split[sample.split or ""]["num_missing"] += not sample.exists
     parts = [sample for sample in samples if not sample.is_whole]
     counted = [sample.end_frame - (sample.start_frame or 0) for sample in parts if sample.end_frame is not None]
-    bounded = [sample.end_seconds - (sample.start_seconds or 0) for sample in parts if sample.end_seconds is not None]
+    bounded = [end - (start or 0) for start, end in (sample.seconds for sample in parts) if end is not None]
     captions = [(video_of(sample), sample.caption) for sample in samples if sample.caption is not None]
     videos_with: dict[str, set[str]] = {}
     for video, caption in captions:

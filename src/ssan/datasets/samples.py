@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
+from ssan.video.clip import Frame
 
 SPLITS = ("train", "val", "test", "all")
 SPLIT_ALIASES = {"training": "train", "validation": "val", "validate": "val", "valid": "val", "testing": "test"}
@@ -25,7 +26,8 @@ class Sample:
     :param path: of the file, or of the folder of frames.
     :param label_index: place of ``label`` among the list's classes.
     :param start_seconds: start of the part, [start, end); None for the whole video.
-    :param start_frame: start of a part that is counted in frames, [start, end) from 0; it has no bounds in seconds.
+    :param start_frame: start of a part that is counted in frames, [start, end) from 0. Its bounds are no seconds, and
+        ``start_seconds`` and ``end_seconds`` hold the frames themselves, which ``Video.span`` takes and no sum does.
     :param num_frames: as the annotation says; not counted.
     :param exists: whether there was something at ``path`` when the list was read.
     :param split: ``train``, ``val`` or ``test``, where the list says.
@@ -36,8 +38,8 @@ class Sample:
     path: str
     label: str | None = None
     label_index: int | None = None
-    start_seconds: float | None = None
-    end_seconds: float | None = None
+    start_seconds: float | Frame | None = None
+    end_seconds: float | Frame | None = None
     num_frames: int | None = None
     caption: str | None = None
     exists: bool = True
@@ -46,14 +48,28 @@ class Sample:
     start_frame: int | None = None
     end_frame: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.start_frame is not None or self.end_frame is not None:
+            end = None if self.end_frame is None else Frame(self.end_frame)
+            object.__setattr__(self, "start_seconds", Frame(self.start_frame or 0))
+            object.__setattr__(self, "end_seconds", end)
+
     @property
     def is_whole(self) -> bool:
         """Whether it is all of its video, and no part."""
-        return self.start_seconds is self.end_seconds is self.start_frame is self.end_frame is None
+        return self.start_seconds is None and self.end_seconds is None
+
+    @property
+    def seconds(self) -> tuple[float | None, float | None]:
+        """Start and end in seconds; None where they are not known, as those of a part that is counted in frames."""
+        start, end = self.start_seconds, self.end_seconds
+        return None if isinstance(start, Frame) else start, None if isinstance(end, Frame) else end
 
     def as_dict(self) -> dict[str, Any]:
         # Not dataclasses.asdict, which copies every value: of a list of 170,000 that takes most of the time.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["start_seconds"], values["end_seconds"] = self.seconds
+        return values
 
 
 class Samples(list[Sample]):
@@ -87,7 +103,7 @@ class Samples(list[Sample]):
 
 def hash_list(samples: Samples) -> str:
     """The start of a SHA-256 over the ids, labels and parts of the videos, in their order."""
-    parts = [[s.id, s.label, s.label_index, s.start_seconds, s.end_seconds, *_frame_bounds(s)] for s in samples]
+    parts = [[s.id, s.label, s.label_index, *s.seconds, *_frame_bounds(s)] for s in samples]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -82,7 +82,7 @@ def _say_what_is_assumed(samples: Iterable[Sample]) -> None:
     """Say once that seconds are counted at a rate which nothing has told, where there is a part of such a folder."""
     global _said
     for sample in samples if not _said else ():
-        if sample.start_seconds is None and sample.end_seconds is None:
+        if sample.seconds == (None, None):
             continue
         if os.path.isdir(sample.path) and not os.path.exists(os.path.join(sample.path, TIMES_FILE)):
             _said = True

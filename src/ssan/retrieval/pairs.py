@@ -50,7 +50,7 @@ class Dropped:
 
 def clip_of(sample: Sample) -> Clip:
     """The clip that a caption tells of."""
-    return sample.video or sample.id, sample.start_seconds, sample.end_seconds
+    return sample.video or sample.id, *sample.seconds
 
 
 def hash_captions(samples: Samples) -> str:

@@ -84,7 +84,7 @@ class ListStream(TableStream):
         asked: dict[tuple[str, str], list[Clip]] = defaultdict(list)
         for sample in samples:
             video = sample.video or sample.id
-            asked[video, _words(sample.caption or "")].append((video, sample.start_seconds, sample.end_seconds))
+            asked[video, _words(sample.caption or "")].append((video, *sample.seconds))
         for place, clips in asked.items():
             keys = self._places.get(place, [])
             distinct = list(dict.fromkeys(clips))

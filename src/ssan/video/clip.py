@@ -79,6 +79,13 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """The number of a frame, where a time in seconds might stand as well: nobody can take one for the other."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class FramePart:
     """A part of a video that is counted in frames, [first, stop), from 0; ``stop`` None is the end of the video.
 
@@ -139,14 +146,24 @@ class Video(ABC):
     def begin_seconds(self, index: int) -> float:
         """When the frame with this number begins, from the beginning of the first one on."""
 
-    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    def span(self, start_seconds: float | Frame | None, end_seconds: float | Frame | None) -> tuple[int, int]:
         """The frames [first, stop) that begin in a part of the video, [start, end) seconds after its own beginning.
 
         None is the beginning, or the end. Parts that divide a video among them divide its frames: each belongs to one.
         Where no frame begins in the part, as in a part shorter than a frame, it is the one that is shown at its start.
+        Both bounds can be frames instead, as those of a sample are whose list counts frames.
 
         :raises VideoError: the part begins after the video has ended.
         """
+        if not isinstance(start_seconds, Frame) and not isinstance(end_seconds, Frame):
+            return self.span_seconds(start_seconds, end_seconds)
+        if isinstance(start_seconds, float | int) or isinstance(end_seconds, float | int):
+            raise UsageError(f"the part is from {start_seconds} to {end_seconds}; expected seconds alone, or frames")
+        first = 0 if start_seconds is None else start_seconds.number
+        return self.frames_of(FramePart(first, None if end_seconds is None else end_seconds.number))
+
+    def span_seconds(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+        """What ``span`` gives of a part in seconds."""
         if not start_seconds and end_seconds is None:
             return 0, self.num_frames
         hair = HAIR_SECONDS

@@ -434,10 +434,10 @@ class VideoFile(Video):
             return self.begin_seconds(len(self._begins) - 1) + beyond / self._frames_per_second
         return (self._begins[index] - self._begins[0]) * self._tick
 
-    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    def span_seconds(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         if start_seconds or end_seconds is not None:
             self._find_begins()  # which may correct the number of frames
-        return super().span(start_seconds, end_seconds)
+        return super().span_seconds(start_seconds, end_seconds)
 
     def _find_begins(self) -> None:
         """Find when frames begin, where the file has time stamps; in one that has none the frame rate counts.

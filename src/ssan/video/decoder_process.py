@@ -144,7 +144,7 @@ class VideoApart(Video):
     def begin_seconds(self, index: int) -> float:
         return cast(float, self._call("begin", index)[0])
 
-    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    def span_seconds(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         return cast(tuple[int, int], self._call("span", start_seconds, end_seconds)[0])
 
     def examine(self) -> Examination:

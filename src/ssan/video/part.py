@@ -62,7 +62,7 @@ class FilePart(VideoFile):
                 return
             self._reopen()
         super()._list()
-        first, stop = VideoFile.span(self, start, end)
+        first, stop = VideoFile.span_seconds(self, start, end)
         begin = self.begin_seconds(first) if first else 0.0
         lasts = self.begin_seconds(stop) if stop < self.num_frames else self.duration_seconds
         self.duration_seconds = lasts - begin
@@ -86,7 +86,7 @@ class FilePart(VideoFile):
     def _when(self, index: int, frame: av.VideoFrame) -> tuple[float, float]:
         return super()._when(index + self._offset, frame)
 
-    def span(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    def span_seconds(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         raise UsageError("a part of a video has no parts; open the whole video", path=self.path)
 
     def stream(self, *, resize: Resize | None = None) -> Iterator[Clip]:

@@ -487,7 +487,7 @@ def test_an_empty_split_is_refused_with_advice(world: Path, tmp_path: Path) -> N
             lambda meta: {**meta, "ssan.streams": re.sub('"dim": *[0-9]+', f'"dim": {2**63}', meta["ssan.streams"])},
             "lacks",
         ),
-        (lambda meta: {**meta, "ssan.protocol": "[1]"}, "lacks the recipe, the protocol"),
+        (lambda meta: {**meta, "ssan.protocol": "[1]"}, "lacks the recipe or the streams"),
     ],
 )
 def test_a_model_file_whose_parts_do_not_fit_is_refused(trained: Path, tmp_path: Path, change: Any, said: str) -> None:

@@ -224,7 +224,9 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
         )
     streams, given, protocol = metadata.get("streams"), metadata.get("recipe"), metadata.get("protocol") or {}
     if not isinstance(given, dict) or not _are_streams(streams) or not isinstance(protocol, dict):
-        raise wrong("its metadata lacks the recipe, the protocol or the streams of features; copy the file again")
+        raise wrong(
+            "its metadata lacks the recipe or the streams of features, or its protocol is none; copy the file again"
+        )
     assert isinstance(streams, list)
     try:
         recipe = make_retrieval_recipe({"pooling": "mean", **given})  # as it was before there was such a key

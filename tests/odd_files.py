@@ -72,7 +72,8 @@ class OddFile:
     :param whole: False where something is lacking on purpose, at the beginning or at the end.
     :param exact: False where turning pixels into RGB heeds more than their numbers: with interlaced lines, and chroma
         of 10 bits.
-    :param late_seconds: by how much frames may be shown at other times than the program says.
+    :param late_seconds: by how much frames may be shown at other times than the program says; None where time stamps
+        repeat or go back, so that no second can be told.
     """
 
     path: Path
@@ -80,7 +81,7 @@ class OddFile:
     size: tuple[int, int] = (HEIGHT, WIDTH)
     whole: bool = True
     exact: bool = True
-    late_seconds: float = 0.002
+    late_seconds: float | None = 0.002
 
 
 def picture(number: int) -> np.ndarray:
@@ -420,8 +421,10 @@ class OddFiles:
             for name, entries in edits.items():
                 path = self.path(f"{stream} edited {name}", "mp4")
                 write_mp4(path, [self.source(stream, "mp4")], edits=entries)
-                # Behind a gap the program counts the tick before it.
-                yield OddFile(path, STREAMS[stream][2], late_seconds=FRAME if len(entries) > 1 else 0.002)
+                late: float | None = 0.002
+                if len(entries) > 1:  # behind a gap FFmpeg counts a tick too many, or one twice
+                    late = None if stream == "h264_closed" and entries[0][0] >= 0 else FRAME
+                yield OddFile(path, STREAMS[stream][2], late_seconds=late)
 
     def turned(self) -> Iterator[OddFile]:
         for name, matrix in MATRICES.items():
@@ -446,7 +449,7 @@ class OddFiles:
             pieces.append((self.folder / "sources" / "piece.ts").read_bytes())
         path = self.path("two joined", "ts")
         path.write_bytes(b"".join(pieces))
-        yield OddFile(path, "yuv420p", late_seconds=math.inf)  # its times begin anew
+        yield OddFile(path, "yuv420p", late_seconds=None)  # its times begin anew
         path = self.path("two joined", "h264")
         pieces = []
         for source in both:
@@ -478,7 +481,8 @@ class OddFiles:
         for suffix in ("mkv", "mp4"):
             path = self.path("packed", suffix)
             write(path, source, pictures=packs)
-            yield OddFile(path, "yuv420p", late_seconds=FRAME)
+            # In Matroska both pictures of a packet have its time.
+            yield OddFile(path, "yuv420p", late_seconds=None if suffix == "mkv" else FRAME)
 
     def not_coded(self) -> Iterator[OddFile]:
         for suffix in ("avi", "mp4", "mkv", "mov", "ts"):
@@ -494,7 +498,9 @@ class OddFiles:
             source = self.source(stream, "avi")
             path = self.path(f"{stream} empty chunks", "avi")
             write(path, source, when=lambda number: number + 5 * (number >= 7) + 2 * (number >= 15))
-            yield OddFile(path, STREAMS[stream][2], late_seconds=FRAME)
+            # With B pictures one beside a gap of five frames may be taken for one on its other side.
+            late = FRAME + 5 / RATE if stream == "mpeg4_b" else FRAME
+            yield OddFile(path, STREAMS[stream][2], late_seconds=late)
 
     def laid_out(self) -> Iterator[OddFile]:
         """Containers written in other ways."""

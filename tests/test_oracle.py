@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import repeat
 
 import av
@@ -32,14 +33,15 @@ def decoded(file: OddFile) -> tuple[list[np.ndarray], list[float]]:
     """All frames of a file by the program, upright as (height, width, 3), and when each is shown, in seconds."""
     times = file.path.with_name(file.path.name + ".times")
     each = ["-an", "-fps_mode", "passthrough", "-enc_time_base", "-1"]
-    command = ["ffmpeg", "-v", "quiet", "-nostdin", "-threads", "1", "-i", str(file.path)]
+    command = ["ffmpeg", "-y", "-v", "quiet", "-nostdin", "-threads", "1", "-i", str(file.path)]
     command += [*each, "-f", "rawvideo", "-", *each, "-c:v", "wrapped_avframe", "-f", "framecrc", str(times)]
     raw = np.frombuffer(subprocess.run(command, capture_output=True, check=False).stdout, np.uint8)
     height, width = file.size
     like = av.VideoFrame(width, height, file.pixels).to_ndarray()
+    assert len(raw) > 0, "the program gives no frames"
     assert len(raw) % like.nbytes == 0, "the program gives frames of another size"
     unit, shown = 0.0, []
-    for line in times.read_text().splitlines() if len(raw) else []:
+    for line in times.read_text().splitlines():
         if line.startswith("#tb 0:"):
             over, under = line.split(":")[1].split("/")
             unit = int(over) / int(under)
@@ -71,7 +73,6 @@ def choices(num_frames: int) -> Iterator[list[int]]:
 def faults(file: OddFile) -> Iterator[str]:
     """What is read otherwise than the program has it."""
     expected, shown = decoded(file)
-    assert expected
     try:
         for together in (False, True):
             with open_video(file.path) as shared:
@@ -91,6 +92,10 @@ def faults(file: OddFile) -> Iterator[str]:
             found = video.examine()
             if found.frames_decoded != len(expected) or (file.whole and found.error is not None):
                 yield f"{file.path.name}: found {found}"
+            if file.late_seconds is None:
+                with suppress(VideoError):
+                    yield f"{file.path.name}: frame 1 begins at {video.begin_seconds(1)} s, which nobody can know"
+                return
             begins = [video.begin_seconds(number) - video.begin_seconds(0) for number in range(len(expected))]
         late = [abs(begin - (at - shown[0])) for begin, at in zip(begins, shown, strict=True)]
         if max(late) > file.late_seconds:
@@ -128,10 +133,10 @@ def test_of_a_damaged_file_what_is_read_is_what_a_second_program_decodes(odd_fil
             except VideoError as error:
                 if error.code not in ("truncated", "decode_error"):
                     wrong.append(f"{file.path.name}: {error.code}")
-        # The last one may be the damaged one, which each version of FFmpeg mends in its own way.
-        if not all(map(same, given[:-1], expected)) or len(given) < len(expected) - MOST_HELD_BACK:
+        # The last ones may be damaged or refer to one that is: FFmpeg does not always make the same of those.
+        if not all(map(same, given[:-MOST_HELD_BACK], expected)) or len(given) < len(expected) - MOST_HELD_BACK:
             wrong.append(f"{file.path.name}: {len(given)} frames, of which not all are among these {len(expected)}")
-        for number in {0, len(given) // 2, len(given) - 2}:
+        for number in {0, len(given) // 2, max(len(given) - 1 - MOST_HELD_BACK, 0)}:
             with open_video(file.path) as video:
                 if not same(read(video, [number])[0], expected[number]):
                     wrong.append(f"{file.path.name}: frame {number} alone is another")

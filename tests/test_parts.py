@@ -62,9 +62,9 @@ def test_an_offset_counts_frames_whatever_rate_the_video_has(tmp_path: Path, for
         samples[0].end_seconds - samples[0].start_seconds
     inside, beyond, outside = samples
     clip = read_clip(inside.path, range, part=part_of(inside))
-    assert clip.indices == tuple(range(20, 30))
+    assert clip.indices == tuple(range(10))
     assert [round(value / 4) for value in clip.frames.float().mean(dim=(1, 2, 3)).tolist()] == list(range(20, 30))
-    assert read_clip(beyond.path, range, part=part_of(beyond)).indices == tuple(range(55, 60))
+    assert read_clip(beyond.path, range, part=part_of(beyond)).indices == tuple(range(5))
     with pytest.raises(VideoError, match="begins with frame 60, and the video has frames 0 to 59"):
         read_clip(outside.path, range, part=part_of(outside))
     preprocess = Preprocess(num_frames=2, size_px=32, crop_px=32)

@@ -160,8 +160,9 @@ def evaluate(
         if model is None or captions is None or not features:
             raise UsageError("give a model, --captions and --features; or a matrix, by --scores and --truth")
         from ssan.retrieval.evaluate import evaluate as run
-        from ssan.retrieval.fingerprint import by_stream, fingerprint
+        from ssan.retrieval.fingerprint import fingerprint
         from ssan.retrieval.model_file import load_retriever
+        from ssan.retrieval.named import paths_by_stream
         from ssan.retrieval.train import open_streams
 
         retriever = load_retriever(model, options.choose_device(device), transformer=transformer)
@@ -188,7 +189,7 @@ def evaluate(
                 split=split,
                 data={"root": source.root, "format": source.format, "options": source.options},
                 features=list(features),
-                listed=fingerprint({split: samples}, by_stream(retriever.recipe.streams, features)),
+                listed=fingerprint({split: samples}, paths_by_stream(features, retriever.recipe.streams)),
                 model_hash=retriever.hash,
             )
     if json:

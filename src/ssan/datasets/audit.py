@@ -467,7 +467,7 @@ def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list
         if outside or not all(is_text(word) and word == word.strip() for word in words):
             left_out.append(sample)
             continue
-        row = {**asdict(sample), "path": relative}
+        row = {**sample.as_dict(), "path": relative}
         rows.append(["" if row[column] is None else row[column] for column in LIST_COLUMNS])
     with writing(path) as handle:
         handle.write(_as_csv(rows))

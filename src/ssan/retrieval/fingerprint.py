@@ -87,14 +87,6 @@ def fingerprint(
     }
 
 
-def by_stream(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
-    """Which features each stream takes, given as NAME=PATH or in their order; one file can hold two streams."""
-    named = {name: path for name, equals, path in (given.partition("=") for given in paths) if equals and name in names}
-    rest = [given for given in paths if given.partition("=")[0] not in named] or [*named.values()]
-    others = [name for name in names if name not in named]
-    return {**named, **{name: rest[min(place, len(rest) - 1)] for place, name in enumerate(others)}}
-
-
 def differences(there: Any, here: Mapping[str, Any]) -> list[str]:
     """In what a fingerprint that was written down differs from one that was taken now, in words."""
     if not isinstance(there, Mapping):

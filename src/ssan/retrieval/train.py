@@ -26,7 +26,7 @@ from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, write_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.evaluate import positives_of, recalls
 from ssan.retrieval.features import Stream
-from ssan.retrieval.fingerprint import by_stream, fingerprint
+from ssan.retrieval.fingerprint import fingerprint
 from ssan.retrieval.losses import LOSSES
 from ssan.retrieval.material import Gathered, Material, for_validation, gather, vocabulary_of
 from ssan.retrieval.model_file import (
@@ -38,7 +38,7 @@ from ssan.retrieval.model_file import (
     save_retriever,
     start_from,
 )
-from ssan.retrieval.named import open_streams
+from ssan.retrieval.named import open_streams, paths_by_stream
 from ssan.retrieval.pairs import (
     Batch,
     Captioned,
@@ -122,7 +122,7 @@ def train(
             "val_split": material.val_split,
         },
         "listed": fingerprint(
-            {"train": train_samples, "val": val_samples}, by_stream(recipe.streams, material.features),
+            {"train": train_samples, "val": val_samples}, paths_by_stream(material.features, recipe.streams),
             vectors=material.vectors, narrations=material.narrations,
         ),
         "num_train": len(found.pairs),

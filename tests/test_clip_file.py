@@ -102,11 +102,9 @@ def test_it_is_a_folder_to_whoever_lists_it(path: str) -> None:
     assert subfolders(f"{path}/run") == ["fast"]
     assert find_videos(path) == [f"{path}/{name}" for name in sorted(NAMES, key=lambda name: name.split("/"))]
     assert find_videos(f"{path}/run") == [f"{path}/run/ann", f"{path}/run/fast/bob"]
-    assert list(expand([path, f"{path}/run", f"{path}/jump/ann.2"])) == [
-        *find_videos(path),
-        *find_videos(f"{path}/run"),
-        f"{path}/jump/ann.2",
-    ]
+    videos, notes = expand([path, f"{path}/run", f"{path}/jump/ann.2"])
+    assert list(videos) == [*find_videos(path), *find_videos(f"{path}/run"), f"{path}/jump/ann.2"]
+    assert notes == []
 
 
 def test_annotations_find_its_videos_under_whatever_suffix_they_had(path: str, tmp_path: Path) -> None:

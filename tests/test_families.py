@@ -159,15 +159,15 @@ def make_run(work: Path, task: str, family: str, seed: int, *, done: bool = True
     events: list[dict[str, Any]] = [{"event": "start", "recipe": recipe, "num_train": 7, "num_skipped": 0}]
     events[0] |= {"environment": made_by}
     events += [{"event": "epoch", "epoch": n, "train_loss": 3.0 - n, "seconds": 1.0} for n in range(3)]
+    protocol = {"split": "test", "views": 1, "crops": 1, "average": "logits"}
     if done:
         probe = {"reversed_top1": 0.2, "shuffled_top1": 0.6, "reversed_same_prediction": 0.8}
-        protocol = {"split": "test", "views": 1, "crops": 1, "average": "logits"}
         answer = {"top1": 0.4, "top5": 1.0, "num_scored": 5, "num_missing": 0, "num_failed": 0}
         events += [{"event": "end"}, {"event": "evaluated", "protocol": protocol, "split": "test", "probe": probe}]
         events[-1] |= answer
     (run.folder / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     scores = np.eye(4, dtype=np.float32)[[0, 0, 3, 1, 3]]
-    write_scores(run.folder / "scores.npz", [*"vwxyz"], scores, np.array([0, 1, 2, 3, 3]), [*"abcd"], {})
+    write_scores(run.folder / "scores.npz", [*"vwxyz"], scores, np.array([0, 1, 2, 3, 3]), [*"abcd"], protocol)
 
 
 def test_rows_come_from_finished_runs_of_every_seed_and_replace_earlier_ones(

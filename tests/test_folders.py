@@ -22,6 +22,13 @@ def _below(root: Path) -> list[str]:
     return [os.path.relpath(path, root) for path in find_videos(root)]
 
 
+def test_a_run_kept_beside_the_classes_is_none_of_them(tmp_path: Path) -> None:
+    _touch(tmp_path / "a", "walk/x.mp4", "sit/y.mp4", "run/.lock", "earlier/journal.jsonl")
+    assert read("folder", tmp_path / "a", "all").classes == ["sit", "walk"]
+    _touch(tmp_path / "b", "train/walk/x.mp4", "val/walk/y.mp4", "run/.lock")
+    assert [sample.id for sample in read("folder", tmp_path / "b", "val")] == ["val/walk/y"]
+
+
 # ----------------------------------------------------------------------------------------- pictures beside videos
 
 

@@ -307,7 +307,7 @@ def test_the_cases_that_are_refused_are_these() -> None:
     ],
 )
 def test_what_cannot_be_imported_is_named(case: str, part: str, tmp_path: Path) -> None:
-    state = {name: torch.zeros(()).expand(tensor.shape) for name, tensor in empty(case).items()}
+    state = {name: torch.zeros(tensor.shape) for name, tensor in empty(case).items()}
     said = refused(saved(tmp_path / "a.pth", state), "tsm_r50", tmp_path)
     assert f"It has {part}, which cannot be imported" in said
 
@@ -382,7 +382,9 @@ def test_a_tensor_of_a_non_local_block_that_is_missing_or_of_another_shape_is_na
 
 def test_a_convolution_over_more_than_one_position_is_no_linear_map(tmp_path: Path) -> None:
     state = tiny_state("tsm_nl_tiny")
-    state["base_model.layer2.0.nl.g.0.weight"] = state["base_model.layer2.0.nl.g.0.weight"].expand(-1, -1, 3, 1, 1)
+    state["base_model.layer2.0.nl.g.0.weight"] = (
+        state["base_model.layer2.0.nl.g.0.weight"].expand(-1, -1, 3, 1, 1).clone()
+    )
     said = refused(saved(tmp_path / "a.pth", state), "tsm_nl_tiny", tmp_path)
     assert "1 of another shape (base_model.layer2.0.nl.g.0.weight (64x128x3x1x1 for 64x128))" in said
 

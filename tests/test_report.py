@@ -547,7 +547,7 @@ def test_a_line_cut_off_at_the_end_is_left_out_and_a_foreign_one_is_refused(tmp_
         (evaluated(confusion=[[0, 3, 1]]), r"a confusion has [0, 3, 1]"),
         (evaluated(confusion=[[0, 1]]), r"a confusion has [0, 1]"),
         (evaluated(confusion=[[0, 1, 10**30]]), r"a confusion has [0, 1, 1000000000"),
-        ({"event": "epoch", "epoch": 10**30}, "an epoch without its number: epoch is 1000000000"),
+        ({"event": "epoch", "epoch": 10**30}, "an epoch without its number: epoch is '1000000000"),
     ],
 )
 def test_an_event_that_cannot_be_meant_is_refused(event: dict[str, Any], said: str, tmp_path: Path, ssan: Any) -> None:

@@ -639,10 +639,12 @@ def test_a_recipe_of_the_other_kind_is_sent_to_its_command(ssan: Any, tmp_path: 
         read_retrieval_recipe(shipped()["table1/ssa_8f"])
 
 
-def test_a_page_of_a_run_that_is_none_of_a_classifier_is_refused(trained: Path, ssan: Any) -> None:
-    done = ssan("report", trained)
-    assert done.code == 2
-    assert "a run of `ssan retrieval train`" in done.err
+def test_a_run_of_a_joint_space_has_a_page_with_its_recalls(trained: Path, ssan: Any, tmp_path: Path) -> None:
+    done = ssan("report", trained, "-o", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "R@1" in page
+    assert str(trained) in page
 
 
 def test_the_recipes_are_the_training_of_reference_22() -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
-from ssan.video.clip import Clip, FramePart, Part
+from ssan.video.clip import Clip, Frame, FramePart, Part
 from ssan.video.reader import open_video, read_clip
 from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
 from ssan.video.transforms import Augmentation, crop_views, resize_rule
@@ -110,9 +110,10 @@ class Preprocess:
 
 def part_of(sample: Sample) -> Part | None:
     """The part of its video that a sample is; None for all of it."""
-    if sample.start_frame is not None or sample.end_frame is not None:
+    start, end = sample.start_seconds, sample.end_seconds
+    if isinstance(start, Frame) or isinstance(end, Frame):
         return FramePart(sample.start_frame or 0, sample.end_frame)
-    return None if sample.is_whole else sample.seconds
+    return None if start is None and end is None else (start, end)
 
 
 Item = tuple[Tensor, int] | VideoError

@@ -1,4 +1,5 @@
 """What is doubtful in a list of videos that can be read all the same: said before anything is trained on it."""
+
 import math
 import os
 from collections import Counter
@@ -83,10 +84,9 @@ def _overlap(one: Sample, other: Sample) -> bool:
     """Whether two samples of one video have frames in common, or may have: bounds in frames and in seconds."""
     if one.is_whole or other.is_whole:
         return True
-    frames, seconds = ([_bounds(sample, unit) for sample in (one, other)] for unit in ("frame", "seconds"))
-    return all(first < end and begin < stop for (first, stop), (begin, end) in (frames, seconds))
+    pairs = [((one.start_frame, one.end_frame), (other.start_frame, other.end_frame)), (one.seconds, other.seconds)]
+    return all((first or 0) < _end(end) and (begin or 0) < _end(stop) for (first, stop), (begin, end) in pairs)
 
 
-def _bounds(sample: Sample, unit: str) -> tuple[float, float]:
-    start, end = getattr(sample, f"start_{unit}"), getattr(sample, f"end_{unit}")
-    return 0.0 if start is None else start, math.inf if end is None else end
+def _end(bound: float | None) -> float:
+    return math.inf if bound is None else bound

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ssan.datasets.samples import inside, is_plain
 from ssan.errors import AnnotationError, UsageError, printable, quoted
-from ssan.files import is_text
+from ssan.files import LOCK, is_text
 from ssan.video.clip_file import ClipFile, open_clip_file, split_path
 
 VIDEO_SUFFIXES = frozenset({
@@ -102,14 +102,18 @@ def is_frame_folder(path: str | Path) -> bool:
 
 
 def subfolders(root: str | Path) -> list[str]:
-    """The names of the folders directly below one, sorted; those that are hidden or a system's are left out."""
+    """The names of the folders directly below one, sorted.
+
+    Those that are hidden or a system's are left out, and those of runs: a run may be kept beside the data it learns.
+    """
     packed = _in_clip_file(root)
     if packed:
         clips, folder = packed
         return clips.subfolders(folder)
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if _is_visible(entry) and _is_folder(entry))
+            folders = [entry for entry in entries if _is_visible(entry) and _is_folder(entry)]
+            return sorted(entry.name for entry in folders if not _is_run(entry.path))
     except OSError as error:
         raise UsageError(
             f"the folder cannot be looked into ({error.strerror}); look at its permissions", path=str(root)
@@ -381,6 +385,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _is_visible(entry: os.DirEntry[str]) -> bool:
     # A hidden picture is some program's thumbnail of the folder, not a frame.
     return not entry.name.startswith(".") and entry.name.casefold() not in SYSTEM_FOLDERS
+
+
+def _is_run(folder: str) -> bool:
+    """Whether a folder is one that training writes, or has begun to."""
+    return any(os.path.lexists(os.path.join(folder, name)) for name in (LOCK, "journal.jsonl"))
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:

@@ -79,10 +79,10 @@ class Batches(DataLoader[Any]):
         self, dataset: Dataset[Any], plan: BatchPlan, *, workers: int = 0, collate: Callable[..., Any] | None = None
     ) -> None:
         super().__init__(
-            Carried(dataset, collate),
+            Carried(dataset, collate) if workers else dataset,
             batch_sampler=plan,
             num_workers=workers,
-            collate_fn=as_it_is,
+            collate_fn=as_it_is if workers else collate,
             persistent_workers=workers > 0,
             worker_init_fn=begin,
         )
@@ -100,7 +100,7 @@ class Batches(DataLoader[Any]):
         handed_out = self.plan.position
         died_at = -1
         while True:
-            coming = handed_on(self, super().__iter__)
+            coming = handed_on(self, super().__iter__) if self.num_workers else super().__iter__()
             try:
                 for batch in self._timed(coming):
                     handed_out += 1
@@ -108,7 +108,6 @@ class Batches(DataLoader[Any]):
                     yield batch
                 return
             except WorkerEndedError as error:
-                coming.close()
                 self._iterator = None  # the workers that are left end with it
                 if died_at == handed_out:
                     raise died_twice(error) from error

@@ -95,7 +95,10 @@ class FilePart(VideoFile):
     def stream_pictures(
         self, *, resize: Resize | None = None, allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None
     ) -> Iterator[Pictures]:
-        raise UsageError("a part of a video is read by the numbers of its frames", path=self.path)
+        raise UsageError(
+            "a part of a video is read by the numbers of its frames; open the whole video to read it in sequence",
+            path=self.path,
+        )
 
 
 def list_part(

@@ -654,6 +654,7 @@ def check_weights(path: Path) -> None:
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
     cut=st.floats(0.1, 1),
 )
+@example(form="old", changes=[(0.375, 11)], cut=1.0)  # a name with a line end in it
 @fuzz(300)
 def test_any_damage_to_a_weights_file_is_survived(
     tmp_path: Path, form: str, changes: list[tuple[float, int]], cut: float

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ssan.errors import printable
+
 MOST_DEPTH = 100
 MOST_BITS = 128
 # What a walk through the values may come by, in all, beyond a few times what there are instructions and bytes for.
@@ -316,7 +318,7 @@ class PlainReader:
 
     def _named(self, name: str) -> None:
         if name not in self.calls:
-            raise pickle.UnpicklingError(name[:200])
+            raise pickle.UnpicklingError(printable(name[:200]))
         self.stack.append(Name(name))
 
     def _call(self) -> None:

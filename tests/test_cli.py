@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -186,6 +187,24 @@ def test_predict_prints_one_object_a_line_in_the_order_asked(
     assert (second["error"]["code"], fourth["error"]["code"]) == ("empty", "missing")
     assert set(second["error"]) == {"path", "code", "message", "line"}
     assert second["error"]["code"] in CODES
+
+
+def test_a_video_that_is_cut_off_is_labelled_and_said_to_be(
+    ssan: Any, order_set: Path, trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.avi"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(40):
+            picture = np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode())
+    assert "warning" not in ssan("predict", trained, path, "--json").json
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    answer = ssan("predict", trained, path, "--json")
+    assert (answer.code, answer.json["ok"], answer.json["warning"]["code"]) == (0, True, "truncated")
+    assert "the video ends before its file says it does" in answer.err
 
 
 def test_a_name_that_is_not_utf8_comes_back_byte_by_byte(order_set: Path, trained: Path, tmp_path: Path) -> None:

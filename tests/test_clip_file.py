@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -334,6 +335,41 @@ def test_a_place_where_no_video_can_be_is_refused_whatever_the_hash_says(
 def test_names_that_lie_are_refused_whatever_the_hash_says(path: str, names: list[bytes]) -> None:
     _write_index(path, sorted(names) if b"\xfe" in names else names, _index_of(path)[1])
     assert _code(path) == "decode_error"
+
+
+def test_what_claims_gigabytes_of_a_file_without_content_is_refused_before_it_is_read(path: str) -> None:
+    names, table = _index_of(path)
+    data = Path(path).read_bytes()
+    begin, _, _, _, _ = FOOTER.unpack(data[-FOOTER.size :])
+    with open(path, "r+b") as handle:  # the names take 3 GB of nothing
+        length = 3 << 30
+        handle.seek(begin + length + table.nbytes)
+        handle.write(FOOTER.pack(begin, length, len(table), bytes(32), b"ssanclip"))
+        handle.truncate()
+    with pytest.raises(VideoError, match="more than 536,870,912"):
+        ClipFile(path)
+    with open(path, "r+b") as handle:  # a video has 150 million frames
+        frames = 150_000_000
+        one = table[:1].copy()
+        one["num_frames"], one["height_px"], one["width_px"], one["frames_at"] = frames, 1, 1, 64 + 3 * frames
+        one["offset"] = 64
+        index, begin = names[0] + one.tobytes(), 64 + 23 * frames
+        handle.seek(begin)
+        handle.write(index + FOOTER.pack(begin, len(names[0]), 1, hashlib.sha256(index).digest(), b"ssanclip"))
+        handle.truncate()
+    with pytest.raises(VideoError, match="150000000 frames"):
+        ClipFile(path)
+
+
+def test_an_index_of_version_1_with_more_lists_than_videos_is_refused_before_it_is_made(path: str) -> None:
+    _as_version_1(path)
+    data = Path(path).read_bytes()
+    index = b'{"videos": [' + b"[]," * 100_000 + b"[]]}"
+    begin = int.from_bytes(data[-56:-48], "little")
+    footer = struct.pack("<QQ32s8s", begin, len(index), hashlib.sha256(index).digest(), b"ssanclip")
+    Path(path).write_bytes(data[:begin] + index + footer)
+    with pytest.raises(VideoError, match="more lists than videos"):
+        ClipFile(path)
 
 
 def test_many_videos_at_one_place_are_refused_at_once(path: str) -> None:

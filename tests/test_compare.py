@@ -279,17 +279,30 @@ def test_a_score_file_damaged_anywhere_is_refused_or_read_as_it_was(path: Path) 
     assert refused > 200
 
 
+@pytest.mark.parametrize(
+    "text", ["(((", "{'descr': '(1,,2)f4', 'fortran_order': False, 'shape': (1,)}", "{'descr': []}"]
+)
+def test_a_header_that_is_no_text_of_numpys_is_one_line(path: Path, text: str) -> None:
+    _with_header(path, text)
+    with pytest.raises(UsageError, match="damaged or of another kind"):
+        read_scores(path)
+
+
 def test_a_header_that_promises_terabytes_is_refused_before_they_are_asked_for(path: Path) -> None:
-    header = str({"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**6)}).encode()
-    header += b" " * (117 - len(header)) + b"\n"
+    _with_header(path, str({"descr": "<f8", "fortran_order": False, "shape": (10**9, 10**6)}))
+    with pytest.raises(UsageError, match="promises"):
+        read_scores(path)
+
+
+def _with_header(path: Path, text: str) -> None:
+    """Give the scores of a file another header."""
+    header = text.encode().ljust(117) + b"\n"
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["scores.npy"] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(UsageError, match="promises"):
-        read_scores(path)
 
 
 @pytest.mark.parametrize("name", ["ids", "class_names", "protocol"])

@@ -34,6 +34,15 @@ def test_two_frames_of_one_number_are_refused_as_nothing_says_which_comes_first(
     assert (caught.value.code, caught.value.path) == ("duplicate", str(folder))
 
 
+def test_a_frame_of_a_huge_number_is_a_gap_and_no_end_of_the_check(tmp_path: Path) -> None:
+    names = [f"{number:05d}.jpg" for number in (1, 2, 3, 4)]
+    with open_video(frames_in(tmp_path / "v", *names, f"{10**26 - 1}.jpg")) as video:
+        found = video.examine()
+    assert found.error is not None
+    assert found.error.code == "truncated"
+    assert found.frames_promised == 10**26 - 1
+
+
 @pytest.mark.parametrize("time", ["1" + "0" * 400, "1e308", "-1e308", "1e400", '"x"', "[]"])
 def test_times_that_are_none_are_refused_in_one_line(time: str, tmp_path: Path) -> None:
     folder = frames_in(tmp_path / "v", "1.jpg", "2.jpg")

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import sys
 import tracemalloc
 from collections import OrderedDict, defaultdict
 from pathlib import Path
@@ -147,6 +148,33 @@ def test_bytes_that_are_made_anew_take_no_more_memory_than_the_file_has(tmp_path
 def test_what_no_data_needs_is_refused_in_words(tmp_path: Path, program: bytes, words: str) -> None:
     (tmp_path / "p").write_bytes(program)
     with pytest.raises(DamagedPickle, match=words):
+        read_pickle(tmp_path / "p")
+
+
+@pytest.mark.parametrize("kind", ["dict", "set", "pairs", "tuples", "places"])
+def test_keys_whose_places_a_file_has_chosen_are_refused(tmp_path: Path, kind: str) -> None:
+    alike = [number * sys.hash_info.modulus for number in range(1, 30_001)]
+    made: Any = {
+        "dict": dict.fromkeys(alike[:3]),
+        "set": set(alike[:3]),
+        "pairs": OrderedDict.fromkeys(alike[:3]),
+        "tuples": {(1, 2): 3},
+        "places": None,
+    }[kind]
+    program = b"(" + b"I1\np%d\n" % alike[0] + b"l." if kind == "places" else pickle.dumps(made, 4)
+    (tmp_path / "p").write_bytes(program)
+    with pytest.raises(DamagedPickle, match=r"keys that are no text|a place that no pickle has"):
+        read_pickle(tmp_path / "p")
+
+
+def test_keys_as_data_have_them_are_read(tmp_path: Path) -> None:
+    content = {"a": 1, b"b": 2, 3: 3, -4: 4, 0.5: 5, None: 6, True: 7, ("video", 3): 8}
+    assert read_pickle(written(tmp_path / "p", content, 4)) == content
+
+
+def test_sets_by_the_million_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"\x80\x04(" + b"\x8f" * 200_000 + b"l.")
+    with pytest.raises(DamagedPickle, match="more than 100,000 sets"):
         read_pickle(tmp_path / "p")
 
 

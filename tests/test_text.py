@@ -351,7 +351,7 @@ def test_one_of_several_files_of_an_archive_is_named_after_it(tmp_path: Path) ->
         (b"4 999999\n", "vectors of 999999 numbers"),
         (b"1 3\n" + b"\0" * 10_002, "word 1 has more than 10,000 bytes"),
         (b"PK\x03\x04junk", "it cannot be unpacked"),
-        (gzip.compress(glove(VECTORS))[:-12], "it ends in the middle of what is packed"),
+        (gzip.compress(glove(VECTORS), mtime=0)[:-12], "it ends in the middle of what is packed"),
         (b"\x1f\x8bjunk and more", "it cannot be unpacked"),
     ],
 )

@@ -23,6 +23,7 @@ from ssan.errors import printable
 
 MOST_DEPTH = 100
 MOST_BITS = 128
+MOST_SETS = 100_000
 # What a walk through the values may come by, in all, beyond a few times what there are instructions and bytes for.
 MOST_AGAIN = 200_000
 # So many bytes of text or numbers count as much as one value.
@@ -145,7 +146,7 @@ def ordered(pairs: object = ()) -> dict[Any, Any]:
     """An OrderedDict, empty, as it stands in most pickles, or of a list of pairs."""
     if not isinstance(pairs, list | tuple):
         raise pickle.UnpicklingError("collections.OrderedDict of something else than pairs")
-    return dict(pairs)
+    return {_hashable(key): value for key, value in pairs}
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -192,6 +193,21 @@ _OF_ALL = {"LIST": list, "TUPLE": tuple, "FROZENSET": frozenset}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
+def _hashable(key: Any) -> Any:
+    """A key of a dict or a set, as plain data has them: one whose place in it no file can have chosen.
+
+    Where all keys fall on one place, a million take hours. Of text Python mixes a number of its own into the place; of
+    whole numbers below its modulus each has another.
+    """
+    if isinstance(key, str | bytes) or key is None:
+        return key
+    if isinstance(key, int | float) and abs(key) < sys.hash_info.modulus:
+        return key
+    if isinstance(key, tuple) and any(isinstance(part, str | bytes) for part in key):
+        return key
+    raise DamagedPickle("keys that are no text and no number of usual size")
+
+
 class PlainReader:
     """Carries out the instructions of a pickle that plain data needs; any other is refused.
 
@@ -206,6 +222,7 @@ class PlainReader:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.num_sets = 0
         # Under which numbers what is yet to be built is remembered.
         self.places: dict[int, list[int]] = {}
 
@@ -258,6 +275,9 @@ class PlainReader:
         elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
             self._remember(len(self.memo) if name == "MEMOIZE" else argument)
         elif name in _CONSTANTS:
+            self.num_sets += name == "EMPTY_SET"
+            if self.num_sets > MOST_SETS:  # a byte of the file makes 216 of memory
+                raise DamagedPickle(f"more than {MOST_SETS:,} sets")
             stack.append(_CONSTANTS[name]())
         elif name in _TUPLES:
             items = [stack.pop() for _ in range(_TUPLES[name])]
@@ -267,7 +287,7 @@ class PlainReader:
             self.stack = []
         elif name in _OF_ALL:
             self.stack = self.below.pop()
-            self.stack.append(_OF_ALL[name](stack))
+            self.stack.append(_OF_ALL[name](map(_hashable, stack) if name == "FROZENSET" else stack))
         elif name in ("SETITEM", "SETITEMS", "DICT"):
             self._set_items(name)
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
@@ -287,6 +307,8 @@ class PlainReader:
             raise DamagedPickle(f"the instruction {name}, which plain data does not need")
 
     def _remember(self, place: int) -> None:
+        if not 0 <= place < 1 << 32:
+            raise DamagedPickle("a place that no pickle has")
         self.memo[place] = made = self.stack[-1]
         if isinstance(made, Unbuilt):
             self.places.setdefault(id(made), []).append(place)
@@ -301,7 +323,7 @@ class PlainReader:
         into = self.stack[-1]
         if type(into) is not dict:
             raise DamagedPickle("items of something else than a dict")
-        into.update(zip(items[::2], items[1::2], strict=True))
+        into.update(zip(map(_hashable, items[::2]), items[1::2], strict=True))
 
     def _add(self, name: str) -> None:
         if name == "APPEND":
@@ -310,7 +332,7 @@ class PlainReader:
             items, self.stack = self.stack, self.below.pop()
         into = self.stack[-1]
         if type(into) is set and name == "ADDITEMS":
-            into.update(items)
+            into.update(map(_hashable, items))
         elif type(into) is list and name != "ADDITEMS":
             into.extend(items)
         else:

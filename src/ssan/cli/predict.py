@@ -43,6 +43,8 @@ def predict(
             failed += not answer["ok"]
             if not group.first:
                 continue  # the first process speaks for all
+            if "warning" in answer:
+                print(f"ssan: {path}: {answer['warning']['message']}", file=sys.stderr, flush=True)
             if json:
                 options.show_json(answer)
             elif answer["ok"]:

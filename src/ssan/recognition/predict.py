@@ -1,5 +1,6 @@
 """Labelling videos with a trained classifier."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
 from ssan.recognition.model_file import Labeller
+from ssan.video.clip import Clip
+from ssan.video.extent import announced_bytes
 
 
 def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -46,6 +49,7 @@ def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
         )
         return {"path": path, "ok": False, "error": unusable.as_dict()}
     best = shares.topk(min(top, len(labeller.classes)))
+    cut = {"warning": _cut_off(path, clip)} if _is_cut_off(path, clip) else {}
     return {
         "path": path,
         "ok": True,
@@ -55,4 +59,21 @@ def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
             {"label": labeller.classes[index], "index": index, "score": value}
             for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ],
+        **cut,
     }
+
+
+def _is_cut_off(path: str, clip: Clip) -> bool:
+    """Whether a video that was labelled is known to end early, which decoding some frames of it need not show."""
+    if clip.num_frames < clip.num_promised:
+        return True
+    return os.path.isfile(path) and os.stat(path).st_size < (announced_bytes(path) or 0)
+
+
+def _cut_off(path: str, clip: Clip) -> dict[str, Any]:
+    return VideoError(
+        f"the video ends before its file says it does; it was labelled by the {clip.num_frames} frames that are there. "
+        "Copy or download it again",
+        code="truncated",
+        path=path,
+    ).as_dict()

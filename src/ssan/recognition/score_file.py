@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -161,8 +162,12 @@ def _read_arrays(where: str) -> dict[str, np.ndarray]:
             return arrays
     except OSError as problem:
         raise UsageError(f"it cannot be read ({problem}); expected {FORM}", path=where) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
-        # What numpy and zipfile raise for damage, encryption, pickled objects, and for archives of another kind.
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, NotImplementedError, RuntimeError,
+        OverflowError, SyntaxError, tokenize.TokenError,
+    ) as error:  # fmt: skip
+        # What numpy and zipfile raise for damage, encryption, pickled objects, and for archives of another kind; a
+        # header that is no text of Python's comes as the last two.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise _foreign(where, f"damaged or of another kind ({reason})") from None
 

@@ -88,7 +88,7 @@ class ClipFile:
         data = bytearray(entry.num_frames * FRAME_BYTES)
         if not pread_exactly(self.descriptor, memoryview(data), entry.frames_at):
             raise _shrunk(self.path)
-        found = FrameTable.of(bytes(data))
+        found = FrameTable.of(data)
         if zlib.crc32(data) != entry.frames_crc32 or not found.is_sound():
             raise malformed(self.path, f"what it says of the frames of {entry.name!r} was altered")
         return found

@@ -43,6 +43,12 @@ TABLE = np.dtype([
 ])  # fmt: skip
 BETWEEN = b"\xff"  # is in no letter of UTF-8
 FRAME_BYTES = 20
+MOST_INDEX_BYTES, MOST_INDEX_BYTES_1 = 1 << 29, 1 << 28
+"""Of versions 2 and 1: a hundred bytes a video are enough for five million; JSON takes several times its room."""
+
+MOST_FRAMES = 10_000_000
+"""Of one video; four days at 25 a second."""
+
 # Of a time; thirty years, so that no sum of times is infinite.
 MOST_SECONDS = 1e9
 
@@ -67,7 +73,7 @@ class FrameTable(NamedTuple):
         ])  # fmt: skip
 
     @classmethod
-    def of(cls, data: bytes) -> "FrameTable":
+    def of(cls, data: bytes | bytearray) -> "FrameTable":
         count = len(data) // FRAME_BYTES
         times, durations = np.frombuffer(data, "<f8", 2 * count).reshape(2, count)
         return cls(times, durations, np.frombuffer(data, "<u4", count, 16 * count))
@@ -233,6 +239,9 @@ def read_index(handle: IO[bytes], path: str) -> Entries:
     whole = length + sum(more) * TABLE.itemsize
     if magic != MAGIC or begins < HEADER.size or begins + whole + footer.size != size:
         raise cut
+    most = MOST_INDEX_BYTES if version == VERSION else MOST_INDEX_BYTES_1
+    if whole > most:
+        raise malformed(path, f"it takes {whole:,} bytes, more than {most:,}")
     handle.seek(begins)
     index = handle.read(whole)
     if hashlib.sha256(index).digest() != digest:
@@ -273,7 +282,7 @@ def _check_places(keys: list[bytes], table: np.ndarray, end: int, version: int, 
     if version == VERSION:
         begins.append(table["frames_at"])
         sizes.append(table["num_frames"] * np.uint64(FRAME_BYTES))
-    wrong = (area > MOST_PIXELS) | (pixels == 0)
+    wrong = (area > MOST_PIXELS) | (pixels == 0) | (table["num_frames"] > MOST_FRAMES)
     for begin, size in zip(begins, sizes, strict=True):
         # An offset near the end of what 64 bits count must not come round.
         wrong |= (begin < HEADER.size) | (begin > end) | (size > end - np.minimum(begin, end))
@@ -295,6 +304,8 @@ def _check_places(keys: list[bytes], table: np.ndarray, end: int, version: int, 
 
 def _read_json(text: bytes, path: str) -> tuple[list[bytes], np.ndarray, list[FrameTable]]:
     """The index of version 1."""
+    if 30 * (text.count(b"[") + text.count(b"{")) > len(text) + 1000:  # each takes a hundred bytes of memory
+        raise malformed(path, "it has more lists than videos")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

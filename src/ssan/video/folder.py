@@ -153,7 +153,7 @@ class FrameFolder(Video):
             except VideoError as error:
                 errors[index] = error
         gaps = numbering_gaps([os.path.basename(file) for file in self.files])
-        missing = sum(len(gap.numbers) for gap in gaps)
+        missing = sum(gap.size for gap in gaps)
         promised, decoded = self.num_frames + missing, self.num_frames - len(errors)
         if errors:
             first = min(errors)
@@ -182,6 +182,11 @@ class Gap(NamedTuple):
     place: int
     numbers: range
 
+    @property
+    def size(self) -> int:
+        """How many there are; ``len`` counts no further than what memory could hold."""
+        return (self.numbers.stop - self.numbers.start) // self.numbers.step
+
 
 def numbering_gaps(names: Sequence[str]) -> list[Gap]:
     """The numbers left out in names of frames that count up, in the order of those numbers.
@@ -204,7 +209,7 @@ def numbering_gaps(names: Sequence[str]) -> list[Gap]:
 
 
 def _named(gap: Gap) -> str:
-    return str(gap.numbers[0]) if len(gap.numbers) == 1 else f"{gap.numbers[0]} to {gap.numbers[-1]}"
+    return str(gap.numbers[0]) if gap.size == 1 else f"{gap.numbers[0]} to {gap.numbers[-1]}"
 
 
 def _read_times(folder: str, names: Sequence[str]) -> list[tuple[float, float]]:

@@ -43,7 +43,7 @@ def predict(
             failed += not answer["ok"]
             if not group.first:
                 continue  # the first process speaks for all
-            if "warning" in answer:
+            if "warning" in answer and not quiet:
                 print(f"ssan: {path}: {answer['warning']['message']}", file=sys.stderr, flush=True)
             if json:
                 options.show_json(answer)

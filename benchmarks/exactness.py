@@ -72,6 +72,9 @@ CONTAINERS = {
 }
 DAMAGED = ("_cut.", "ends_in_zeros", "a_byte_short", "corrupted")
 """Parts of the names of files that are damaged and yet decode to their end."""
+UNSETTLED = ("mpeg2_cut.mpg", "mpeg2_ends_in_zeros.mpg")
+"""Of the odd files: what is made of their damaged pictures, and of those that refer to them, changes from run to run."""
+MOST_HELD_BACK = 3
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".ts", ".mpg")
 
 
@@ -202,9 +205,15 @@ def choices(num_frames: int) -> list[list[int]]:
     return [*some, list(range(num_frames)), list(range(0, num_frames, 7))]
 
 
+def num_settled(path: Path, num_frames: int) -> int:
+    """How many frames of a file FFmpeg makes alike each time; in some damaged ones it leaves memory as it was."""
+    return num_frames - MOST_HELD_BACK if path.name in UNSETTLED else num_frames
+
+
 def against_program(path: Path, hashes: list[bytes], size: int, damaged: bool) -> dict[str, Any]:
     expected = by_program(path, size)
     end = len(hashes) - 1 if damaged else max(len(hashes), len(expected))
+    end = min(end, num_settled(path, len(hashes))) if damaged else end
     pairs = list(zip_longest(hashes, expected))[:end]
     return {"program_frames": len(pairs), "program_differences": sum(own != other for own, other in pairs)}
 
@@ -223,7 +232,7 @@ def compare(path: Path, held: bool, program: bool) -> dict[str, Any]:
     try:
         with open_video(path, apart=held) as video:
             result["way"] = "selecting" if not held and video._packets.trusted else ""  # type: ignore[attr-defined]
-            for choice in choices(len(reference)):
+            for choice in choices(num_settled(path, len(reference))):
                 clip = video.read(choice)
                 for place, number in enumerate(choice):
                     own = clip.frames[place].permute(1, 2, 0).numpy()

@@ -73,7 +73,7 @@ CONTAINERS = {
 DAMAGED = ("_cut.", "ends_in_zeros", "a_byte_short", "corrupted")
 """Parts of the names of files that are damaged and yet decode to their end."""
 UNSETTLED = ("mpeg2_cut.mpg", "mpeg2_ends_in_zeros.mpg")
-"""Of the odd files: what is made of their damaged pictures, and of those that refer to them, changes from run to run."""
+"""Of the odd files: what is made of damaged pictures, and of those that refer to them, changes from run to run."""
 MOST_HELD_BACK = 3
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov", ".ts", ".mpg")
 

@@ -81,6 +81,12 @@ class Retriever:
             raise ModelError(
                 f"these are not the features that it was trained on: {problem}; {advice}", code="wrong_model"
             )
+        unknown = [stream.name for stream in streams if stream.provenance.get("hash") is None]
+        if unknown and len({stream.dim for stream in streams}) < len(streams):
+            notes.append(
+                f"nothing tells which network the features {', '.join(unknown)} are of: that they are not exchanged "
+                "cannot be checked"
+            )
         return notes
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from soak import alive, differences, kill_all
 from ssan.files import read_json, write_json
@@ -99,10 +100,13 @@ def table(out: Path) -> dict[str, Any]:
 
 
 def _content_of(path: Path) -> str:
-    if path.suffix != ".npz":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    with np.load(path) as arrays:  # an archive has the time of its making in it
-        return str([hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in sorted(arrays.files)])
+    if path.suffix == ".safetensors":  # which has what is said of the tensors in an order of its own each time
+        with safe_open(path, "np") as model:
+            said = sorted((model.metadata() or {}).items())
+            return str([said, [hashlib.sha256(model.get_tensor(name)).hexdigest() for name in sorted(model.keys())]])
+    with np.load(path) as arrays:  # an archive has the time of its making in it, and the protocol where its members lie
+        names = sorted({*arrays.files} - {"protocol"})
+        return str([hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in names])
 
 
 COMMANDS = {

@@ -112,3 +112,14 @@ def test_a_run_is_alone_until_its_end_is_noted(tmp_path: Path) -> None:
     assert [event["event"] for event in Journal(tmp_path / "run").events()] == ["failed"]
     subprocess.run([sys.executable, "-c", other], check=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["journal.jsonl"]
+
+
+def test_what_a_killed_reproduce_was_writing_goes_with_the_next(ssan: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    partial = tmp_path / "out" / ".table1-mini.html.0123.part"
+    partial.touch()
+    done = ssan(
+        "reproduce", "table1", "--mini", "--rows", "tsm_8f", "--data", tmp_path / "no", "--out", tmp_path / "out"
+    )
+    assert done.code == 2
+    assert not partial.exists()

@@ -57,7 +57,7 @@ def reproduce(
 
     It goes on where it stopped: what is done is not done again.
     """
-    from ssan.files import one_writer
+    from ssan.files import one_writer, remove_partials
     from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.results import as_percent
@@ -75,6 +75,7 @@ def reproduce(
             given = ", ".join(option for option, value in said.items() if value)
             raise UsageError(f"--mini of {table} is on rendered videos; leave out {given}")
         context.with_resource(one_writer(out, folder=True))
+        remove_partials(out)  # of a command that was killed
         return _joint(
             table, rows, overrides or [], Path(out), seeds, mini=mini, captions=captions, features=features,
             vectors=vectors, narrated=narrated, narrations=narrations, narrated_features=narrated_features,
@@ -94,6 +95,7 @@ def reproduce(
         )
     check_rows(chosen, overrides or [], mini=backbone if mini else None)
     context.with_resource(one_writer(out, folder=True))
+    remove_partials(out)
     if data is None:
         named = _words(tasks)
         if not named:

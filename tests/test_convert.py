@@ -146,6 +146,18 @@ def test_a_video_is_h264_in_short_groups_without_b_frames_and_its_colours_stay(t
     assert np.abs(middles - colours).max() <= 8
 
 
+def test_narrow_videos_are_encoded_without_what_makes_their_bytes_differ_from_run_to_run(tmp_path: Path) -> None:
+    render(tmp_path / "source" / "a.mkv", TIMES)
+    convert(str(tmp_path / "source"), str(tmp_path / "narrow"), Settings("video", short_side_px=20))
+    assert b" mbtree=0 " in (tmp_path / "narrow" / "a.mp4").read_bytes()
+    wide = tmp_path / "wide" / "b"
+    wide.mkdir(parents=True)
+    for number in range(2):
+        (wide / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(numbered(number).repeat(6, 1).copy(), 100, "RGB"))
+    convert(str(tmp_path / "wide"), str(tmp_path / "copy"), Settings("video"))
+    assert b" mbtree=1 " in (tmp_path / "copy" / "b.mp4").read_bytes(), "wider ones keep the encoder's own choice"
+
+
 def test_frames_are_numbered_from_1_and_know_when_they_are_shown(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "copy"
     assert status(["data", "frames", str(source), str(dest), "--height", "23", "--workers", "1", "--quiet"]) == 0

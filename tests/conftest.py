@@ -66,7 +66,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def order_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small rendered set in Something-Something V2's layout: four classes in two pairs, 32 px."""
-    from ssan.datasets.synthetic import render
+    from ssan.synthetic.dataset import render
 
     root = tmp_path_factory.mktemp("order_set")
     render(str(root), "order", 40, 0, num_classes=4, size_px=32)

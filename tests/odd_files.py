@@ -1,5 +1,5 @@
 """Small videos of the kinds that are met in the wild, written on purpose: each with what a second program needs to
-read it. ``odd_files`` yields them; tests/test_oracle.py compares what is read out of them."""
+read it. ``odd_files`` yields them; tests/video/test_oracle.py compares what is read out of them."""
 
 import math
 import shutil

@@ -11,18 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssan.models.attach import attach as attach
-    from ssan.models.attach import detach as detach
-    from ssan.models.backbone import video_classifier as video_classifier
-    from ssan.models.folding import folded as folded
+    from ssan.attach.attach import attach as attach
+    from ssan.attach.attach import detach as detach
+    from ssan.attach.fold_frames import folded as folded
+    from ssan.attach.video_classifier import video_classifier as video_classifier
 
-__version__ = "0.1.0"
+from ssan._version import __version__ as __version__
 
 _WHERE = {
-    "attach": "ssan.models.attach",
-    "detach": "ssan.models.attach",
-    "folded": "ssan.models.folding",
-    "video_classifier": "ssan.models.backbone",
+    "attach": "ssan.attach.attach",
+    "detach": "ssan.attach.attach",
+    "folded": "ssan.attach.fold_frames",
+    "video_classifier": "ssan.attach.video_classifier",
 }
 
 

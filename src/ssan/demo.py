@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from ssan.datasets import Samples, read
-from ssan.datasets.synthetic import keep_number, render
 from ssan.errors import TrainingError
 from ssan.files import write_json, writing
-from ssan.insight.matrix import confusion_table
-from ssan.insight.overlay import moving_places, overlay
-from ssan.insight.page import render_page
-from ssan.insight.plots import curves_plot, frame_strip
 from ssan.models.attended import attended
 from ssan.processes import told_to_end_with_us
 from ssan.recognition.evaluate import Protocol, score
 from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
-from ssan.recognition.model_file import Labeller, load_labeller
 from ssan.recognition.predict import predict
+from ssan.report.html import render_page
+from ssan.report.matrix import confusion_table
+from ssan.report.overlay import moving_places, overlay
+from ssan.report.plots import curves_plot, frame_strip
+from ssan.synthetic.dataset import keep_number, render
 from ssan.training.journal import read_journal
+from ssan.weights.classifier_file import Labeller, load_labeller
 
 MODELS = ("tsn_tiny", "ssan_tiny")
 NUM_CLASSES = 6

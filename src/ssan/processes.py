@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ssan.cores import num_cores
 from ssan.errors import UsageError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -343,3 +342,8 @@ def _machine_bytes() -> int | None:
         with contextlib.suppress(ValueError, OSError), open(path, encoding="ascii") as handle:
             known.append(int(handle.read(100)))
     return min(known, default=None)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -61,8 +61,8 @@ def _shown(value: Any) -> str:
 
 def _write(folder: Path, answer: dict[str, Any], top: int) -> None:
     from ssan.files import write_json
-    from ssan.insight.plots import gains_plot, num_numbered, save_figure
     from ssan.recognition.compare import write_table
+    from ssan.report.plots import gains_plot, num_numbered, save_figure
 
     low, high = (100 * end for end in answer["difference_interval95"])
     title = (

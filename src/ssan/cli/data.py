@@ -7,8 +7,8 @@ import typer
 
 from ssan.cli import data_check, data_describe, data_resize, options
 from ssan.cli.screen import print
-from ssan.cores import num_cores
 from ssan.errors import UsageError
+from ssan.processes import num_cores
 
 app = typer.Typer(help="Labelled videos: make some, or list, describe, check and convert those there are.")
 app.command("check")(data_check.check)
@@ -38,9 +38,9 @@ def synth(
     """
     from tqdm import tqdm
 
-    from ssan.datasets.synthetic import render
-    from ssan.datasets.synthetic_captions import render_captions
     from ssan.files import one_writer
+    from ssan.synthetic.captions import render_captions
+    from ssan.synthetic.dataset import render
 
     context.with_resource(one_writer(folder, folder=True))
     silent = quiet or not sys.stderr.isatty()

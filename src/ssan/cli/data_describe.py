@@ -48,7 +48,7 @@ def describe(
         raise UsageError("--plot draws classes, and there are none; leave it out", path=place)
     found = {"format": found_at.found_format, **describe_samples(samples, look=look)}
     if plot is not None:
-        from ssan.insight.plots import balance_plot, save_figure
+        from ssan.report.plots import balance_plot, save_figure
 
         save_figure(balance_plot(samples.classes, count_classes(samples)), plot)
     if json:

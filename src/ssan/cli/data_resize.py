@@ -7,10 +7,10 @@ import typer
 
 from ssan.cli import options
 from ssan.cli.screen import print
-from ssan.cores import num_cores
+from ssan.processes import num_cores
 
 if TYPE_CHECKING:
-    from ssan.datasets.convert_forms import Settings
+    from ssan.convert.forms import Settings
 
 Source = Annotated[str, typer.Argument(help="Folder of videos (files, folders of frames), or a clip file.")]
 Dest = Annotated[str, typer.Argument(help="Folder for the copies, which have the names that the videos have.")]
@@ -47,7 +47,7 @@ def resize(
 
     Annotations beside the videos are copied along. Run again, it converts what is new or has changed.
     """
-    from ssan.datasets.convert_forms import Settings
+    from ssan.convert.forms import Settings
 
     return _run(source, dest, Settings(to, short_side_px=short_side, quality=quality), workers, json, quiet)
 
@@ -69,7 +69,7 @@ def frames(
     workers: options.Workers = None,
 ) -> int:
     """Extract the frames of videos as JPEG, DEST/NAME/00001.jpg and so on, as Something-Something V1 has them."""
-    from ssan.datasets.convert_forms import Settings
+    from ssan.convert.forms import Settings
 
     return _run(source, dest, Settings("jpeg", height_px=height, quality=quality), workers, json, quiet)
 
@@ -91,14 +91,14 @@ def flow(
 
     Needs pip install 'ssan[flow]'.
     """
-    from ssan.datasets.convert_forms import Settings
+    from ssan.convert.forms import Settings
 
     settings = Settings("flow", short_side_px=short_side, quality=quality, method=method, bound=bound)
     return _run(source, dest, settings, workers, json, quiet)
 
 
 def _run(source: str, dest: str, settings: "Settings", workers: int | None, json: bool, quiet: bool) -> int:
-    from ssan.datasets.convert import convert
+    from ssan.convert.convert import convert
 
     workers = num_cores() if workers is None else workers
     try:

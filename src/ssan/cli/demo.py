@@ -7,7 +7,7 @@ import typer
 
 from ssan.cli import options
 from ssan.cli.screen import print
-from ssan.cores import num_cores
+from ssan.processes import num_cores
 
 
 def demo(

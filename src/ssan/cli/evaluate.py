@@ -58,8 +58,8 @@ def evaluate(
     from ssan.processes import processes
     from ssan.recognition.evaluate import Protocol
     from ssan.recognition.evaluate import evaluate as run
-    from ssan.recognition.model_file import load_labeller
     from ssan.training.together import together
+    from ssan.weights.classifier_file import load_labeller
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")

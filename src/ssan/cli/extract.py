@@ -11,7 +11,7 @@ from ssan.cli.screen import print
 from ssan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from ssan.retrieval.extract import Encoder
+    from ssan.features.extract import Encoder
 
 
 def extract(
@@ -53,9 +53,9 @@ def extract(
     Several captions of one video, or of one part of it, are one entry. Started with torchrun or srun, each process does
     its share, writes a part of its own, and answers for it.
     """
+    from ssan.features.extract import Rate, usual_rate
+    from ssan.features.extract import extract as run
     from ssan.processes import processes
-    from ssan.retrieval.extract import Rate, usual_rate
-    from ssan.retrieval.extract import extract as run
 
     place = processes()
     where: str = options.choose_device(device)
@@ -104,9 +104,9 @@ def extract(
 
 def _encoder(model: str, init: str | None, device: str) -> "Encoder":
     """The network that the words name: a file of ours, or a name with weights from elsewhere."""
+    from ssan.features.extract import Encoder, encoder_of_weights
     from ssan.models.catalogue import MODELS
-    from ssan.recognition.model_file import load_labeller
-    from ssan.retrieval.extract import Encoder, encoder_of_weights
+    from ssan.weights.classifier_file import load_labeller
 
     if init is not None:
         if os.path.exists(model) and model not in MODELS:

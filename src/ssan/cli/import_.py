@@ -26,7 +26,7 @@ def import_(
 
     Every tensor is placed, or the file is refused and the names that have no counterpart are told.
     """
-    from ssan.recognition.released import import_weights
+    from ssan.weights.imported import import_weights
 
     released = import_weights(file, name, out, classes=classes, overrides=overrides or [])
     for note in released.notes if not quiet else []:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-import ssan
+from ssan._version import __version__
 from ssan.cli import (
     compare,
     data,
@@ -59,7 +59,7 @@ app.add_typer(retrieval.app, name="retrieval")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(ssan.__version__)
+        print(__version__)
         raise typer.Exit
 
 

@@ -21,7 +21,7 @@ def models(
     quiet: options.Quiet = False,
 ) -> int:
     """List the models with their parameters and multiply-adds."""
-    from ssan.insight.cost import catalogue_rows
+    from ssan.models.cost import catalogue_rows
 
     rows = catalogue_rows(names or ())
     if cost:
@@ -36,7 +36,7 @@ def models(
 def _measure(rows: list[dict[str, Any]], runs: int, quiet: bool) -> None:
     from tqdm import tqdm
 
-    from ssan.insight.cost import measure
+    from ssan.models.cost import measure
 
     silent = quiet or not sys.stderr.isatty()
     with tqdm(rows, desc="measuring", unit="model", disable=silent, file=sys.stderr, leave=False) as bar:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssan.cli.screen import print
-from ssan.cores import num_cores
 from ssan.errors import SsanError, UsageError, escaped_json
 from ssan.files import is_text
+from ssan.processes import num_cores
 
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource

@@ -23,10 +23,10 @@ def predict(
     from tqdm import tqdm
 
     from ssan.processes import processes
-    from ssan.recognition.model_file import load_labeller
     from ssan.recognition.predict import expand
     from ssan.recognition.predict import predict as run
     from ssan.training.together import together
+    from ssan.weights.classifier_file import load_labeller
 
     failed = 0
     with together(processes(alone_without_srun=True)) as group:

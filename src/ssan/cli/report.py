@@ -27,7 +27,7 @@ def report(
     if not page.lower().endswith((".html", ".htm")):
         raise UsageError("a page's name ends in .html; name it so, such as -o report.html", path=page)
 
-    from ssan.insight.report import report as run
+    from ssan.report.report import report as run
 
     answer = run(runs, page)
     if json:

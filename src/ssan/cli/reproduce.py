@@ -7,8 +7,8 @@ import typer
 
 from ssan.cli import options
 from ssan.cli.screen import print
-from ssan.cores import num_cores
 from ssan.errors import UsageError, unknown
+from ssan.processes import num_cores
 
 if TYPE_CHECKING:
     from ssan.reproduce.runs import Means

@@ -159,10 +159,10 @@ def evaluate(
     else:
         if model is None or captions is None or not features:
             raise UsageError("give a model, --captions and --features; or a matrix, by --scores and --truth")
+        from ssan.features.named import paths_by_stream
         from ssan.retrieval.evaluate import evaluate as run
         from ssan.retrieval.fingerprint import fingerprint
         from ssan.retrieval.model_file import load_retriever
-        from ssan.retrieval.named import paths_by_stream
         from ssan.retrieval.train import open_streams
 
         retriever = load_retriever(model, options.choose_device(device), transformer=transformer)
@@ -218,7 +218,7 @@ def _captions(
 
 def _names(features: list[str]) -> list[str]:
     """Names for streams of which no recipe says any: those that are given, or those of their folders."""
-    from ssan.retrieval.named import named
+    from ssan.features.named import named
 
     pairs = [named(given) for given in features]
     return [name or Path(path).name.replace("+", "_") or "features" for name, path in pairs]

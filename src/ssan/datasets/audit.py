@@ -1,9 +1,9 @@
 """Looking at every video of a list before a run depends on it.
 
 Each distinct video is looked at once, several side by side in processes apart, and what is found is remembered as it
-comes (``ssan.datasets.memory``), so that a check that was interrupted goes on, and an unchanged video is not looked at
-again. What the list says is then held against it: parts and numbers of frames that are not there, and videos that are
-the same file under two names.
+comes (``ssan.datasets.audit_cache``), so that a check that was interrupted goes on, and an unchanged video is not
+looked at again. What the list says is then held against it: parts and numbers of frames that are not there, and videos
+that are the same file under two names.
 """
 
 import csv
@@ -20,14 +20,13 @@ from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
-from ssan.cores import num_cores
-from ssan.datasets.memory import Memory, stamp
+from ssan.datasets.audit_cache import Memory, stamp
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, VideoError, printable, quoted
 from ssan.files import is_text, sha256, writing
-from ssan.processes import share_memory_among
+from ssan.processes import num_cores, share_memory_among
 from ssan.video.clip import existing_path
-from ssan.video.extent import announced_bytes
+from ssan.video.container_length import announced_bytes
 from ssan.video.reader import OwnReader, open_video
 
 Depth = Literal["open", "whole"]

@@ -2,10 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ssan.datasets.samples import Samples, hash_list
+import torch
+
+from ssan.datasets.samples import Sample, Samples, hash_list
+from ssan.training.conditions import Files
 from ssan.video.clip_file import split_path
 
 
@@ -56,3 +60,27 @@ def differences(there: Any, here: Mapping[str, Any], what: str) -> list[str]:
     if there.get("files") is not None and there["files"] != here["files"]:
         return [f"{what}: the same list, but files of other sizes"]
     return []
+
+
+def files_of(samples: Sequence[Sample]) -> Files:
+    """Size and time of the last change of each video: of a folder of frames those of all that is in it, of a video in a
+    clip file that file's."""
+    paths = [sample.path for sample in samples]
+    known = {path: _mark(path) for path in dict.fromkeys(paths)}
+    return Files(paths, torch.tensor([known[path] for path in paths], dtype=torch.int64).reshape(-1, 2))
+
+
+def _mark(path: str) -> tuple[int, int]:
+    packed = split_path(path)
+    try:
+        status = os.stat(path if packed is None else packed[0])
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size, status.st_mtime_ns
+        with os.scandir(path) as entries:
+            found = sorted(
+                (os.fsencode(entry.name), (status := entry.stat()).st_size, status.st_mtime_ns) for entry in entries
+            )
+    except (OSError, ValueError):
+        return -1, -1
+    sizes = hashlib.sha256(repr([(name, size) for name, size, _ in found]).encode()).digest()
+    return int.from_bytes(sizes[:7], "big"), max((time for _, _, time in found), default=status.st_mtime_ns)

@@ -27,10 +27,10 @@ class DoubleAttention(nn.Module):
     No convolution sees neighbouring frames and every sum is over a set, so the block cannot know the order of frames.
     Its cost grows with n, where that of a non-local block grows with n^2.
 
-    Our choice, each pinned in tests/test_double_attention.py: e = d = c unless ``embedding`` says otherwise (a number,
-    or ``half`` for c // 2), as for the blocks that it stands beside in the slots; BatchNorm after W_z, with weight 0 at
-    first under ``identity_start``, as in ``NonLocal``; W_B without a bias, which the softmax over positions would take
-    away again.
+    Our choice, each pinned in tests/layers/test_double_attention.py: e = d = c unless ``embedding`` says otherwise (a
+    number, or ``half`` for c // 2), as for the blocks that it stands beside in the slots; BatchNorm after W_z, with
+    weight 0 at first under ``identity_start``, as in ``NonLocal``; W_B without a bias, which the softmax over positions
+    would take away again.
 
     Source: A2-Nets, section 3.1 to 3.3.
 

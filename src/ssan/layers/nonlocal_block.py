@@ -29,7 +29,8 @@ class NonLocal(nn.Module):
     - ``t``, "1D": one position in the n = t frames, each position by itself.
 
     Attention treats what it attends to as a set: in a network that sees frames one by one and averages their scores,
-    no choice of ``axes`` can tell a clip from its frames in another order (pinned in tests/test_nonlocal_block.py).
+    no choice of ``axes`` can tell a clip from its frames in another order (pinned in
+    tests/layers/test_nonlocal_block.py).
 
     Source: Non-local Neural Networks, section 3.2 and 3.3. Its own options and ours have the names that
     ``SeparableSelfAttention`` gives them:
@@ -152,7 +153,7 @@ class NonLocalPair(nn.Module):
     that is the first one: ``recipes/table5/none`` builds this pair, and the seven others set ``channel_branch``,
     ``shared_value`` and ``temporal_kernel`` of ``SeparableSelfAttention``, among which each step then changes one
     thing. A ninth, ``recipes/table5/none_in_ssa``, is SSA with the three off; beside ``none`` it shows what the
-    unnamed difference is worth (pinned in tests/test_tables.py).
+    unnamed difference is worth (pinned in tests/reproduce/test_tables.py).
 
     Options are those of ``NonLocal`` and go to both halves; ``pool_keys`` to the first, which alone sees space.
 

@@ -28,7 +28,7 @@ class SeparableSelfAttention(nn.Module):
     from A; the spatial and the temporal attention share the value g. Attention treats frames as a set, so that
     convolution is the only part of the block that knows their order.
 
-    Unsaid by the paper, our choice (each pinned in tests/test_ssa.py against a twin written in loops):
+    Unsaid by the paper, our choice (each pinned in tests/layers/test_ssa.py against a twin written in loops):
 
     - ``embedding``: the width e; None means e = c, ``half`` e = c // 2, the habit of non-local blocks.
     - ``similarity_scale``: ``sqrt`` divides each similarity by the square root of the length of the axis it sums over
@@ -169,8 +169,8 @@ class TemporalConvolution(nn.Conv2d):
     parts of e channels, each contiguous, as its reader needs it: out of one result each would be copied.
 
     On the CPU, in single and double precision, the gradients are products of matrices with frames shifted in time: a
-    quarter of the time of the library's backward for kernels of this form (with the block in benchmarks/block.py).
-    Forward and elsewhere the library's own are taken.
+    quarter of the time of the library's backward for kernels of this form (with the block in
+    benchmarks/speed/block.py). Forward and elsewhere the library's own are taken.
 
     :param in_channels: channels c of the input.
     :param out_channels: channels e of each part.

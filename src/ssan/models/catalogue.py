@@ -19,8 +19,8 @@ from ssan.errors import UsageError, unknown
 from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import MobileNetV2
-from ssan.models.place import Places, place
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssan.models.slots import Places, place
 
 # No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
 MAX_OPTION = 65_536

@@ -32,7 +32,7 @@ class InvertedResidual(nn.Module):
 
     ``before_conv1`` exists only in blocks with a shortcut: a shift there leaves the shortcut's copy untouched. Unsaid
     by the SSAN paper, our choice: SSA goes to ``after_projection``, where there are few channels (the first 1x1 widens
-    sixfold), in the blocks of 24 and 32 channels, here ``res2`` and ``res3`` (pinned in tests/test_models.py).
+    sixfold), in the blocks of 24 and 32 channels, here ``res2`` and ``res3`` (pinned in tests/models/test_networks.py).
     """
 
     before_conv1: nn.Module

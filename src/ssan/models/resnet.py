@@ -77,7 +77,7 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, as in ResNet-18 and 34; features (b, t, c, h, w) in and out.
 
     It has no 1x1 convolution. Unsaid by the paper, our choice: SSA goes to ``after_conv1`` all the same, after the
-    first convolution with its BatchNorm and ReLU (pinned in tests/test_models.py).
+    first convolution with its BatchNorm and ReLU (pinned in tests/models/test_networks.py).
     """
 
     expansion: ClassVar[int] = 1

@@ -8,9 +8,9 @@ import torch
 
 from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
-from ssan.recognition.model_file import Labeller
 from ssan.video.clip import Clip
-from ssan.video.extent import announced_bytes
+from ssan.video.container_length import announced_bytes
+from ssan.weights.classifier_file import Labeller
 
 
 def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:

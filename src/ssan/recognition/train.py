@@ -14,42 +14,42 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import ssan
+from ssan._version import __version__
+from ssan.attach.attach import attached_layers
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view
 from ssan.datasets.doubts import doubts_of_training
-from ssan.datasets.fingerprint import fingerprint
+from ssan.datasets.fingerprint import files_of, fingerprint
 from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource, Lists
 from ssan.errors import UsageError, printable
 from ssan.files import writing
 from ssan.layers import LAYERS
-from ssan.models.attach import attached_layers
 from ssan.models.catalogue import specification
 from ssan.models.classifier import Classifier
-from ssan.models.place import layers_in_slots
+from ssan.models.cost import multiply_adds, num_parameters
+from ssan.models.slots import layers_in_slots
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
-from ssan.recognition.circumstances import circumstances, files_of
-from ssan.recognition.initial import Start, start_from
-from ssan.recognition.model_file import OWN, build_from, preprocess_of, save_labeller
+from ssan.training.activation_checkpointing import recompute
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.conditions import Files
-from ssan.training.environment import precision_note
+from ssan.training.environment import environment, precision_note
 from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
-from ssan.training.recompute import recompute
 from ssan.training.run_folder import changes, ending_in_the_journal, open_run
 from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
+from ssan.weights.classifier_file import OWN, build_from, preprocess_of, save_labeller
+from ssan.weights.initial import Start, start_from
 
 
 def complete(recipe: Recipe) -> Recipe:
     """Fill in what a recipe leaves to the model: its input size, and how a new layer starts.
 
     Unsaid by the paper, our choice: with weights to start from, a layer that can starts as the identity, so that they
-    survive; from random weights it does not (pinned in tests/test_train.py).
+    survive; from random weights it does not (pinned in tests/recognition/test_train.py).
     """
     spec = None if recipe.model == OWN else specification(recipe.model)
     crop_px = recipe.crop_px or (spec.size_px if spec else 224)
@@ -150,7 +150,7 @@ def train(
         "processes": place.world,
         "machines": place.machines,
         "device": device,
-        "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"ssan": __version__, "torch": torch.__version__, "python": platform.python_version()},
         **circumstances(model, recipe, device, place.world),
     }
     _open_run(out, recipe, start, faults, resume, place.first)
@@ -285,7 +285,7 @@ def is_last(name: str) -> bool:
     """Whether a parameter belongs to what turns features into scores: the classifier, and the consensus if it learns.
 
     Unsaid by TSM's recipe, our choice: with temporal relations that is all of their layers. TSM's code treats every
-    linear layer so, and has one; those of a layer in a slot are none of these (pinned in tests/test_scale.py).
+    linear layer so, and has one; those of a layer in a slot are none of these (pinned in tests/training/test_scale.py).
     """
     return name.startswith(("fc.", "consensus."))
 
@@ -439,3 +439,30 @@ def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Findin
         lines.append(f"mirroring ({recipe.flip}); pairs of classes that it exchanges: {len(pairs)}")
         lines += [f"  {classes[a]} <-> {classes[b]}" for a, b in pairs]
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def circumstances(model: nn.Module, recipe: Recipe, device: str, processes: int) -> dict[str, Any]:
+    """``environment`` and ``cost``, as the journal's ``start`` has them; what is not known is None.
+
+    :param recipe: complete: with ``crop_px``.
+    :param device: ``cpu`` or ``cuda``.
+    :param processes: that train together, on all machines.
+    """
+    return {"environment": environment(device, processes, recipe.precision), "cost": cost(model, recipe)}
+
+
+def cost(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """Parameters, and multiply-adds of one clip of the recipe's frames and size."""
+    assert recipe.crop_px is not None
+    try:
+        macs = multiply_adds(model, recipe.num_frames, recipe.crop_px)
+    except (RuntimeError, TypeError, ValueError):
+        # A network of one's own may ask for the values of its features, or hold what cannot be copied; it can be
+        # trained all the same.
+        macs = None
+    return {
+        "params": num_parameters(model),
+        "macs": macs,
+        "num_frames": recipe.num_frames,
+        "crop_px": recipe.crop_px,
+    }

@@ -16,14 +16,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssan.datasets.synthetic import keep_number
-from ssan.datasets.synthetic_captions import render_captions
 from ssan.errors import SsanError
 from ssan.files import write_json, writing
-from ssan.insight.page import render_page
-from ssan.insight.plots import seeds_plot
 from ssan.processes import terminable
 from ssan.recipe import write_recipe
+from ssan.report.html import render_page
+from ssan.report.plots import seeds_plot
 from ssan.reproduce.joint_runs import (
     KINDS,
     SMALL_RECIPE,
@@ -46,6 +44,8 @@ from ssan.reproduce.results import as_percent, over_seeds
 from ssan.reproduce.runs import Crew, evaluation, events_of, make
 from ssan.reproduce.sameness import has_ended, refused
 from ssan.reproduce.table import JOURNALS, PROTOCOL, rendered
+from ssan.synthetic.captions import render_captions
+from ssan.synthetic.dataset import keep_number
 
 __all__ = [
     "JointOrder",

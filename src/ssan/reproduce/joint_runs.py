@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssan.errors import SsanError, UsageError
-from ssan.insight.runs import number, whole
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, read_retrieval_recipe
+from ssan.report.journal_runs import number, whole
 from ssan.reproduce.joint_tables import JointRow, JointTable
 from ssan.reproduce.plan import Data, Run, runs_of
 from ssan.reproduce.results import as_dict, epochs_of, seconds_of

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssan.insight.page import render_page
-from ssan.insight.plots import seeds_plot
+from ssan.report.html import render_page
+from ssan.report.plots import seeds_plot
 from ssan.reproduce.results import agreed, as_percent
 
 

@@ -19,11 +19,11 @@ from ssan.errors import UsageError, unknown
 from ssan.layers import LAYERS
 from ssan.models.catalogue import BACKBONES, MODELS, specification, without_memory
 from ssan.recipe import Recipe, make_recipe, read_recipe
-from ssan.recognition.model_file import build_from
 from ssan.recognition.train import complete
 from ssan.reproduce.sameness import Seen
 from ssan.reproduce.tables import Row
 from ssan.shipped import shipped
+from ssan.weights.classifier_file import build_from
 
 
 @dataclass(frozen=True)

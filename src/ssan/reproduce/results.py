@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ssan.insight.runs import number, whole
 from ssan.recognition.metrics import pair_accuracies
 from ssan.recognition.score_file import ScoreFile, read_scores
+from ssan.report.journal_runs import number, whole
 from ssan.reproduce.plan import Run
 from ssan.reproduce.runs import SCORES, evaluation, events_of, objection
 from ssan.reproduce.sameness import last_start

@@ -14,12 +14,12 @@ import numpy as np
 
 from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.files import writing
-from ssan.insight.runs import number, whole
 from ssan.processes import terminable, told_to_end_with_us
 from ssan.recipe import write_recipe
 from ssan.recognition.metrics import accuracy
 from ssan.recognition.score_file import read_scores
 from ssan.recognition.train import complete
+from ssan.report.journal_runs import number, whole
 from ssan.reproduce.plan import Run
 from ssan.reproduce.sameness import (
     evaluations,

@@ -9,19 +9,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ssan.datasets.convert import convert
-from ssan.datasets.convert_forms import Settings
-from ssan.datasets.synthetic import VIDEO_FOLDER, keep_number, render
+from ssan.convert.convert import convert
+from ssan.convert.forms import Settings
 from ssan.errors import SsanError
 from ssan.files import read_json, sha256, write_json, writing
-from ssan.insight.report import report
 from ssan.recognition.score_file import read_scores
+from ssan.report.report import report
 from ssan.reproduce.page import page
 from ssan.reproduce.plan import TASKS, Data, Run, runs_of, seeds_of
 from ssan.reproduce.results import agreed, curves_of, figures_of, over_seeds, pairs_in
 from ssan.reproduce.runs import SCORES, Crew, Means, ensemble, evaluation, make_all, objection, refuse_other_videos
 from ssan.reproduce.sameness import see
 from ssan.reproduce.tables import Row, Table
+from ssan.synthetic.dataset import VIDEO_FOLDER, keep_number, render
 
 PROTOCOL = {"views": 1, "crops": 1, "average": "logits"}
 """The paper's: "single clip and the 224 central crop for evaluation" (section 4.2)."""

@@ -72,7 +72,7 @@ class JointSpace(nn.Module):
 
     A caption goes through a text tower and a gated embedding unit, the features of a video through another such unit.
     Reference 22's network is this one with the ``maxpool`` tower, 4096 = 2048 + 2048 features, and "max"
-    (benchmarks/howto100m_parity.py compares the two).
+    (benchmarks/parity/howto100m_parity.py compares the two).
 
     Source: HowTo100M, Miech et al., ICCV 2019, section 4.1.
 

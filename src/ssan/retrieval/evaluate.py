@@ -9,7 +9,8 @@ import numpy as np
 from ssan.datasets.samples import Samples
 from ssan.datasets.tables import fault, table_with_header
 from ssan.errors import UsageError, quoted
-from ssan.retrieval.features import Stream
+from ssan.features.store import part_id
+from ssan.features.streams import Stream
 from ssan.retrieval.metrics import (
     INTERVAL,
     TIE_RULE,
@@ -22,7 +23,6 @@ from ssan.retrieval.metrics import (
 )
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts
 from ssan.retrieval.pairs import Captioned, captioned, clip_of, features_of, hash_captions, refuse, unused
-from ssan.vectors import part_id
 
 TWINS = ("video", "other", "kind")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ssan.datasets.samples import Samples
+from ssan.features.store import STORE
 from ssan.files import read_json
 from ssan.retrieval.pairs import hash_captions
-from ssan.vectors import STORE
 
 
 def fingerprint_captions(samples: Samples) -> dict[str, Any]:

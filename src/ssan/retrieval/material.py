@@ -10,8 +10,8 @@ from ssan.datasets.howto100m import NarratedVideos
 from ssan.datasets.samples import Samples, canonical_split
 from ssan.datasets.source import DataSource
 from ssan.errors import AnnotationError, SsanError, UsageError
+from ssan.features.streams import Stream
 from ssan.recipe import RetrievalRecipe
-from ssan.retrieval.features import Stream
 from ssan.retrieval.model_file import Retriever
 from ssan.retrieval.pairs import (
     Captioned,

@@ -18,7 +18,8 @@ INTERVAL = "bootstrap over videos; Clopper-Pearson over videos where all or none
 Rule = Literal["own", "same_caption"]
 """Which videos are right for a caption: the one that it was written for, or all that have this very caption."""
 
-# Measured on 20,000 columns of float32 (benchmarks/score_matrix.py): pieces that stay in the processor's own memory.
+# Measured on 20,000 columns of float32 (benchmarks/speed/score_matrix.py): pieces that stay in the processor's own
+# memory.
 _PIECE_SCORES = 320_000
 _MOST_PIECE_ROWS = 255  # the most that a counter of one byte can hold
 _PRODUCT_SCORES = 4_000_000

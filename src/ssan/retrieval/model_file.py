@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ssan.errors import ModelError, UsageError, printable
-from ssan.models.weights import LoadReport
+from ssan.features.streams import Stream
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.embedding import JointSpace
-from ssan.retrieval.features import Stream
 from ssan.retrieval.pairs import ClipFeatures, Encode
 from ssan.retrieval.text import Vocabulary
 from ssan.retrieval.towers import TransformerTower, build_tower, hash_text_model, word_embedding
-from ssan.training.checkpoint import read_model_file, write_model_file
+from ssan.weights.model_file import read_model_file, write_model_file
+from ssan.weights.state_dict import LoadReport
 
 KIND = "retrieval"
 # Numbers of a feature; the largest of published networks have some thousands.

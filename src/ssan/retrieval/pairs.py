@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 from ssan.datasets.howto100m import Caption, NarratedVideos
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import SsanError, UsageError, few, quoted
+from ssan.features.store import part_id
+from ssan.features.streams import Clip, Stream, pooled
 from ssan.files import writing
-from ssan.retrieval.features import Clip, Stream, pooled
 from ssan.retrieval.text import no_spaces
 from ssan.training.batches import Draw
-from ssan.vectors import part_id
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Captions to the words that a text tower takes, (n, l) int64; a caption of which nothing can be read is all 0."""

@@ -123,7 +123,7 @@ class MaxOverWords(nn.Module):
 
     A word gives the same wherever it stands, so the layer is applied once to each distinct word of the batch. For 2,048
     captions of up to 20 words this takes a third of the time and a quarter of the memory of the plain form, and the
-    same sums are taken (benchmarks/howto100m_parity.py).
+    same sums are taken (benchmarks/parity/howto100m_parity.py).
 
     Source: HowTo100M, Miech et al., ICCV 2019, section 4.1, and its released code.
 

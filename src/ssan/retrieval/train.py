@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import ssan
+from ssan._version import __version__
 from ssan.datasets.samples import canonical_split
 from ssan.errors import few
+from ssan.features.named import open_streams, paths_by_stream
+from ssan.features.streams import Stream
 from ssan.files import writing
-from ssan.models.counting import num_parameters
-from ssan.models.weights import LoadReport
+from ssan.models.cost import num_parameters
 from ssan.processes import processes
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, write_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.evaluate import positives_of, recalls
-from ssan.retrieval.features import Stream
 from ssan.retrieval.fingerprint import fingerprint
 from ssan.retrieval.losses import LOSSES
 from ssan.retrieval.material import Gathered, Material, for_validation, gather, vocabulary_of
@@ -38,7 +38,6 @@ from ssan.retrieval.model_file import (
     save_retriever,
     start_from,
 )
-from ssan.retrieval.named import open_streams, paths_by_stream
 from ssan.retrieval.pairs import (
     Batch,
     Captioned,
@@ -57,6 +56,7 @@ from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer
 from ssan.training.run_folder import changes, ending_in_the_journal, open_run
+from ssan.weights.state_dict import LoadReport
 
 __all__ = ["Material", "open_streams", "train"]
 
@@ -142,7 +142,7 @@ def train(
         "processes": place.world,
         "machines": place.machines,
         "device": device,
-        "versions": {"ssan": ssan.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"ssan": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "environment": environment(device, place.world, recipe.precision),
         "cost": {"params": num_parameters(model)},
     }  # fmt: skip

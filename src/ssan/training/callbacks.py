@@ -16,9 +16,9 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ssan.cores import num_cores
 from ssan.errors import TrainingError, VideoError
 from ssan.files import naming_a_full_disk, remove_partials
+from ssan.processes import num_cores
 from ssan.training.batches import Batches
 from ssan.training.journal import Journal
 

@@ -1,117 +1,82 @@
-"""Model files: tensors and text in one safetensors file, which is read without executing anything."""
+"""The state that a run goes on from: written whole or not at all, read without executing anything."""
 
-import hashlib
-import json
+import io
 import os
-from collections.abc import Mapping
-from pathlib import Path
+import pickle
+import zipfile
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from ssan.errors import ModelError
-from ssan.files import writing
+from ssan.errors import UsageError
+from ssan.files import open_regular, writing
 
-# Format 2 promises a hash of what is said of the tensors; files of format 1 have none.
-FORMAT, OLDER = "2", "1"
-PREFIX = "ssan."
-METADATA_HASH = f"{PREFIX}metadata_sha256"
+# The largest network here has a state of less than 2 GB; whoever goes on has as much memory.
+MOST_BYTES = 20_000_000_000
+PARTS = {"state_dict", "optimizer_states", "loops", "callbacks", "rate", "position", "train_sums"}
 
 
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, types, shapes and bytes of tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+class StateFile(TorchCheckpointIO):
+    """How the Trainer writes and reads ``last/state.ckpt``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write the state beside ``path`` and give it that name once it is whole.
+
+        :raises SsanError: the disk is full (code ``no_space``); the state of before is untouched.
+        """
+        # By way of memory: torch's own writer tells of a full disk as of a defect in itself.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with writing(path, "wb") as handle:
+            handle.write(content.getbuffer())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Callable[..., Any] | None = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a state; only tensors and plain values are taken from it, whatever else the file holds.
+
+        :raises UsageError: it is damaged, or no state of a run.
+        """
+        with open_regular(path, "the state of a run") as handle:
+            try:
+                # The file is a zip archive with a checksum of every tensor, which torch itself does not look at.
+                with zipfile.ZipFile(handle) as archive:
+                    _check_sizes(path, archive, os.fstat(handle.fileno()).st_size)
+                    damaged = archive.testzip()
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+                raise _refused(path, str(error)) from error
+            if damaged is not None:
+                raise _refused(path, f"the checksum of {damaged} in it is wrong")
+            handle.seek(0)
+            try:
+                state = torch.load(handle, map_location=map_location or "cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise _refused(path, "it holds something else than tensors and plain values") from error
+            except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+                raise _refused(path, str(error)) from error
+        if not isinstance(state, dict) or not state.keys() >= PARTS:
+            raise _refused(path, "it lacks parts of a run's state")
+        return state
 
 
-def hash_metadata(text: Mapping[str, str]) -> str:
-    """SHA-256 over the names and texts of a file's metadata but this hash, in the order of their names."""
-    pairs = sorted((name, value) for name, value in text.items() if name != METADATA_HASH)
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+def _check_sizes(path: Any, archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive that would unpack to more than it is, or is mostly a hole, before anything of it is read."""
+    said = sum(entry.file_size for entry in archive.infolist())
+    if said > min(size, MOST_BYTES):
+        raise _refused(path, f"it says that it unpacks to {said:,} bytes")
+    # torch puts each tensor at a multiple of 64 bytes, with its name before it and once more in the end.
+    around = sum(1024 + 3 * len(entry.filename) for entry in archive.infolist())
+    if size > said + around + 65_536:
+        raise _refused(path, f"it has {size:,} bytes, and says of {said:,} what they are")
 
 
-def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """Write tensors with metadata (each value as JSON, under ``ssan.NAME``), whole or not at all; return their hash."""
-    # Plain, unshared, row-major copies: safetensors refuses tensors that share memory, and channels-last is a layout of
-    # this machine's, not of the file's.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    digest = hash_tensors(plain)
-    text = {f"{PREFIX}{name}": json.dumps(value, ensure_ascii=False) for name, value in metadata.items()}
-    text |= {f"{PREFIX}format": FORMAT, f"{PREFIX}sha256": digest}
-    text[METADATA_HASH] = hash_metadata(text)
-    # As bytes: the library's own writer tells of a full disk in words only.
-    content = save(plain, metadata=text)
-    with writing(path, "wb") as handle:
-        handle.write(content)
-    return digest
-
-
-def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name and metadata by name (without ``ssan.``) of a model file; its hashes are checked.
-
-    :raises ModelError: missing, not a safetensors file, not one of ours, of a newer format, or changed since written.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):
-        raise ModelError(
-            "no such model file; expected a model.safetensors, or the folder of a run", code="missing", path=str(path)
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(
-            f"not a model file ({error}); expected a .safetensors file that `ssan train` wrote",
-            code="wrong_model",
-            path=str(path),
-        ) from error
-    if f"{PREFIX}format" not in text:
-        raise ModelError(
-            "a safetensors file, but not a model of ssan: it does not say its recipe and classes. Give it to "
-            "`ssan train --init` if it holds a backbone's weights",
-            code="wrong_model",
-            path=str(path),
-        )
-    written = text[f"{PREFIX}format"]
-    if written not in (FORMAT, OLDER):
-        raise ModelError(
-            f"its format is {written[:20]!r}; this version reads {OLDER!r} and {FORMAT!r}. Upgrade ssan, or copy the "
-            "file again",
-            code="wrong_model",
-            path=str(path),
-        )
-    if written != OLDER and text.get(METADATA_HASH) != hash_metadata(text):
-        raise ModelError(
-            "what it says of its tensors (recipe, classes, protocol) is not what was written (the hash differs); copy "
-            "the file again",
-            code="wrong_model",
-            path=str(path),
-        )
-    if text.get(f"{PREFIX}sha256") != hash_tensors(tensors):
-        raise ModelError(
-            "its tensors are not those that were written (the hash differs); copy the file again",
-            code="wrong_model",
-            path=str(path),
-        )
-    try:
-        metadata = {
-            name.removeprefix(PREFIX): json.loads(value)
-            for name, value in text.items()
-            if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256", METADATA_HASH)
-        }
-    except (ValueError, RecursionError) as error:
-        raise ModelError(
-            f"its metadata is not valid JSON: {error}; copy the file again", code="wrong_model", path=str(path)
-        ) from error
-    metadata["sha256"] = text[f"{PREFIX}sha256"]
-    return tensors, metadata
+def _refused(path: Any, reason: str) -> UsageError:
+    return UsageError(
+        "cannot resume: not a state that a run of ssan left, or damaged since "
+        f"({(reason.splitlines() or ['unreadable'])[0][:120]}). Copy the file again, or remove it: the run then starts "
+        "from its beginning",
+        path=str(path),
+    )

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
-import ssan
-from ssan.cores import num_cores
+from ssan import _version
+from ssan.processes import num_cores
 
 Precision = Literal["32", "bf16", "16"]
 PACKAGES = ("av", "lightning", "numpy")
@@ -23,11 +23,11 @@ def environment(device: str, processes: int, precision: Precision = "32") -> dic
     """
     gpu = device == "cuda"
     return {
-        "ssan": ssan.__version__,
-        "ssan_commit": source_commit(Path(ssan.__file__)),
+        "ssan": _version.__version__,
+        "ssan_commit": source_commit(Path(_version.__file__)),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        **{package: _version(package) for package in PACKAGES},
+        **{package: _version_of(package) for package in PACKAGES},
         "cuda": torch.version.cuda if gpu else None,
         "cudnn": str(torch.backends.cudnn.version()) if gpu else None,
         "platform": platform.platform(),
@@ -94,7 +94,7 @@ def source_commit(file: Path) -> str | None:
     return said.stdout.strip() or None
 
 
-def _version(package: str) -> str | None:
+def _version_of(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from ssan.errors import SsanError, TrainingError, UsageError, VideoError
 from ssan.processes import Processes, processes
-from ssan.training.average import Average
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
+from ssan.training.checkpoint import StateFile
+from ssan.training.cluster_environment import Launched
 from ssan.training.conditions import Files, conditions, differences, use_threads
+from ssan.training.ema import Average
 from ssan.training.environment import Precision, environment, out_of_memory, used_precision
 from ssan.training.journal import Journal
-from ssan.training.launched import Launched
 from ssan.training.optim import LearningRate
-from ssan.training.state import StateFile
 
 # By these words alone do torch and gloo tell the end of another process from any other fault.
 SIGNS_OF_A_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "killed by signal")

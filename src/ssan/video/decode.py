@@ -8,7 +8,8 @@ Pictures come out upright: turned and mirrored as the file asks for (``ssan.vide
 ``width_px`` and ``resize`` speak of the upright picture.
 
 Unsaid by the paper, our choice: pixels stay as they are stored, also where the file says that they are not square
-(many Kinetics clips do); tests/test_decode.py holds it. Resizing is bilinear with the filter widened when shrinking.
+(many Kinetics clips do); tests/video/test_decode.py holds it. Resizing is bilinear with the filter widened when
+shrinking.
 
 How a file is read: opening it lists its packets (``ssan.video.packets``), which decodes nothing. From time stamps that
 can be trusted follows which packet each wanted frame needs::
@@ -49,8 +50,8 @@ from ssan.video.clip import (
     frames_at_once,
     wanted_places,
 )
+from ssan.video.container_length import announced_bytes
 from ssan.video.display_matrix import upright_turn
-from ssan.video.extent import announced_bytes
 from ssan.video.packets import MOST_BYTES_HELD, list_packets
 
 

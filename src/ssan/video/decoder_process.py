@@ -242,7 +242,7 @@ class _Reader:
         with shared_memory() as (file, memory):
             self.places = Places(memory) if memory is not None else None
             self._process = _start(
-                [sys.executable, "-P", "-m", "ssan.video.apart", str(os.getpid()), str(self.limit_bytes),
+                [sys.executable, "-P", "-m", "ssan.video.decoder_server", str(os.getpid()), str(self.limit_bytes),
                  *([str(file)] if file else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,0 +1,295 @@
+"""The README's measured figures, from the JSON files in benchmarks/results/; what was not run is blank.
+
+    python -m benchmarks.pages.tables
+
+Rewrites what stands between the two marks in README.md. One function a file of results; each takes its content or None.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+Content = dict[str, Any] | None
+
+READERS = ["ssan", "ssan, decoder in this process", "PyAV in sequence", "decord", "opencv", "torchcodec"]
+LOADERS = ["ssan", "PyAV in sequence", "decord", "torchcodec", "TSM"]
+SHAPES = ["Res2", "Res3", "Res3, first block"]
+MODELS = ["tsn_r50", "tsm_r50", "ssan_r50", "tsn_tiny", "tsm_tiny", "ssan_tiny"]
+PEERS = [
+    ("tsn_r50", "ssan"), ("tsm_r50", "ssan"), ("ssan_r50", "ssan"), ("TSM, ResNet-50", "its own"),
+    ("TSM, ResNet-50, channels last", "its own"), ("S3D", "torchvision"), ("R3D-18", "torchvision"),
+    ("R(2+1)D-18", "torchvision"), ("MViTv2-S", "torchvision"), ("Swin3D-T", "torchvision"),
+    ("VideoMAE-B", "transformers"), ("TimeSformer-B", "transformers"),
+]  # fmt: skip
+VARIANTS = {"bare": "as it is", "ssa": "SSA attached before `layer[12].*.conv2`"}
+SHARES = ["top1", "pair_top1", "within_pair_top1", "reversed_top1"]
+COMMANDS = ["python -c pass", "import torch", "ssan --help", "ssan predict"]
+
+
+def line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def heading(*cells: str) -> list[str]:
+    return [line(*cells), line(*["---"] * len(cells)).replace(" ", "")]
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def processor(content: Content) -> str:
+    """The machine of a file of results, as a sentence; the keys of its writers differ."""
+    about = (content or {}).get("machine") or {}
+    name, torch = about.get("cpu") or about.get("processor"), about.get("torch")
+    return "" if not name else f"Measured on {name}, one thread{f', torch {torch}' if torch else ''}."
+
+
+def decode(content: Content) -> list[str]:
+    rows = (content or {}).get("rows", [])
+    lines = [
+        "**Decoding** eight frames of a clip, each reader in a process of its own, over the time of PyAV in sequence",
+        "in the same round: the median of the rounds; of a codec the median over its files (how many) and the range.",
+        *filter(None, [processor(content)]),
+        "",
+        *heading("codec", *READERS),
+    ]
+    for codec in sorted({kind_of(row) for row in rows}) or ["h264", "mpeg4", "vp9"]:
+        own = [row for row in rows if kind_of(row) == codec]
+        files = len({row["file"] for row in own})
+        cells = []
+        for reader in READERS:
+            ratios = [row["ratio_median"] for row in own if row["reader"] == reader and row["ratio_median"] is not None]
+            spread = f" ({min(ratios):.2f}-{max(ratios):.2f})" if len(ratios) > 1 and min(ratios) != max(ratios) else ""
+            cells.append(f"{median(ratios):.2f}{spread}" if ratios else "")
+        lines.append(line(f"{codec} ({files})" if files else codec, *cells))
+    peaks = []
+    for reader in READERS:
+        found = [row["peak_mb"] for row in rows if row["reader"] == reader and row.get("peak_mb") is not None]
+        peaks.append(f"{max(found):.0f} MB" if found else "")
+    large = [
+        line(f"`{row['file']}`, {row['num_frames']:,} frames", f"{row['seconds']:.1f} s, {row['peak_mb']:.0f} MB")
+        for row in (content or {}).get("large", [])
+    ]
+    lines += [line("most memory over the base, 1080p", *peaks)]
+    if large:
+        lines += ["", *heading("large files", "8 frames over the whole file"), *large]
+    return lines
+
+
+def kind_of(row: dict[str, Any]) -> str:
+    """The codec, with what decides how much of a file can be left out."""
+    pictures = " with B frames" if row.get("b_frames") and row["codec"] == "h264" else ""
+    return row["codec"] + pictures + (" in avi" if row.get("container") == "avi" else "")
+
+
+def loader(content: Content) -> list[str]:
+    rows = (content or {}).get("rows", [])
+    lines = [
+        "**Loading** clips for training, workers and all: clips a second over those with PyAV in sequence (for JPEG",
+        "frames TSM's dataset code), the median of the rounds; in brackets the same of the processor time for a clip.",
+        f"The last column is what one worker and its decoder hold of their own. {processor(content)}".rstrip(),
+        "",
+        *heading("files", "workers", *LOADERS, "memory, ssan"),
+    ]
+    for kind, workers in dict.fromkeys((row["kind"], row["workers"]) for row in rows):
+        own = {row["loader"]: row for row in rows if (row["kind"], row["workers"]) == (kind, workers)}
+        cells = [
+            f"{own[name]['ratio_median']:.2f} ({own[name]['work_median']:.2f})" if name in own else ""
+            for name in LOADERS
+        ]
+        held = own.get("ssan", {}).get("megabytes_per_worker")
+        memory = f"{held:.0f} MB" if held else ""
+        lines.append(line(kind, workers, *cells, memory))
+    return lines
+
+
+def exactness(content: Content) -> list[str]:
+    text = (
+        ""
+        if content is None
+        else f"{content['files']} files, {content['frames']:,} frames: {content['differences']} differ"
+    )
+    return [line("frames against a full decoding in sequence", text)]
+
+
+def block(content: Content) -> list[str]:
+    cpu, gpu = (content or {}).get("cpu"), (content or {}).get("gpu")
+    lines = [
+        "**The SSA block**: its time over that of its matrix products alone (the faster way to take them: 256 rows of",
+        "a matrix of positions at a time), its time and its peak memory over those of the form written out with full",
+        "matrices. Beside it the products with the exponential of each similarity, once forward and once backward,",
+        f"over the form written out. {processor(cpu)}".rstrip(),
+        "",
+        *heading(
+            "features", "forward / products", "forward / written out", "with backward / products",
+            "with backward / written out", "products and exponentials / written out", "memory / written out",
+        ),
+    ]  # fmt: skip
+    by_shape = {row["shape"]: row for row in (cpu or {}).get("rows", [])}
+    for shape in SHAPES:
+        row = by_shape.get(shape)
+        if row is None:
+            lines.append(line(shape, *[""] * 6))
+            continue
+        cells = [
+            number(row[way][over]["ratio_min"])
+            for way in ("forward", "forward_backward")
+            for over in ("ours_over_products", "ours_over_naive")
+        ]
+        cells.append(number(row["forward_backward"].get("products_exponentials_over_naive", {}).get("ratio_min")))
+        memory = row["forward_backward"]["extra_memory_mb"]
+        share = memory["ours"] / memory["naive"] if memory["ours"] is not None else None
+        lines.append(line(f"{shape}, {row['size']}", *cells, number(share)))
+    for shape in SHAPES[:2]:
+        found = [row for row in (gpu or {}).get("rows", []) if row["shape"] == shape and row["ours"]]
+        shares = [row["ours"]["share_of_ceiling"] for row in found if row["pass"] == "forward_backward"]
+        text = f"{min(shares):.2f}-{max(shares):.2f}" if shares else ""
+        lines.append(line(f"{shape} on a GPU: share of the matrix units' speed, forward and backward", text, *[""] * 5))
+    return lines
+
+
+def step(content: Content) -> list[str]:
+    cpu, gpu = (content or {}).get("cpu"), (content or {}).get("gpu")
+    lines = [
+        "**A training step and an inference** of 8 frames, in the time of TSN on the same backbone.",
+        *filter(None, [processor(cpu)]),
+        "",
+        *heading("network", "training step", "inference", "training on a GPU, clips a second", "inference on a GPU"),
+    ]
+
+    def find(part: Content, model: str, work: str) -> dict[str, Any]:
+        rows = (part or {}).get("rows", [])
+        return next((row for row in rows if (row["model"], row["work"]) == (model, work)), {})
+
+    for model in MODELS:
+        ratios = [number(find(cpu, model, work).get("ratio_min")) for work in ("train", "infer")]
+        speeds = [number(find(gpu, model, work).get("clips_a_second")) for work in ("train", "infer")]
+        lines.append(line(f"`{model}`", *ratios, *speeds))
+    return lines
+
+
+def models(content: Content) -> list[str]:
+    """Ours and other projects' networks; of ours also those that were measured and stand in no list here."""
+    cpu = (content or {}).get("cpu") or {}
+    rows = {row["name"]: row for row in cpu.get("rows", [])}
+    listed = {name for name, _ in PEERS}
+    more = [(name, row["code"]) for name, row in rows.items() if name not in listed]
+    rounds = cpu.get("rounds")
+    said = f" {rounds} round{'s' if rounds > 1 else ''}." if rounds else ""
+    lines = [
+        "**Networks of other projects**, one clip of so many frames at 224 px, in the time of our `tsn_r50`; random",
+        f"weights, 174 classes. {processor(cpu)}{said}".rstrip(),
+        "",
+        *heading("network", "code", "frames", "parameters", "multiply-adds", "training step", "inference"),
+    ]
+    for name, code in [*PEERS, *more]:
+        row = rows.get(name)
+        title = f"`{name}`" if code == "ssan" else name
+        if row is None:
+            lines.append(line(title, code, *[""] * 5))
+            continue
+        sizes = row["num_frames"], f"{row['params'] / 1e6:.1f} M", f"{row['macs'] / 1e9:.1f} G"
+        lines.append(line(title, code, *sizes, *(number(row[work]["ratio_min"]) for work in ("train", "infer"))))
+    return lines
+
+
+def attach(content: Content) -> list[str]:
+    """A network from elsewhere with and without attached layers, as shares of the answers."""
+    content = content or {}
+    rows = {row["variant"]: row for row in content.get("runs", [])}
+    about = ""
+    if rows:
+        run = next(iter(rows.values()))
+        about = (
+            f"{content['network']}, random weights: {run['epochs']} epochs on {run['num_train']} videos, "
+            f"{run['num_test']} test videos, {content['classes']} classes, seed {content['seed']}."
+        )
+    lines = [
+        "**A network from elsewhere**, bare and with a layer attached, on rendered videos of classes in pairs that",
+        "differ by direction alone; shares of the test videos.",
+        *filter(None, [about]),
+        "",
+        *heading("network", "parameters", "top-1", "right pair", "right direction within it", "frames reversed"),
+    ]
+    for variant, title in VARIANTS.items():
+        row = rows.get(variant)
+        shares = [f"{row[key]:.3f}" for key in SHARES] if row else [""] * len(SHARES)
+        lines.append(line(title, f"{row['params'] / 1e6:.2f} M" if row else "", *shares))
+    return lines
+
+
+def start(content: Content) -> list[str]:
+    rows = {row["command"]: row for row in (content or {}).get("rows", [])}
+    lines = [
+        "**Starting**, each in a new process.",
+        *filter(None, [processor(content)]),
+        "",
+        *heading("command", "seconds, least", "seconds, median", "processor time over that of `import torch`"),
+    ]
+    for command in COMMANDS:
+        row = rows.get(command)
+        wall = [number(row["wall"][key]) for key in ("seconds_min", "seconds_median")] if row else ["", ""]
+        lines.append(line(f"`{command}`", *wall, number(row["over_import_torch"]["ratio_min"]) if row else ""))
+    return lines
+
+
+def soak(content: Content) -> list[str]:
+    text = ""
+    if content is not None:
+        text = f"{content['kills']} kills in {content['runs']} runs: final weights of {content['differences']} differ"
+    return [line("training runs killed at random moments and resumed", text)]
+
+
+def hostile(content: Content) -> list[str]:
+    text = ""
+    if content is not None:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(content["codes"].items()))
+        text = f"{content['files']} files: {content['tracebacks']} tracebacks, {content['hangs']} hangs ({codes})"
+    return [line("damaged and hostile files", text)]
+
+
+def parity(content: Content) -> list[str]:
+    text = ""
+    if content is not None:
+        placed = [row for row in content["rows"] if "refused" not in row]
+        worst = max(row["largest_difference"] for row in placed)
+        num_refused = len(content["rows"]) - len(placed)
+        text = f"{len(placed)} networks: logits differ by {worst:.0e} at most; {num_refused} refused"
+    return [line("other toolkits' own networks, imported, against themselves", text)]
+
+
+def section(results: Path = RESULTS) -> str:
+    """The section as Markdown, without the marks."""
+
+    def made(make: Callable[[Content], list[str]]) -> list[str]:
+        path = results / f"{make.__name__}.json"
+        return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
+
+    tables = [made(make) for make in (decode, loader, block, step, models, attach, start)]
+    counts = ["**Counted.**", "", *heading("", "result")]
+    counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
+    return "\n\n".join("\n".join(lines) for lines in [*tables, counts])
+
+
+def place(readme: str, text: str) -> str:
+    """``readme`` with ``text`` between the marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"README.md lacks the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def main() -> None:
+    README.write_text(place(README.read_text(encoding="utf-8"), section()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

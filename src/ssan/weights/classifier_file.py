@@ -1,0 +1,159 @@
+"""A trained classifier on disk: weights, recipe, classes, preprocessing and protocol in one file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssan.errors import ModelError, UsageError
+from ssan.models.catalogue import build, without_memory
+from ssan.models.classifier import Classifier
+from ssan.recipe import Recipe, make_recipe
+from ssan.video.preprocess import Preprocess
+from ssan.weights.model_file import read_model_file, write_model_file
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A classifier with everything needed to use it on a video.
+
+    :param hash: SHA-256 of its tensors.
+    """
+
+    model: Classifier
+    classes: list[str]
+    preprocess: Preprocess
+    recipe: Recipe
+    protocol: dict[str, Any]
+    hash: str
+
+
+def preprocess_of(recipe: Recipe) -> Preprocess:
+    """The input side of a complete recipe."""
+    assert recipe.size_px is not None
+    assert recipe.crop_px is not None
+    return Preprocess(
+        num_frames=recipe.num_frames,
+        sampling=recipe.sampling,
+        stride=recipe.stride,
+        resize=recipe.resize,
+        size_px=recipe.size_px,
+        crop_px=recipe.crop_px,
+    )
+
+
+# What a recipe calls a network that its user made in Python: nothing here can build it.
+OWN = "own"
+
+
+def build_from(recipe: Recipe, num_classes: int) -> Classifier:
+    """The recipe's network with random weights, in channels-last memory."""
+    model = build(
+        recipe.model,
+        num_classes,
+        num_frames=recipe.num_frames,
+        dropout=recipe.dropout,
+        layer_options=recipe.layer,
+        places=recipe.places,
+        backbone_options=recipe.backbone,
+    )
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def save_labeller(
+    path: str | Path, model: Classifier, classes: Sequence[str], recipe: Recipe, protocol: Mapping[str, Any]
+) -> str:
+    """Write a classifier with what is needed to use it; returns the hash of its tensors."""
+    metadata = {
+        "recipe": recipe.model_dump(),
+        "classes": list(classes),
+        "preprocess": preprocess_of(recipe).as_dict(),
+        "protocol": dict(protocol),
+    }
+    return write_model_file(path, model.state_dict(), metadata)
+
+
+def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | None = None) -> Labeller:
+    """Read a classifier that ``save_labeller`` wrote, in evaluation mode; a run's folder stands for its best model.
+
+    :param model: for the file of a network of one's own (``train(..., model=...)``), that network, made once more by
+        the code that made it; the weights are loaded into it.
+    :raises ModelError: the file is not one of ours, or its parts do not fit together (code ``wrong_model``).
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    tensors, metadata = read_model_file(path)
+
+    def part(name: str, kind: type) -> Any:
+        value = metadata.get(name)
+        if not isinstance(value, kind) or not value:
+            raise ModelError(f"its metadata lacks {name!r}", code="wrong_model", path=str(path))
+        return value
+
+    if metadata.get("kind") == "retrieval":
+        raise ModelError(
+            "it is a joint space of texts and videos, which has no classes; use it with `ssan retrieval eval`",
+            code="wrong_model",
+            path=str(path),
+        )
+    classes = [str(label) for label in part("classes", list)]
+    protocol = metadata.get("protocol") or {}
+    if not isinstance(protocol, dict):
+        raise ModelError("its protocol is no mapping; copy the file again", code="wrong_model", path=str(path))
+    try:
+        recipe = make_recipe(part("recipe", dict))
+        if (recipe.model == OWN) != (model is not None):
+            raise ModelError(
+                "it is a network of its maker's own, which only the code that made it can build; make it again, and "
+                "read the file from Python with load_labeller(path, model=...)"
+                if model is None
+                else f"it is {recipe.model}, which needs no model=; leave that out",
+                code="wrong_model",
+                path=str(path),
+            )
+        # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
+        with without_memory():
+            expected = model or build_from(recipe, len(classes))
+    except UsageError as error:
+        raise ModelError(
+            f"its recipe cannot be built by this version: {error}; use the version it was trained with",
+            code="wrong_model",
+            path=str(path),
+        ) from error
+    empty = expected.state_dict()
+    shapes = {name: tensor.shape for name, tensor in empty.items()}
+    wrong = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
+    if wrong is not None:
+        raise ModelError(
+            f"its tensors do not fit {f'its recipe ({recipe.model})' if model is None else 'the model given'}: "
+            f"{wrong[:80]!r} is {_shape(tensors, wrong)}, expected {shapes.get(wrong)}; "
+            + ("make the model as it was made for training" if model else "copy the file again"),
+            code="wrong_model",
+            path=str(path),
+        )
+    if None in (recipe.crop_px, recipe.size_px) or part("preprocess", dict) != preprocess_of(recipe).as_dict():
+        raise ModelError(
+            "its preprocessing is not that of its recipe; use the version that it was trained with",
+            code="wrong_model",
+            path=str(path),
+        )
+    tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
+    expected.load_state_dict(tensors, assign=model is None)
+    if model is None:
+        expected = expected.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Labeller(
+        model=expected.eval().to(device),
+        classes=classes,
+        preprocess=preprocess_of(recipe),
+        recipe=recipe,
+        protocol=protocol,
+        hash=metadata["sha256"],
+    )
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

@@ -1,0 +1,344 @@
+"""Weights that another toolkit released, made into a model file of ours: every tensor placed, or none."""
+
+import csv
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssan.errors import ModelError, UsageError
+from ssan.files import read_json, read_text, sha256
+from ssan.models.catalogue import MODELS, ModelSpec, build, specification, without_memory
+from ssan.models.classifier import Classifier
+from ssan.recipe import Recipe, make_recipe
+from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
+from ssan.weights.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in, num_frames_in
+from ssan.weights.state_dict import read_state_dict
+
+# The window, in frames, over which both toolkits spread a clip that is sampled densely.
+DENSE_FRAMES = 64
+# A sentence shows this many names, and says how many there are.
+SHOWN = 3
+# How each toolkit averages the views of a video.
+AVERAGE = {"torchvision": "logits", "tsm": "logits", "mmaction2": "probabilities"}
+
+
+@dataclass(frozen=True)
+class Released:
+    """What an import did; ``as_dict`` has the fields of ``ssan import --json``.
+
+    :param file: the model file that was written.
+    :param layout: by whose names the weights were read.
+    :param matched: number of tensors placed, all of the model's but the counters that the file does not have.
+    :param counters_set_to_zero: BatchNorm's counters of batches that the file does not have; they change nothing.
+    :param notes: what was taken from the file's name, or not known.
+    """
+
+    file: str
+    model: str
+    layout: str
+    matched: int
+    counters_set_to_zero: int
+    classes: list[str]
+    recipe: Recipe
+    sha256: str
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "layout": self.layout,
+            "matched": self.matched,
+            "missing": [],
+            "unexpected": [],
+            "counters_set_to_zero": self.counters_set_to_zero,
+            "model": self.model,
+            "num_classes": len(self.classes),
+            "preprocess": preprocess_of(self.recipe).as_dict(),
+            "file": self.file,
+            "sha256": self.sha256,
+            "notes": self.notes,
+        }
+
+
+def import_weights(
+    path: str, model: str, out: str, *, classes: str | None = None, overrides: Sequence[str] = ()
+) -> Released:
+    """Read a toolkit's weights file as the named model and write a model file.
+
+    Frames are resized to a short side of 256 px and cropped to 224 in the centre, as all three toolkits test (a model
+    made for other sizes keeps the proportion). The number of frames, the share of channels that TSM shifts, how
+    non-local blocks compare positions, and dense sampling are taken from the file's name where it has the form that the
+    toolkit gives it, and the number of frames of relations from their tensors; ``overrides`` go before.
+
+    Scores are the toolkit's own, with two exceptions. mmaction2's relations (TRN) draw three of each scale for every
+    clip, so that one clip gets other scores each time; here they are what the draws come to on average. And non-local
+    blocks of theirs that pool keys leave out a last odd row or column, which here is a window of its own: with crops
+    of a multiple of 32 px, such as 224 and 256, no side is odd.
+
+    :param out: the model file; a folder, one that is there or a name that ends in /, gets ``model.safetensors``.
+    :param classes: a file of class names, see ``read_class_names``; without it they are "0", "1" and so on.
+    :param overrides: recipe keys as ``key=value``, such as ``num_frames=16`` or ``layer.divisor=4``.
+    :raises ModelError: the file cannot be read safely, or a tensor of it or of the model has no counterpart.
+    :raises UsageError: an unknown model, a recipe key, or a list of class names that does not fit.
+    """
+    spec = specification(model)
+    if not os.path.isfile(path):
+        raise ModelError("no such weights file; name a .pth, .pth.tar or .safetensors file", code="missing", path=path)
+    if os.path.isdir(out) or out.endswith("/"):
+        out = os.path.join(out, "model.safetensors")
+    if os.path.exists(out) and os.path.samefile(path, out):
+        raise UsageError("the model file would replace the weights it is made from; name another with -o", path=out)
+    told, notes = _told_by_name(os.path.basename(path), spec)
+    told = {"model": model, "resize": "short_side", **told}
+    make_recipe(told, overrides)  # a mistake in a key is told before a large file is read
+    state = read_state_dict(path)
+    if spec.consensus == "relation" and (num_frames := num_frames_in(state)) is not None:
+        told["num_frames"] = num_frames
+        notes = [f"from the file's tensors: num_frames={num_frames}, which its relations are among"]
+    recipe = make_recipe(told, overrides)
+    if recipe.model != model:
+        raise UsageError(f"model={recipe.model} contradicts --as {model}; leave it out")
+    crop_px = recipe.crop_px or spec.size_px
+    size_px = recipe.size_px or round(crop_px * 8 / 7)
+    if size_px < crop_px:
+        raise UsageError(f"size_px is {size_px}, smaller than crop_px, {crop_px}; a crop is cut out of it")
+    recipe = make_recipe({**recipe.model_dump(), "crop_px": crop_px, "size_px": size_px})
+
+    num_classes = num_classes_in(state)
+    if num_classes is None:
+        known = ", ".join(f"{prefix}bias" for layout in LAYOUTS.values() for prefix in layout.classifiers)
+        raise ModelError(
+            f"it has no classifier under a known name ({known}); its {len(state)} names begin with {_some(state)}. "
+            "Give a backbone's weights to `ssan train --init`",
+            code="wrong_model",
+            path=path,
+        )
+    with without_memory():  # sizes from elsewhere are compared with the tensors before any memory is taken
+        found = fit(state, build_from(recipe, num_classes))
+    if found is None or found.num_wrong:
+        raise ModelError(_misfit(state, model, num_classes, found), code="wrong_model", path=path)
+    names = [str(number) for number in range(num_classes)]
+    if classes is not None:
+        names = read_class_names(classes)
+        if len(names) != num_classes:
+            raise UsageError(
+                f"it has {len(names)} class names, and the weights are for {num_classes} classes; give the list that "
+                "the network was trained with",
+                path=classes,
+            )
+    else:
+        notes.append(f"no class names were given, so they are 0 to {num_classes - 1}; give them with --classes")
+    if found.counters:
+        notes.append(f"{len(found.counters)} counters of batches (num_batches_tracked) are not in the file; set to 0")
+    notes += _differences(found, spec, recipe)
+
+    network = build_from(recipe, num_classes)
+    fresh = network.state_dict()
+    counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in found.tensors}
+    network.load_state_dict({**found.tensors, **counters})
+    protocol = {
+        "imported_from": {"file": os.path.basename(path), "sha256": sha256(path), "layout": found.layout},
+        "views": 1, "crops": 1, "average": AVERAGE[found.layout], **preprocess_of(recipe).as_dict(),
+    }  # fmt: skip
+    digest = save_labeller(out, network, names, recipe, protocol)
+    return Released(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
+
+
+def _differences(found: Fit, spec: ModelSpec, recipe: Recipe) -> list[str]:
+    """What of a toolkit's network is written or computed in another way here, or cannot be known."""
+    notes = []
+    if found.folded:
+        notes.append(
+            f"{len(found.folded)} biases before a BatchNorm are part of the mean that it subtracts now: "
+            f"{_some(found.folded)}"
+        )
+    if found.dropped:
+        notes.append(f"{len(found.dropped)} biases that no score depends on are left out: {_some(found.dropped)}")
+    if found.layout == "mmaction2" and spec.layer == "nonlocal":
+        supposed = {"pairwise": "embedded_gaussian", "similarity_scale": "none"}
+        shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
+        if shown:
+            notes.append(f"neither names nor shapes tell how non-local blocks compare positions: {shown} unless given")
+    if spec.consensus == "relation":
+        notes.append(
+            f"{found.layout} draws relations anew for every batch of clips; here the scores are what its draws come to "
+            "on average"
+        )
+    return notes
+
+
+def _told_by_name(name: str, spec: ModelSpec) -> tuple[dict[str, Any], list[str]]:
+    """Recipe keys that a file's name tells, and notes that say so.
+
+    TSM's code names a file ``TSM_DATA_RGB_resnet50_shift8_blockres_avg_segment8_e50[_dense][_nl].pth``; mmaction2 puts
+    ``1x1x8`` (frames of a clip, their distance, clips), ``dense`` and, with non-local blocks, ``nl-dot-product`` (how
+    they compare positions) into it.
+    """
+    values: dict[str, Any] = {}
+    layer: dict[str, Any] = {}
+    notes: list[str] = []
+    parts = re.search(r"_segment(\d{1,3})(?=_)", name) or re.search(r"(?:^|[-_])1x\d{1,2}x(\d{1,3})(?=[-_])", name)
+    if parts is None:
+        notes.append("the file's name does not tell how many frames the network saw: num_frames=8 unless given")
+    else:
+        values["num_frames"] = num_frames = int(parts[1])
+        if re.search(r"[-_]dense[-_.]", name):
+            values |= {"sampling": "dense", "stride": max(1, DENSE_FRAMES // max(1, num_frames))}
+    shift = re.search(r"_shift(\d{1,3})_", name)
+    if shift is not None and "temporal_shift" in spec.layers:
+        layer["divisor"] = int(shift[1])
+    compared = re.search(r"[-_]nl[-_](dot[-_]product|(?:embedded[-_])?gaussian)[-_]", name)
+    if compared is not None and "nonlocal" in spec.layers:
+        layer["pairwise"] = compared[1].replace("-", "_")
+    if layer:
+        values["layer"] = layer
+    shown = [f"{key}={value}" for key, value in values.items() if key != "layer"]
+    shown += [f"layer.{key}={value}" for key, value in layer.items()]
+    if shown:
+        notes.insert(0, f"from the file's name: {', '.join(shown)}, unless given")
+    return values, notes
+
+
+def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fit | None) -> str:
+    """Why a file is not the model's: the names without a counterpart, and what the file fits, if anything."""
+    if found is None:
+        said = f"no file of {', '.join(LAYOUTS)} holds a network such as {model}"
+    else:
+        said = f"it does not fit {model} by the names of {found.layout}: " + ", ".join(
+            f"{len(names)} {what} ({_some(names)})"
+            for what, names in [
+                ("not in the file", found.missing),
+                ("not in the model", found.unexpected),
+                ("of another shape", found.reshaped),
+            ]
+            if names
+        )
+    best_name, best = _nearest(state, num_classes)
+    if not best.num_wrong:
+        return f"{said}. It fits {best_name}; import it with --as {best_name}"
+    strange = not_ours(state)
+    if strange:
+        return f"{said}. It has {' and '.join(strange)}, which cannot be imported; give a file without"
+    return (
+        f"{said}. Nearest is {best_name} by the names of {best.layout}, with {best.num_wrong} that do not fit; "
+        f"expected a network of {', '.join(LAYOUTS)} by its own names"
+    )
+
+
+def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
+    """The named model that leaves the fewest names of a file unaccounted for."""
+    # Only a consensus is made for a number of frames; all others are made once.
+    num_frames = num_frames_in(state) or 8
+    fits = [
+        (name, fit(state, _without_memory(name, num_classes, num_frames if spec.consensus else 8)))
+        for name, spec in MODELS.items()
+    ]
+    return min(((name, found) for name, found in fits if found is not None), key=lambda pair: pair[1].num_wrong)
+
+
+@cache
+def _without_memory(name: str, num_classes: int, num_frames: int) -> Classifier:
+    with without_memory():
+        return build(name, num_classes, num_frames=num_frames)
+
+
+def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
+    shown = [name if len(name) <= 120 else f"{name[:120]}..." for name in list(names)[:SHOWN]]
+    return ", ".join(shown) + (", ..." if len(names) > SHOWN else "")
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """Class names, in the order of the network's scores, from a file.
+
+    - ``.json``: a list of names, or a mapping of names to numbers (``something-something-v2-labels.json``), or of
+      numbers to names. The numbers count from 0, and each stands once.
+    - ``.csv``: one name a row; with a header, the column ``name`` or ``label``, and the numbers in ``id`` or ``index``
+      if there is one. Names that hold commas need no quotes where a row can only be one name: in a last column, or
+      without a header where commas are followed by blanks or some rows have none.
+    - any other: one name a line. Empty lines at the end do not count.
+
+    :raises UsageError: there is no such file, it is malformed, a name is empty, or a number is missing or stands twice.
+    """
+    path = str(path)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".json":
+        return _names_in_json(read_json(path), path)
+    lines = read_text(path, "class names, one a line").splitlines()
+    if suffix == ".csv":
+        return _names_in_csv(lines, path)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return _checked([line.strip() for line in lines], path)
+
+
+def _names_in_json(content: Any, path: str) -> list[str]:
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return _checked([name.strip() for name in content], path)
+    if isinstance(content, dict) and content:
+        keys_count = all(str(key).isdecimal() for key in content)
+        pairs = content.items() if keys_count else [(number, name) for name, number in content.items()]
+        return _numbered([(str(number), str(name)) for number, name in pairs], path)
+    raise UsageError(
+        "expected a list of class names, or a mapping between names and numbers", code="bad_annotation", path=path
+    )
+
+
+def _names_in_csv(lines: Sequence[str], path: str) -> list[str]:
+    try:
+        rows = [row for row in csv.reader(lines, strict=True) if row]
+    except csv.Error as error:
+        raise UsageError(f"not valid CSV: {error}; expected a name a row", code="bad_annotation", path=path) from None
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = next((header.index(word) for word in ("name", "label") if word in header), None)
+    number = next((header.index(word) for word in ("id", "index") if word in header), None)
+    body = rows if column is None else rows[1:]
+    width = 1 if column is None else len(header)
+    if _hold_commas(body) if column is None else column == width - 1:
+        body = [[*row[: width - 1], ",".join(row[width - 1 :])] if len(row) > width else row for row in body]
+    for row in body:
+        if len(row) != width:
+            raise UsageError(
+                f"the row {','.join(row)[:80]!r} has {len(row)} cells; expected one name a row, or a header with the "
+                "column name or label. Put names with commas into quotes, or one a line into a file that ends in .txt",
+                code="bad_annotation",
+                path=path,
+            )
+    if number is not None and column is not None:
+        return _numbered([(row[number].strip(), row[column]) for row in body], path)
+    return _checked([row[column or 0].strip() for row in body], path)
+
+
+def _hold_commas(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows without a header are names with commas, and no table whose columns nobody names."""
+    numbered = all(row[0].strip().isdecimal() for row in rows)
+    written = all(cell.startswith(" ") for row in rows for cell in row[1:])
+    return not numbered and (written or any(len(row) == 1 for row in rows))
+
+
+def _numbered(pairs: Sequence[tuple[str, str]], path: str) -> list[str]:
+    """Names in the order of their numbers, which must be 0, 1, 2 and so on."""
+    by_number = {int(number): name.strip() for number, name in pairs if re.fullmatch(r"[0-9]{1,9}", number)}
+    if sorted(by_number) != list(range(len(pairs))):
+        wrong = next((str(n) for n in range(len(pairs)) if n not in by_number), "")
+        raise UsageError(
+            f"the numbers of its {len(pairs)} classes must be 0 to {len(pairs) - 1}, each once; {wrong} is not there",
+            code="bad_annotation",
+            path=path,
+        )
+    return _checked([by_number[number] for number in range(len(pairs))], path)
+
+
+def _checked(names: list[str], path: str) -> list[str]:
+    if not names:
+        raise UsageError("it has no class names; expected one a line", code="empty", path=path)
+    if "" in names:
+        raise UsageError(
+            f"the name of class {names.index('')} is empty; expected one a line", code="bad_annotation", path=path
+        )
+    return names

@@ -1,0 +1,172 @@
+"""The weights that a classifier starts from: whose they are, and what of them it takes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ssan.errors import ModelError, UsageError
+from ssan.files import sha256
+from ssan.models.catalogue import BACKBONES, MODELS, specification
+from ssan.models.classifier import Classifier
+from ssan.recipe import Recipe, make_recipe
+from ssan.weights.model_file import PREFIX, read_model_file
+from ssan.weights.state_dict import LoadReport, imagenet_file, load_backbone, read_state_dict
+
+# What of a recipe says how the network computes, beside its weights.
+NETWORK = ("model", "layer", "places", "backbone")
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights from a file.
+
+    :param path: the file.
+    :param classes: names of the classes that its classifier scores, in the order of its rows; empty if not known.
+    :param recipe: of the network that they are of; None if not known.
+    """
+
+    path: str
+    state: dict[str, Tensor]
+    classes: list[str] = field(default_factory=list)
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, for the journal, the answer and the screen.
+
+    :param told: lines for the screen.
+    :param warnings: lines about what was lost, which are said in any case.
+    """
+
+    fields: dict[str, Any]
+    told: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Start:
+    """Load what the recipe's ``init`` names into a model, and say what became of it.
+
+    :raises ModelError: the weights are another network's, or of no network.
+    """
+    if recipe.init is None:
+        return Start(LoadReport().as_dict())
+    backbone = specification(recipe.model).backbone
+    assert backbone in BACKBONES
+    given = read_initial(str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init)
+    report = load_backbone(model, given.state, source=given.path, classes=classes, of_file=given.classes)
+    differences = _differences(given.recipe, recipe)
+    fields = {**report.as_dict(), "num_classes": len(classes), "differences": differences, "sha256": sha256(given.path)}
+    told, warnings = _told(report, given, model, classes), []
+    if report.lost:
+        warnings.append(
+            f"{given.path}: the file has layers between frames that are lost: {len(report.lost)} of their tensors have "
+            f"no place in this model, or another shape ({_some(report.lost)}). Name the model and the layer's options "
+            "that the file was trained with to keep them"
+        )
+    if differences:
+        # Of a network without layers between frames nothing can be lost but by its backbone, which fits.
+        (warnings if _looks_across_frames(given.recipe) else told).append(
+            f"{given.path}: the weights are of a network that computes otherwise: {'; '.join(differences)}"
+        )
+    return Start(fields, told, warnings)
+
+
+def read_initial(init: str) -> Initial:
+    """The tensors of a weights file; of a model file or a run's folder also its classes and recipe.
+
+    :raises ModelError: there is no such file, it cannot be read safely, or it is no classifier's.
+    """
+    path = os.path.join(init, "model.safetensors") if os.path.isdir(init) else init
+    if os.path.isdir(init) and not os.path.isfile(path):
+        raise ModelError(
+            "the folder holds no model.safetensors; --init takes a weights file, or the folder of a run that has kept "
+            "a model",
+            code="missing",
+            path=init,
+        )
+    if not _is_model_file(path):
+        return Initial(path, read_state_dict(path))
+    tensors, metadata = read_model_file(path)
+    if metadata.get("kind") == "retrieval":
+        raise ModelError(
+            "it is a joint space of texts and videos, which has no network for videos; give it to `ssan retrieval "
+            "train --init`",
+            code="wrong_model",
+            path=path,
+        )
+    classes = metadata.get("classes")
+    try:
+        recipe = make_recipe(metadata["recipe"]) if isinstance(metadata.get("recipe"), dict) else None
+    except UsageError as error:
+        raise ModelError(
+            f"its recipe cannot be read by this version: {error.message}; use the version it was trained with",
+            code="wrong_model",
+            path=path,
+        ) from error
+    return Initial(path, tensors, [str(name) for name in classes] if isinstance(classes, list) else [], recipe)
+
+
+def _is_model_file(path: str) -> bool:
+    """Whether a file says that it is a model of ours; what cannot be read is left to who reads it next."""
+    if Path(path).suffix != ".safetensors" or not os.path.isfile(path):
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return f"{PREFIX}format" in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
+def _differences(old: Recipe | None, new: Recipe) -> list[str]:
+    """In what the network of the file computes otherwise, be its weights of the same shapes."""
+    if old is None:
+        return []
+    found = []
+    for key in NETWORK:
+        one, other = getattr(old, key), getattr(new, key)
+        if isinstance(one, dict):
+            # How a layer starts is no part of what it computes.
+            words = sorted({*one, *other} - {"identity_start"})
+            pairs = [(f"{key}.{word}", one.get(word), other.get(word)) for word in words]
+        else:
+            pairs = [(key, one, other)]
+        found += [f"{name} is {theirs!r} there and {ours!r} here" for name, theirs, ours in pairs if theirs != ours]
+    return found
+
+
+def _told(report: LoadReport, given: Initial, model: Classifier, classes: Sequence[str]) -> list[str]:
+    num = report.matched + len(report.missing)
+    lines = [f"weights of {given.path}: {report.matched} of the model's {num} tensors taken"]
+    if report.classes_taken:
+        lines.append(f"  the classifier starts with {report.classes_taken} of {len(classes)} classes, by their names")
+    elif any(name.startswith(("fc.", "classifier.1.", "consensus.")) for name in given.state):
+        why = "no class has a name of the file's" if given.classes else "the file does not name its classes"
+        lines.append(f"  the classifier starts at random: {why}")
+    rest = [name for name in report.missing if not name.startswith(model.class_rows) and not _counts(name)]
+    if rest:
+        lines.append(f"  at random: {len(rest)} tensors ({_some(rest)})")
+    unknown = [name for name in report.unexpected if name not in report.lost]
+    if unknown:
+        lines.append(f"  not of this network, left out: {len(unknown)} tensors of the file ({_some(unknown)})")
+    return lines
+
+
+def _looks_across_frames(recipe: Recipe | None) -> bool:
+    spec = MODELS.get(recipe.model) if recipe is not None else None
+    return spec is not None and bool(spec.layers or spec.consensus)
+
+
+def _counts(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= 120 else f"{name[:120]}..." for name in names[:SHOWN]]
+    return ", ".join(shown) + (", ..." if len(names) > SHOWN else "")

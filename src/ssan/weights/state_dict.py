@@ -1,0 +1,276 @@
+"""Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
+
+import os
+import pickle
+import re
+import struct
+import urllib.error
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ssan.errors import ModelError, quoted
+from ssan.models.classifier import Classifier
+from ssan.models.slots import slots_of
+from ssan.pickles import DamagedPickle
+from ssan.weights.torch_files import Strange, read_torch_file
+
+# torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
+# The digits in each name begin the file's SHA-256.
+IMAGENET_URL = "https://download.pytorch.org/models/"
+IMAGENET_FILES = {
+    "r18": "resnet18-f37072fd.pth",
+    "r34": "resnet34-b627a593.pth",
+    "r50": "resnet50-0676ba61.pth",
+    "r101": "resnet101-63fe2227.pth",
+    "r152": "resnet152-394f9c45.pth",
+    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
+}
+
+# What reading a damaged file, or one of another kind, has been seen to raise.
+UNREADABLE = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+    SafetensorError, ArithmeticError, MemoryError,
+)  # fmt: skip
+
+# The final classifier in torchvision's ResNet and MobileNetV2; both become ``fc`` of ``Classifier``.
+CLASSIFIER_PREFIXES = ("fc.", "classifier.1.")
+
+
+@dataclass
+class LoadReport:
+    """What became of each key, by the model's names for matched and missing ones and the file's for the rest.
+
+    :param matched: number of tensors loaded, whole.
+    :param missing: keys of the model that the file does not have, or not in this shape; they keep their random start.
+    :param unexpected: keys of the file that the model has no place for.
+    :param reshaped: keys in both whose shapes differ, or of which only the rows of some classes were taken; they are
+        also listed under ``missing``.
+    :param classes_taken: classes of the model whose scores start as those of the file's classes of the same name.
+    :param lost: keys of the file's layers between frames that were not loaded.
+    """
+
+    matched: int = 0
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    classes_taken: int = 0
+    lost: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
+
+    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. A dictionary that holds the
+    tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
+
+    :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
+        of one name, or values that no network can have (code ``nan``).
+    """
+    path = Path(path)
+
+    def wrong(message: str) -> ModelError:
+        return ModelError(message, code="wrong_model", path=str(path))
+
+    if not os.path.isfile(path):
+        raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
+    content: Any
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    except pickle.UnpicklingError as error:
+        if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
+            raise wrong(_unreadable(error)) from error
+        named = re.fullmatch(r"[\w.]+", str(error)) is not None
+        raise wrong(
+            f"cannot be read as plain tensors ({'it contains ' if named else ''}{error}); files that need code to be "
+            "executed are refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep "
+            "its tensors alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
+        ) from error
+    except UNREADABLE as error:
+        raise wrong(_unreadable(error)) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor | Strange) for v in content.values())
+    ):
+        raise wrong("holds no tensors by name; expected a state dict")
+    state: dict[str, Tensor] = {}
+    for key, tensor in content.items():
+        name = str(key).removeprefix("module.")
+        if name in state:
+            raise wrong(
+                f"two tensors have the name {quoted(name)} once `module.` is taken off; leave out the one that is not "
+                "meant, where it was made"
+            )
+        if isinstance(tensor, Strange) or tensor.is_complex():
+            raise wrong(
+                f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
+                "Convert it where it was made"
+            )
+        if (values := _strange_values(name, tensor)) is not None:
+            raise ModelError(
+                f"the tensor {quoted(name)} has {values}, with which nothing can be computed; take the weights of an "
+                "earlier epoch",
+                code="nan",
+                path=str(path),
+            )
+        state[name] = tensor
+    return state
+
+
+def _strange_values(name: str, tensor: Tensor) -> str | None:
+    """What is wrong with the numbers of a tensor, in words."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return None
+    numbers = tensor.float() if tensor.itemsize == 1 else tensor  # torch looks into no number of one byte
+    if not bool(torch.isfinite(numbers).all()):
+        return "values that are not finite"
+    if name.endswith("running_var") and float(numbers.min()) < 0:
+        return "a negative variance"
+    return None
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
+
+
+def _unreadable(error: Exception) -> str:
+    return f"not a readable weights file ({_first_line(error)}); expected .safetensors or a torch state dict"
+
+
+def _begins_as_a_checkpoint(path: Path) -> bool:
+    """Whether a file's first bytes are those of a zip archive or of a pickle of protocol 2 or later."""
+    with open(path, "rb") as handle:
+        return handle.read(4).startswith((b"PK\x03\x04", b"\x80"))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+def load_backbone(
+    model: Classifier,
+    state: dict[str, Tensor],
+    *,
+    source: str,
+    classes: Sequence[str] = (),
+    of_file: Sequence[str] = (),
+) -> LoadReport:
+    """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
+
+    A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots
+    and its consensus, where they fit. What scores the classes is loaded class by class, by their names: a class that
+    the file does not name keeps its random start, and so do all where names are not known, however many there are.
+
+    Keys of classifier, consensus and layers in slots may stay missing; nothing else may. Keys that the backbone's own
+    parts do not have mean another network; other unknown keys are reported.
+
+    :param source: where the tensors came from, for the message.
+    :param classes: names of the model's classes.
+    :param of_file: names of the classes that the file's classifier scores, in the order of its rows.
+    :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
+        inner = name.removeprefix("backbone.")
+        own_name = name if name.startswith("consensus.") else f"backbone.{inner}"
+        renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
+    own = model.state_dict()
+    slots = slots_of(model.backbone)
+    report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
+    row_of = {name: row for row, name in enumerate(of_file)}
+    taken = [index for index, name in enumerate(classes) if name in row_of]
+    fitting: dict[str, Tensor] = {}
+    partly: dict[str, Tensor] = {}
+    wrong = []
+    for key, tensor in own.items():
+        given = renamed.get(key)
+        if given is not None and key.startswith(model.class_rows):
+            if taken and given[1].shape == (len(of_file), *tensor.shape[1:]):
+                rows = tensor.clone()
+                rows[taken] = given[1][[row_of[classes[index]] for index in taken]].to(rows)
+                (fitting if len(taken) == len(tensor) else partly)[key] = rows
+        elif given is not None and given[1].shape == tensor.shape:
+            fitting[key] = given[1]
+        if key in fitting:
+            continue
+        report.missing.append(key)
+        if given is not None and (key in partly or given[1].shape != tensor.shape):
+            report.reshaped.append(key)
+        # Old files lack BatchNorm's counter of batches; it changes nothing.
+        if (
+            not key.startswith(("fc.", "consensus."))
+            and not _in_slot(key, slots)
+            and not key.endswith("num_batches_tracked")
+        ):
+            shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
+            wrong.append(f"{key} ({shapes})")
+    # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
+    own_parts = dict(model.backbone.named_children())
+    surplus = [
+        name
+        for name in report.unexpected
+        if name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name, slots)
+    ]
+    if wrong or surplus:
+        raise ModelError(
+            f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"
+            + (f", first {wrong[0]}" if wrong else "")
+            + f"; {len(report.unexpected)} keys are not known here"
+            + (f", first {_printable(report.unexpected[0])}" if report.unexpected else "")
+            + ". Give the file of the backbone that the model is built on",
+            code="wrong_model",
+            path=source,
+        )
+    model.load_state_dict({**fitting, **partly}, strict=False)
+    report.matched = len(fitting)
+    report.classes_taken = len(taken) if any(key.startswith(model.class_rows) for key in {**fitting, **partly}) else 0
+    report.lost = [name for name in (*report.unexpected, *report.reshaped) if _in_slot(name, slots)]
+    return report
+
+
+def _in_slot(key: str, slots: Set[str]) -> bool:
+    return not slots.isdisjoint(key.split("."))
+
+
+def imagenet_file(backbone: str) -> Path:
+    """The path of torchvision's ImageNet file for a backbone, fetched once into torch's own cache and verified.
+
+    :raises ModelError: there is no such file for the backbone, or it cannot be fetched; the message then says what to
+        put where.
+    """
+    if backbone not in IMAGENET_FILES:
+        raise ModelError(
+            f"there are no published ImageNet weights for the backbone {backbone!r}; known: "
+            f"{', '.join(IMAGENET_FILES)}. Leave out --init, or give a file",
+            code="wrong_model",
+        )
+    name = IMAGENET_FILES[backbone]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(
+            IMAGENET_URL + name, str(path), hash_prefix=name.rsplit("-", 1)[1].removesuffix(".pth"), progress=False
+        )
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the ImageNet weights could not be fetched ({error}). Download {IMAGENET_URL}{name} on a machine with a "
+            f"network and give it with --init FILE, or put it at {path}",
+            code="missing",
+        ) from error
+    return path

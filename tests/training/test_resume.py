@@ -1,0 +1,626 @@
+"""A run that is stopped anywhere, by anything, goes on to the end of the run that was never stopped."""
+
+import csv
+import itertools
+import json
+import os
+import pickle
+import resource
+import shutil
+import struct
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.robustness import soak
+from torch.utils.tensorboard import SummaryWriter
+
+from ssan.cli.main import status
+from ssan.errors import SsanError, TrainingError, UsageError
+from ssan.recipe import Recipe, make_recipe
+from ssan.recognition.train import DataSource, train
+from ssan.training.callbacks import Keeper, Recorder
+from ssan.training.checkpoint import StateFile
+from ssan.training.fit import Fit
+from ssan.training.journal import Journal, read_journal
+from ssan.training.optim import LearningRate
+from ssan.weights.classifier_file import load_labeller
+
+# Four epochs of four steps: warm-up in the first, and a rate that falls after the second (asserted below).
+KEYS = {
+    "model": "ssan_tiny", "crop_px": 32, "size_px": 36, "epochs": 4, "batch": 8, "num_frames": 3, "lr": 0.05,
+    "optimizer": "adamw", "lr_rule": "none", "crop": "random", "dropout": 0.3, "schedule": "plateau", "patience": 1,
+    "checkpoint_every_steps": 1,
+}  # fmt: skip
+
+
+def recipe(**changes: Any) -> Recipe:
+    return make_recipe({**KEYS, **changes})
+
+
+class Killed(BaseException):
+    """Stands for a power cut: nothing catches it."""
+
+
+def run(data: Path, out: Path, resume: bool = False, **changes: Any) -> dict[str, Any]:
+    """Train, and leave the answer where the comparison looks for it."""
+    answer = train(recipe(**changes), DataSource(str(data)), out, resume=resume, quiet=True)
+    Path(f"{out}.json").write_text(json.dumps(answer))
+    return answer
+
+
+def killed(
+    monkeypatch: pytest.MonkeyPatch, owner: type, method: str, when: Callable[..., bool], start: Callable[[], Any]
+) -> None:
+    """Call ``start``, which dies where ``method`` is called and ``when`` says so."""
+    original = getattr(owner, method)
+
+    def dies(self: Any, *rest: Any, **named: Any) -> Any:
+        if when(self, *rest):
+            raise Killed
+        return original(self, *rest, **named)
+
+    monkeypatch.setattr(owner, method, dies)
+    with pytest.raises(Killed):
+        start()
+    monkeypatch.setattr(owner, method, original)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, best model, best epoch, journal, table and curves."""
+    found = soak.differences(soak.content(one), soak.content(other))
+    assert not found, f"{len(found)} differ, first {found[:3]}"
+
+
+def state_of(out: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(out / "last" / "state.ckpt", weights_only=True)
+    return state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_rate_falls() -> Iterator[None]:
+    """As far as the schedule is told, the validation loss never gets lower after the first epoch."""
+    observe = LearningRate.observe
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearningRate, "observe", lambda self, loss: observe(self, 1.0))
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that is never stopped."""
+    out = tmp_path_factory.mktemp("resume") / "whole"
+    run(order_set, out)
+    rates = [row["lr"] for row in read_journal(out / "journal.jsonl", "epoch")]
+    assert rates[0] < rates[1], "no warm-up"
+    assert rates[2] < rates[1], "the rate does not fall after the second epoch"
+    return out
+
+
+def _at_step(step: int) -> Callable[..., bool]:
+    return lambda fit, *rest: fit.trainer.global_step == step
+
+
+def _in_epoch(epoch: int) -> Callable[..., bool]:
+    return lambda callback, trainer, *rest: trainer.current_epoch + 1 == epoch
+
+
+# Where a run is killed: (class, method that is never entered or never left), when.
+MOMENTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
+    "before_the_first_step": (Fit, "on_train_start", lambda *rest: True),
+    "before_the_first_state": (Fit, "training_step", _at_step(0)),
+    "in_warm_up": (Fit, "training_step", _at_step(2)),
+    "after_warm_up": (Fit, "training_step", _at_step(5)),
+    "before_the_rate_falls": (Fit, "training_step", _at_step(7)),
+    "after_the_rate_fell": (Fit, "training_step", _at_step(8)),
+    "in_the_epoch_after": (Fit, "training_step", _at_step(10)),
+    "in_validation": (Fit, "validation_step", lambda fit, *rest: fit.trainer.current_epoch == 2),
+    "in_the_validation_that_lowers_the_rate": (
+        Fit, "on_validation_epoch_end", lambda fit, *rest: fit.trainer.current_epoch == 1,
+    ),
+    "between_the_best_model_and_the_first_epochs_state": (Keeper, "on_train_epoch_end", _in_epoch(1)),
+    "between_validation_and_the_last_state": (Keeper, "on_train_epoch_end", _in_epoch(4)),
+    "between_the_state_and_the_journal": (Recorder, "on_train_epoch_end", _in_epoch(2)),
+    "between_the_last_state_and_the_journal": (Recorder, "on_train_epoch_end", _in_epoch(4)),
+    "between_the_curves_and_the_journal": (
+        Journal, "record", lambda journal, event, **fields: event == "epoch" and len(journal.events("epoch")) == 1,
+    ),
+    "between_the_last_line_and_the_table": (
+        Journal, "write_tables", lambda journal: len(journal.events("epoch")) == 4,
+    ),
+    "before_the_end_was_recorded": (Journal, "record", lambda journal, event, **fields: event == "end"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_a_run_killed_anywhere_and_resumed_is_the_run_never_stopped(
+    moment: str, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, *MOMENTS[moment], lambda: run(order_set, out))
+    run(order_set, out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_a_run_killed_again_and_again_is_the_run_never_stopped(
+    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    for moment in ("before_the_first_state", "in_warm_up", "between_the_state_and_the_journal", "in_the_epoch_after",
+                   "in_validation", "between_the_last_state_and_the_journal"):  # fmt: skip
+        killed(monkeypatch, *MOMENTS[moment], lambda: run(order_set, out, resume=True))
+    run(order_set, out, resume=True)
+    assert_same_run(whole, out)
+
+
+def test_an_early_best_model_is_still_the_best_after_a_resumption(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fit.on_validation_epoch_end
+
+    def falls(self: Fit) -> None:
+        original(self)
+        self.measures["val_top1"] = 1 - self.trainer.current_epoch / 10
+
+    monkeypatch.setattr(Fit, "on_validation_epoch_end", falls)
+    out = tmp_path / "run"
+    killed(monkeypatch, Fit, "training_step", _at_step(6), lambda: run(order_set, out))
+    best = (out / "model.safetensors").read_bytes()
+    answer = run(order_set, out, resume=True)
+    assert (answer["best_epoch"], answer["val_top1"]) == (1, 1.0)
+    assert (out / "model.safetensors").read_bytes() == best
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_rare_states_cost_time_and_not_exactness(
+    steps: int | None, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, Fit, "training_step", _at_step(6), lambda: run(order_set, out, checkpoint_every_steps=steps))
+    answer = run(order_set, out, resume=True, checkpoint_every_steps=steps)
+    assert answer["resumed_from_step"] == (4 if steps is None else 6)
+    assert soak.differences(state_of(whole)["state_dict"], state_of(out)["state_dict"]) == []
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_run_that_accumulates_batches_resumes_exactly(
+    step: int, order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 7 batches of 4 an epoch: steps of 2, 2, 2 and 1.
+    changes = {"accumulate": 2, "batch": 4, "epochs": 2}
+    run(order_set, tmp_path / "whole", **changes)
+    out = tmp_path / "run"
+    killed(monkeypatch, Fit, "training_step", _at_step(step), lambda: run(order_set, out, **changes))
+    assert run(order_set, out, resume=True, **changes)["resumed_from_step"] == step
+    assert_same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40, 400])
+def test_a_run_killed_while_the_journals_first_line_was_written_starts_from_its_beginning(
+    cut: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, *MOMENTS["before_the_first_step"], lambda: run(order_set, out))
+    path = out / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:cut])
+    run(order_set, out, resume=True)
+    assert_same_run(whole, out)
+    assert len(read_journal(path, "start")) == 1
+
+
+def test_a_line_and_files_left_half_written_are_put_right(
+    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, Fit, "training_step", _at_step(9), lambda: run(order_set, out))
+    path = out / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    for name in (".model.safetensors.77.part", ".metrics.csv.77.part", "last/.state.ckpt.77.part"):
+        (out / name).write_bytes(b"half")
+    run(order_set, out, resume=True)
+    assert_same_run(whole, out)
+    assert not list(out.glob("**/*.part"))
+
+
+def test_the_comparison_sees_a_weight_a_row_and_a_file_too_many(whole: Path, tmp_path: Path) -> None:
+    expected = soak.content(whole)
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    shutil.copy(f"{whole}.json", f"{copy}.json")
+    assert soak.differences(expected, soak.content(copy)) == []
+    with open(copy / "journal.jsonl", "a") as journal:
+        journal.write(json.dumps(read_journal(copy / "journal.jsonl", "epoch")[-1]) + "\n")
+    state = state_of(copy)
+    state["state_dict"]["module.fc.bias"][0] += 1e-7
+    torch.save(state, copy / "last" / "state.ckpt")
+    (copy / ".x.part").touch()
+    assert soak.differences(expected, soak.content(copy)) == ["journal", "left over", "state/state_dict/module.fc.bias"]
+
+
+def test_curves_follow_the_making_of_their_files_not_the_letters_of_their_names(tmp_path: Path) -> None:
+    for number, steps, value in [(9, (1, 2, 3), 1.0), (10, (2,), 5.0)]:
+        with SummaryWriter(str(tmp_path / str(number))) as board:
+            for step in steps:
+                board.add_scalar("loss", value, step)
+        (file,) = (tmp_path / str(number)).iterdir()
+        file.rename(tmp_path / f"events.out.tfevents.1700000000.a.host.77.{number}")
+    assert soak.curves(tmp_path) == {"loss": [(1, 1.0), (2, 5.0)]}
+
+
+# --------------------------------------------------------------------------------------------------- two processes
+
+
+def _launch(data: Path, out: Path, processes: int, *overrides: str) -> "subprocess.Popen[bytes]":
+    process: subprocess.Popen[bytes] = soak.start(data, out, processes, 0, *overrides)
+    return process
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_resume_exactly(order_set: Path, tmp_path: Path) -> None:
+    # 28 videos in batches of 7: one process gets 4 of them, the other 3.
+    keys = {"epochs": 3, "optimizer": "sgd", "lr": 0.01, "dropout": 0.0, "freeze_bn": True, "schedule": "constant"}
+    overrides = [f"{key}={str(value).lower()}" for key, value in {**KEYS, **keys, "batch": 4}.items() if key != "model"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    process = _launch(order_set, out, 2, *overrides)
+    deadline = time.monotonic() + 120
+    while not (out / "last" / "state.ckpt").exists() or state_of(out)["global_step"] < 6:
+        assert process.poll() is None, Path(f"{out}.log").read_text()
+        assert time.monotonic() < deadline, "no step in two minutes"
+        time.sleep(0.01)
+    soak.kill_all(process)
+    assert soak.finish(_launch(order_set, out, 2, *overrides), out, 120)["resumed_from_step"] >= 6
+    soak.finish(_launch(order_set, whole, 2, *overrides), whole, 120)
+    assert_same_run(whole, out)
+
+    train(recipe(**keys), DataSource(str(order_set)), tmp_path / "one", quiet=True)
+    one, two = state_of(tmp_path / "one")["state_dict"], state_of(whole)["state_dict"]
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+    (end,) = read_journal(tmp_path / "one" / "journal.jsonl", "end")
+    losses = [
+        [row["train_loss"] for row in read_journal(run / "journal.jsonl", "epoch")] for run in (tmp_path / "one", whole)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert end["steps"] == 12
+
+
+@pytest.mark.slow
+def test_when_one_process_is_killed_the_other_ends_and_says_why(order_set: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = _launch(order_set, out, 2, "epochs=500", "checkpoint_every_steps=1")
+    deadline = time.monotonic() + 120
+    while not (out / "last" / "state.ckpt").exists():
+        assert process.poll() is None, Path(f"{out}.log").read_text()
+        assert time.monotonic() < deadline, "no step in two minutes"
+        time.sleep(0.05)
+    children = itertools.chain(*(
+        path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+    ))  # fmt: skip
+    victim = next(int(pid) for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(victim, 9)
+    assert process.wait(60) == 1
+    said = Path(f"{out}.log").read_text()
+    assert "ssan: a process that this one works with has ended" in said
+    assert "[rank0]: Traceback" not in said
+    assert torch.isfinite(state_of(out)["state_dict"]["module.fc.weight"]).all()
+
+
+# ---------------------------------------------------------------------------------------- what goes wrong with a run
+
+
+def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
+    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fit.on_train_batch_start
+
+    def poisons(self: Fit, batch: Any, batch_idx: int) -> None:
+        original(self, batch, batch_idx)
+        if self.trainer.global_step == 6:
+            self.module.fc.weight.data[0, 0] = float("nan")
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(Fit, "on_train_batch_start", poisons)
+    for resume in (False, True):  # as long as the cause is there, so is the fault
+        with pytest.raises(
+            TrainingError, match=r"nan at step 6 \(epoch 2, batch 3\), first not finite in fc;"
+        ) as caught:
+            run(order_set, out, resume=resume)
+        assert caught.value.code == "nan"
+    assert all(torch.isfinite(weight).all() for weight in state_of(out)["state_dict"].values())
+    monkeypatch.setattr(Fit, "on_train_batch_start", original)
+    assert run(order_set, out, resume=True)["resumed_from_step"] == 6
+    assert_same_run(whole, out)
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_weights_that_are_lost_in_a_step_never_replace_good_ones(
+    step: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Fit.on_before_optimizer_step
+
+    def poisons(self: Fit, optimizer: torch.optim.Optimizer) -> None:
+        original(self, optimizer)
+        if self.trainer.global_step == step:
+            self.module.backbone.conv1.weight.grad[0] = float("inf")
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(Fit, "on_before_optimizer_step", poisons)
+    message = rf"the weights of backbone\.conv1\.weight are not finite after step {step + 1} \(epoch 2\)"
+    with pytest.raises(TrainingError, match=message) as caught:
+        run(order_set, out)
+    assert caught.value.code == "nan"
+    monkeypatch.setattr(Fit, "on_before_optimizer_step", original)
+    assert run(order_set, out, resume=True)["resumed_from_step"] == min(step, 7)
+    assert_same_run(whole, out)
+
+
+COMMAND = ["train", "--model", "ssan_tiny", "--quiet", "--workers", "0"]
+OVERRIDES = [f"{key}={value}" for key, value in KEYS.items() if key != "model"]
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], None]]:
+    """A limit on the size of files, in bytes; lifted after the test."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_while_saving_leaves_the_state_of_before(
+    order_set: Path,
+    tmp_path: Path,
+    whole: Path,
+    limited: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    size = (whole / "last" / "state.ckpt").stat().st_size
+    original = Fit.training_step
+
+    def fills_the_disk(self: Fit, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 6:
+            limited(size // 2)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Fit, "training_step", fills_the_disk)
+    assert status([*COMMAND, "--data", str(order_set), "--out", str(out), *OVERRIDES]) == 2
+    limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"ssan: {out}/last/state.ckpt: the disk is full while writing (File too large)")
+    assert "Free space and run again" in said
+    assert not list(out.glob("**/*.part"))
+    monkeypatch.setattr(Fit, "training_step", original)
+    assert run(order_set, out, resume=True)["resumed_from_step"] == 6
+    assert_same_run(whole, out)
+
+
+# The thread that writes the curves dies of its error, after handing it on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("file", ["model.safetensors", "journal.jsonl", "events"])
+def test_whichever_file_finds_the_disk_full_the_code_is_no_space_and_the_run_can_go_on(
+    file: str, order_set: Path, tmp_path: Path, whole: Path, limited: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    owner, method = {
+        "model.safetensors": (Keeper, "on_validation_end"), "journal.jsonl": (Journal, "record"),
+        "events": (Recorder, "_show"),
+    }[file]  # fmt: skip
+    original = getattr(owner, method)
+    done = 0 if owner is Keeper else 2  # the first epoch's model is the best for certain
+
+    def fills_the_disk(self: Any, *rest: Any, **named: Any) -> Any:
+        if len(Journal(out).events("epoch")) == done:
+            limited(60)
+        try:
+            return original(self, *rest, **named)
+        finally:
+            limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+
+    monkeypatch.setattr(owner, method, fills_the_disk)
+    with pytest.raises(SsanError, match="the disk is full") as caught:
+        run(order_set, out)
+    assert caught.value.code == "no_space"
+    monkeypatch.setattr(owner, method, original)
+    if done:
+        assert load_labeller(out).classes
+    run(order_set, out, resume=True)
+    assert_same_run(whole, out)
+
+
+# -------------------------------------------------------------------------------------------- states not to be trusted
+
+
+@pytest.fixture
+def stopped(whole: Path, tmp_path: Path) -> Path:
+    """A finished run that may be spoilt."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    return out
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def _refused(data: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert status([*COMMAND, "--data", str(data), "--out", str(out), "--resume", *OVERRIDES]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1, said
+    assert said.startswith(f"ssan: {out}/last/state.ckpt: cannot resume: "), said
+    assert "remove it" in said
+    return said
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_state_that_would_run_something_is_refused_and_runs_nothing(
+    plain: bool, order_set: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {**state_of(stopped), "extra": Bomb(tmp_path / "exploded")}
+    path = stopped / "last" / "state.ckpt"
+    path.write_bytes(pickle.dumps({"state_dict": Bomb(tmp_path / "exploded")})) if plain else torch.save(state, path)
+    assert ("not a zip" if plain else "something else than tensors") in _refused(order_set, stopped, capsys)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_state_that_is_cut_changed_or_something_else_is_refused_in_one_line(
+    order_set: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stopped / "last" / "state.ckpt"
+    good = path.read_bytes()
+    spoilt = [good[: len(good) * tenth // 10] for tenth in range(10)]
+    spoilt += [b"not a state", b"PK\x03\x04" + bytes(200), pickle.dumps([1, 2])]
+    with zipfile.ZipFile(path) as archive:
+        # One bit in the middle of each of some tensors, and of the structure that names them.
+        for part in archive.infolist()[:: len(archive.infolist()) // 20]:
+            lengths = struct.unpack("<HH", good[part.header_offset + 26 : part.header_offset + 30])
+            place = part.header_offset + 30 + sum(lengths) + part.file_size // 2
+            spoilt.append(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    for content in spoilt:
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match="cannot resume") as caught:
+            StateFile().load_checkpoint(path)
+        assert caught.value.path == str(path)
+    path.write_bytes(spoilt[5])
+    _refused(order_set, stopped, capsys)
+    torch.save({"state_dict": {}}, path)
+    assert "lacks parts" in _refused(order_set, stopped, capsys)
+    torch.save({**state_of_bytes(good), "state_dict": {"module.fc.weight": torch.zeros(2, 2)}}, path)
+    assert "another model" in _refused(order_set, stopped, capsys)
+
+
+def test_a_state_that_is_a_hole_or_unpacks_to_more_than_it_is_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "state.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("state/data.pkl", b"\x80\x02.")
+    end = path.read_bytes()
+    with open(path, "wb") as handle:  # an archive may have something before it
+        handle.truncate(30_000_000_000)
+        handle.seek(0, os.SEEK_END)
+        handle.write(end)
+    with pytest.raises(UsageError, match=r"it has 30,000,000,\d{3} bytes, and says of 3 what they are"):
+        StateFile().load_checkpoint(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data.pkl", bytes(30_000_000))
+    with pytest.raises(UsageError, match=r"unpacks to 30,000,000 bytes"):
+        StateFile().load_checkpoint(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="not a file"):
+        StateFile().load_checkpoint(path)
+
+
+def state_of_bytes(content: bytes) -> dict[str, Any]:
+    import io
+
+    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+    return state
+
+
+def test_without_its_state_a_run_starts_from_its_beginning(order_set: Path, stopped: Path, whole: Path) -> None:
+    (stopped / "last" / "state.ckpt").unlink()
+    answer = run(order_set, stopped, resume=True)
+    assert answer["resumed_from_step"] is None
+    assert soak.differences(state_of(whole)["state_dict"], state_of(stopped)["state_dict"]) == []
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_state_without_a_journal_is_no_run_to_go_on_with(resume: bool, order_set: Path, stopped: Path) -> None:
+    (stopped / "journal.jsonl").unlink()
+    with pytest.raises(UsageError, match=r"no journal that says which; put its journal\.jsonl back, or name another"):
+        run(order_set, stopped, resume=resume)
+
+
+# ------------------------------------------------------------------------------------------------ other data, refused
+
+
+@pytest.fixture(scope="module")
+def listed(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Videos and their list as CSV, and a finished run on them."""
+    from ssan.datasets import read
+
+    folder = tmp_path_factory.mktemp("listed")
+    with open(folder / "list.csv", "w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["path", "label", "split"])
+        for split in ("train", "val"):
+            writer.writerows([sample.path, sample.label, split] for sample in read("auto", str(order_set), split))
+    train(recipe(epochs=1), _source(order_set, folder / "list.csv"), folder / "run", quiet=True)
+    return folder / "list.csv", folder / "run"
+
+
+def _source(videos: Path, path: Path) -> DataSource:
+    return DataSource(str(path), "csv", {"videos": str(videos)})
+
+
+def _rows(change: str, rows: list[list[str]]) -> list[list[str]]:
+    head, first, second, *rest = rows
+    val = next(row for row in rest if row[2] == "val")
+    other = next(row for row in rest if row[1] != first[1])
+    return {
+        "order": [head, second, first, *rest],
+        "label": [head, [first[0], other[1], first[2]], second, *rest],
+        "video": [
+            head,
+            [val[0], first[1], "train"],
+            second,
+            *(first[:1] + val[1:] if row is val else row for row in rest),
+        ],
+        "fewer": [head, second, *rest],
+        "class": [head, *([row[0], row[1] + "!" if row[1] == first[1] else row[1], row[2]] for row in rows[1:])],
+    }[change]
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("order", "train has as many videos, but other ones, other labels or another order"),
+        ("label", "train has as many videos, but other ones"),
+        ("video", "val has as many videos, but other ones"),
+        ("fewer", "num_train 28 is now 27"),
+        ("class", r"classes\[\d\] 'Moving [a-z ]+' is now 'Moving [a-z ]+!'"),
+    ],
+)
+def test_resuming_with_other_videos_is_refused_and_the_difference_shown(
+    change: str, shown: str, order_set: Path, listed: tuple[Path, Path]
+) -> None:
+    path, out = listed
+    before = path.read_text()
+    with open(path, newline="") as handle:
+        rows = list(csv.reader(handle))
+    try:
+        with open(path, "w", newline="") as handle:
+            csv.writer(handle).writerows(_rows(change, rows))
+        with pytest.raises(UsageError, match=f"cannot resume: the run was started otherwise: .*{shown}"):
+            train(recipe(epochs=1), _source(order_set, path), out, resume=True, quiet=True)
+    finally:
+        path.write_text(before)
+    assert train(recipe(epochs=1), _source(order_set, path), out, resume=True, quiet=True)["steps"] == 4
+
+
+def test_resuming_with_another_recipe_names_the_key_that_differs_within_a_setting(
+    order_set: Path, listed: tuple[Path, Path]
+) -> None:
+    other = recipe(epochs=1, layer={"channel_branch": False})
+    with pytest.raises(UsageError, match=r"layer\.channel_branch None is now False") as caught:
+        train(other, _source(order_set, listed[0]), listed[1], resume=True, quiet=True)
+    assert "identity_start" not in str(caught.value)
+
+
+def test_starting_anew_in_a_folder_with_a_run_is_refused_from_the_command_line_too(
+    order_set: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()}
+    assert status([*COMMAND, "--data", str(order_set), "--out", str(whole), *OVERRIDES]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before

@@ -32,7 +32,7 @@ from ssan.recognition.compare import compare
 from ssan.recognition.metrics import wilson_interval
 from ssan.recognition.score_file import read_scores
 from ssan.report.plots import gains_plot, save_figure
-from ssan.reproduce.plan import TASKS, Data, Run
+from ssan.reproduce.plan import TASKS, Data, PlannedRun
 from ssan.reproduce.results import difference, figures_of
 from ssan.reproduce.runs import SCORES, Means, evaluation, make_all
 from ssan.reproduce.table import PROTOCOL, Order, collect, rendered, reproduce
@@ -162,10 +162,10 @@ def weizmann(work: Path, root: Path, init: str, means: Means) -> None:
         for person in PERSONS:
             words = ("--data", str(root), "--format", "folder", "--val-groups", f"^([a-z]+)_={person}")
             folder = work / "runs" / "weizmann" / Path(recipe).name / person / "seed_0"
-            runs.append(Run(values, Data("weizmann", words, "val"), 0, folder))
+            runs.append(PlannedRun(values, Data("weizmann", words, "val"), 0, folder))
     pending = [run for run in runs if evaluation(run, PROTOCOL) is None]
 
-    def note(run: Run, error: SsanError | None) -> None:
+    def note(run: PlannedRun, error: SsanError | None) -> None:
         print(f"{'/'.join(run.folder.parts[-3:])}: {error or 'done'}", file=sys.stderr, flush=True)
 
     make_all(pending, means, PROTOCOL, work / "logs", note)
@@ -178,7 +178,7 @@ def weizmann_figures(work: Path) -> dict[str, Any]:
         values, persons = read_recipe(shipped()[recipe]), {}
         for person in PERSONS:
             folder = work / "runs" / "weizmann" / Path(recipe).name / person / "seed_0"
-            figures = figures_of(Run(values, Data("weizmann", (), "val"), 0, folder), PROTOCOL)
+            figures = figures_of(PlannedRun(values, Data("weizmann", (), "val"), 0, folder), PROTOCOL)
             if figures is not None:
                 persons[person] = {key: figures[key] for key in ("top1", "num_scored", "epochs", "num_train")}
         num = sum(row["num_scored"] for row in persons.values())

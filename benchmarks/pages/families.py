@@ -25,7 +25,7 @@ from ssan.models.catalogue import FAMILIES
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
 from ssan.recognition.metrics import wilson_interval
-from ssan.reproduce.plan import TASKS, Data, Run, runs_of
+from ssan.reproduce.plan import TASKS, Data, PlannedRun, runs_of
 from ssan.reproduce.results import figures_of
 from ssan.reproduce.runs import Means, evaluation
 from ssan.reproduce.table import PROTOCOL, Order, rendered, reproduce
@@ -96,7 +96,7 @@ def train(work: Path, tasks: Sequence[str], families: Sequence[str], seeds: int,
     return num_failed
 
 
-def runs(work: Path, task: str, family: str) -> list[Run]:
+def runs(work: Path, task: str, family: str) -> list[PlannedRun]:
     """A family's runs on a task, of each seed from 0 to the last one that has begun."""
     data = Data(task, (), "test", task)
     (first,) = runs_of(table_row(family), data, 1, work, mini="tiny")

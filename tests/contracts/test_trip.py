@@ -15,7 +15,7 @@ import ssan
 from ssan.datasets.clips import TrainingClips
 from ssan.recipe import make_recipe
 from ssan.recognition.train import DataSource, train
-from ssan.training.fit import Fit
+from ssan.training.fit import TrainingModule
 
 SRC = Path(ssan.__file__).parent
 MOST_FILES = 12
@@ -36,7 +36,7 @@ class Trip:
             self.under_way = True
         if event == "call" and self.under_way:
             self.files.add(Path(code.co_filename).relative_to(SRC).as_posix())
-        if event == "return" and code is Fit.training_step.__code__:
+        if event == "return" and code is TrainingModule.training_step.__code__:
             self.over = True
 
 

@@ -13,7 +13,7 @@ import torch
 from ssan.datasets import Sample
 from ssan.errors import SsanError, UsageError
 from ssan.features.store import VectorWriter
-from ssan.features.streams import Stream, open_features, pooled
+from ssan.features.streams import FeatureStream, open_features, pooled
 
 DIM_2D, DIM_3D = 5, 7
 
@@ -23,7 +23,7 @@ def vectors(number: int, num: int, dim: int = DIM_2D, dtype: str = "float16") ->
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Stream:
+def store(tmp_path: Path) -> FeatureStream:
     """A video of 7 s in windows of 2 s every second, another in windows of 1 s every 3 s, and a part of the first."""
     with VectorWriter(tmp_path / "store", DIM_2D, {"model": "ssan_tiny"}) as writer:
         writer.add("a", vectors(1, 6), np.array([[k, k + 2] for k in range(6)]), "a.mp4")
@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Stream:
     return stream
 
 
-def numbers_of(stream: Stream, video: str, start: float | None, end: float | None, of: np.ndarray) -> list[int]:
+def numbers_of(stream: FeatureStream, video: str, start: float | None, end: float | None, of: np.ndarray) -> list[int]:
     """Which rows of a video a part has."""
     rows = stream.rows(video, start, end)
     return [next(k for k, row in enumerate(of) if (row == found).all()) for found in rows]
@@ -42,7 +42,7 @@ def numbers_of(stream: Stream, video: str, start: float | None, end: float | Non
 # -------------------------------------------------------------------------------------------------------- our own store
 
 
-def test_a_store_gives_whole_videos_and_says_what_it_is(store: Stream) -> None:
+def test_a_store_gives_whole_videos_and_says_what_it_is(store: FeatureStream) -> None:
     assert (store.name, store.dim, store.provenance) == ("ssan_tiny", DIM_2D, {"model": "ssan_tiny"})
     np.testing.assert_array_equal(store.rows("a"), vectors(1, 6))
     assert store.has("a")
@@ -63,13 +63,13 @@ def test_a_store_gives_whole_videos_and_says_what_it_is(store: Stream) -> None:
     ],
 )
 def test_a_part_has_the_windows_that_overlap_it(
-    store: Stream, start: float | None, end: float | None, expected: list[int]
+    store: FeatureStream, start: float | None, end: float | None, expected: list[int]
 ) -> None:
     assert store.has("a", start, end)
     assert numbers_of(store, "a", start, end, vectors(1, 6)) == expected
 
 
-def test_an_entry_of_the_part_alone_comes_first(store: Stream) -> None:
+def test_an_entry_of_the_part_alone_comes_first(store: FeatureStream) -> None:
     np.testing.assert_array_equal(store.rows("a", 1, 2.5), vectors(3, 2))
     assert store.rows("a", 1, 2.6).shape == (3, DIM_2D)
 
@@ -77,12 +77,14 @@ def test_an_entry_of_the_part_alone_comes_first(store: Stream) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "expected"), [(1.0, 1.5, 0), (2.0, 2.5, 1), (1.5, 2.5, 0), (1.0, 3.0, 0), (4.9, 5.6, 2), (3, 3, 1)]
 )
-def test_a_part_between_windows_has_the_nearer_one(store: Stream, start: float, end: float, expected: int) -> None:
+def test_a_part_between_windows_has_the_nearer_one(
+    store: FeatureStream, start: float, end: float, expected: int
+) -> None:
     assert store.has("gaps", start, end)
     assert numbers_of(store, "gaps", start, end, vectors(2, 3)) == [expected]
 
 
-def test_a_part_after_the_end_has_no_vectors(store: Stream) -> None:
+def test_a_part_after_the_end_has_no_vectors(store: FeatureStream) -> None:
     assert not store.has("a", 7.0, 8.0)
     with pytest.raises(UsageError, match=r"part 'a@7-8', whose vectors end at 7 s") as caught:
         store.rows("a", 7.0, 8.0)
@@ -90,13 +92,13 @@ def test_a_part_after_the_end_has_no_vectors(store: Stream) -> None:
 
 
 @pytest.mark.parametrize(("start", "end"), [(3.0, 2.0), (-1.0, 2.0), (float("nan"), 2.0), (0.0, float("nan"))])
-def test_a_part_that_ends_before_it_begins_is_refused(store: Stream, start: float, end: float) -> None:
+def test_a_part_that_ends_before_it_begins_is_refused(store: FeatureStream, start: float, end: float) -> None:
     with pytest.raises(UsageError, match=r"expected 0 <= start <= end") as caught:
         store.rows("a", start, end)
     assert caught.value.code == "bad_annotation"
 
 
-def test_a_missing_video_is_told_with_advice(store: Stream) -> None:
+def test_a_missing_video_is_told_with_advice(store: FeatureStream) -> None:
     with pytest.raises(UsageError, match=r"no features of 'b'; it has, for instance, 'a'") as caught:
         store.rows("b")
     assert (caught.value.code, caught.value.path) == ("missing", store.where)
@@ -395,7 +397,7 @@ def test_what_is_none_of_these_is_refused_with_advice(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- pooling
 
 
-def naive_pooled(streams: list[Stream], clips: list[Any], how: str, normalise: bool) -> list[list[float]]:
+def naive_pooled(streams: list[FeatureStream], clips: list[Any], how: str, normalise: bool) -> list[list[float]]:
     """One number at a time, in float64."""
     joined = []
     for video, start, end in clips:

@@ -7,7 +7,7 @@ from torch import Tensor
 from ssan.errors import UsageError
 from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
-from ssan.models.stream import Stream
+from ssan.models.stream import FrameStream
 
 
 def online(backbone: str = "tiny") -> Classifier:
@@ -38,7 +38,7 @@ def in_whole_numbers(model: Classifier) -> Classifier:
 
 def test_frame_by_frame_the_scores_are_those_of_the_whole_clip_to_the_last_digit() -> None:
     model, x = in_whole_numbers(online()), clips().mul(2).round().double()
-    stream = Stream(model)
+    stream = FrameStream(model)
     streamed = torch.stack([stream(frame) for frame in x.unbind(1)], dim=1)
     with torch.no_grad():
         assert 1000 < streamed.abs().max() < 2**50
@@ -49,7 +49,7 @@ def test_frame_by_frame_the_scores_are_those_of_the_whole_clip_to_the_last_digit
 def test_frame_by_frame_the_scores_are_those_of_the_whole_clip(backbone: str) -> None:
     """Up to rounding: a device may add up one frame's products in another order than those of several."""
     model, x = online(backbone).double(), clips().double()
-    stream = Stream(model)
+    stream = FrameStream(model)
     streamed = torch.stack([stream(frame) for frame in x.unbind(1)], dim=1)
     with torch.no_grad():
         torch.testing.assert_close(streamed, model.frame_scores(x), rtol=0, atol=1e-12)
@@ -59,7 +59,7 @@ def test_frame_by_frame_the_scores_are_those_of_the_whole_clip(backbone: str) ->
 @pytest.mark.parametrize("cuts", [[1, 2, 4], [3, 3, 1], [7]])
 def test_frames_may_come_several_at_a_time(cuts: list[int]) -> None:
     model = online()
-    stream = Stream(model)
+    stream = FrameStream(model)
     streamed = torch.cat([stream(piece) for piece in clips().split(cuts, dim=1)], dim=1)
     torch.testing.assert_close(streamed, model.frame_scores(clips()).detach(), rtol=0, atol=1e-5)
 
@@ -67,13 +67,13 @@ def test_frames_may_come_several_at_a_time(cuts: list[int]) -> None:
 def test_frames_of_bytes_are_normalised_as_clips_are() -> None:
     model = online()
     pixels = torch.randint(0, 256, (1, 3, 3, 32, 32), dtype=torch.uint8)
-    stream = Stream(model)
+    stream = FrameStream(model)
     streamed = torch.stack([stream(frame) for frame in pixels.unbind(1)], dim=1)
     torch.testing.assert_close(streamed, model.frame_scores(pixels).detach(), rtol=0, atol=1e-5)
 
 
 def test_a_frame_is_scored_by_what_came_before_it() -> None:
-    stream = Stream(online())
+    stream = FrameStream(online())
     first, second = clips().unbind(1)[:2]
     alone = stream(second)
     stream.reset()
@@ -82,7 +82,7 @@ def test_a_frame_is_scored_by_what_came_before_it() -> None:
 
 
 def test_a_new_video_begins_after_a_reset() -> None:
-    stream = Stream(online())
+    stream = FrameStream(online())
     first = [stream(frame) for frame in clips().unbind(1)]
     stream.reset()
     again = [stream(frame) for frame in clips().unbind(1)]
@@ -92,7 +92,7 @@ def test_a_new_video_begins_after_a_reset() -> None:
 
 
 def test_a_video_of_another_size_without_a_reset_is_refused() -> None:
-    stream = Stream(online())
+    stream = FrameStream(online())
     stream(clips(b=2)[:, 0])
     with pytest.raises(UsageError, match=r"another size or another number of videos\. A new video needs reset\(\)"):
         stream(clips(b=1)[:, 0])
@@ -102,17 +102,17 @@ def test_the_model_can_be_used_on_whole_clips_in_between() -> None:
     model = online().eval()
     with torch.no_grad():
         expected = model(clips(seed=4))
-        stream = Stream(model)
+        stream = FrameStream(model)
         streamed = []
         for frame in clips().unbind(1):
             streamed.append(stream(frame))
             assert torch.equal(model(clips(seed=4)), expected)
-        other = Stream(model)
+        other = FrameStream(model)
         assert all(torch.equal(other(f), s) for f, s in zip(clips().unbind(1), streamed, strict=True))
 
 
 def test_what_is_kept_does_not_grow_with_the_video() -> None:
-    stream = Stream(online())
+    stream = FrameStream(online())
     sizes = []
     for frame in clips().unbind(1):
         stream(frame)
@@ -135,19 +135,19 @@ def test_what_is_kept_does_not_grow_with_the_video() -> None:
 )
 def test_a_model_that_needs_frames_to_come_is_refused(name: str, word: str) -> None:
     with pytest.raises(UsageError, match=rf"^{word} looks at frames that are still to come.*layer\.direction=past"):
-        Stream(build(name, 5))
+        FrameStream(build(name, 5))
 
 
 def test_a_network_without_layers_between_frames_can_be_fed_too() -> None:
     model = build("tsn_tiny", 5).double()
-    stream, x = Stream(model), clips().double()
+    stream, x = FrameStream(model), clips().double()
     streamed = torch.stack([stream(frame) for frame in x.unbind(1)], dim=1)
     torch.testing.assert_close(streamed, model.frame_scores(x).detach(), rtol=0, atol=1e-12)
 
 
 def test_evaluation_statistics_are_used() -> None:
     model = online().train()
-    stream = Stream(model)
+    stream = FrameStream(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stream(clips()[:, 0])
     assert not model.training

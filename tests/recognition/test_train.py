@@ -21,7 +21,7 @@ from ssan.recipe import Recipe, make_recipe
 from ssan.recognition import train as train_module
 from ssan.recognition.train import DataSource, complete, freeze_batch_norm, new_parameters, train
 from ssan.training.batches import Batches, BatchPlan
-from ssan.training.fit import Fit, Task, fit, step_weights
+from ssan.training.fit import Task, TrainingModule, fit, step_weights
 from ssan.training.journal import read_journal
 from ssan.training.optim import LearningRate
 from ssan.weights.classifier_file import load_labeller
@@ -127,19 +127,19 @@ class Killed(BaseException):
 
 def assert_resumes_in_mid_epoch(recipe: Recipe, data: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that dies at step 2 and goes on, in ``folder / "run"``, ends with the weights of one that does not."""
-    from ssan.training.fit import Fit
+    from ssan.training.fit import TrainingModule
 
-    original = Fit.training_step
+    original = TrainingModule.training_step
 
-    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
+    def dies(self: TrainingModule, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == 2:
             raise Killed
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(Fit, "training_step", dies)
+    monkeypatch.setattr(TrainingModule, "training_step", dies)
     with pytest.raises(Killed):
         train(recipe, DataSource(str(data)), folder / "run", quiet=True)
-    monkeypatch.setattr(Fit, "training_step", original)
+    monkeypatch.setattr(TrainingModule, "training_step", original)
     train(recipe, DataSource(str(data)), folder / "run", resume=True, quiet=True)
     train(recipe, DataSource(str(data)), folder / "whole", quiet=True)
     assert_same_weights(folder / "run", folder / "whole")
@@ -159,21 +159,21 @@ def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     step: int, order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssan.training.fit import Fit
+    from ssan.training.fit import TrainingModule
 
     recipe = small(checkpoint_every_steps=1)
-    original = Fit.training_step
+    original = TrainingModule.training_step
 
-    def dies(self: Fit, batch: Any, batch_idx: int) -> Any:
+    def dies(self: TrainingModule, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == step:
             raise Killed
         return original(self, batch, batch_idx)
 
     out = tmp_path / "run"
-    monkeypatch.setattr(Fit, "training_step", dies)
+    monkeypatch.setattr(TrainingModule, "training_step", dies)
     with pytest.raises(Killed):
         train(recipe, DataSource(str(order_set)), out, quiet=True)
-    monkeypatch.setattr(Fit, "training_step", original)
+    monkeypatch.setattr(TrainingModule, "training_step", original)
     answer = train(recipe, DataSource(str(order_set)), out, resume=True, quiet=True)
     assert answer["resumed_from_step"] == step
     assert_same_weights(out, finished[0])
@@ -255,18 +255,18 @@ def test_a_signal_is_heard_wherever_it_comes_and_the_handlers_are_given_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ssan.training.callbacks import InterruptedRun
-    from ssan.training.fit import Fit
+    from ssan.training.fit import TrainingModule
 
-    original, sent = getattr(Fit, spot), []
+    original, sent = getattr(TrainingModule, spot), []
 
-    def tells(self: Fit, *arguments: Any) -> Any:
+    def tells(self: TrainingModule, *arguments: Any) -> Any:
         if not sent and self.trainer.global_step >= 3:
             sent.append(self.trainer.global_step)
             os.kill(os.getpid(), number)
         return original(self, *arguments)
 
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
-    monkeypatch.setattr(Fit, spot, tells)
+    monkeypatch.setattr(TrainingModule, spot, tells)
     with pytest.raises(InterruptedRun):
         train(small(), DataSource(str(order_set)), tmp_path / "run", quiet=True)
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
@@ -402,7 +402,7 @@ def test_too_little_memory_is_one_line_with_what_helps(
     def fails(*rest: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(Fit, "training_step", fails)
+    monkeypatch.setattr(TrainingModule, "training_step", fails)
     answer = ssan(
         "train", "--model", "tsn_tiny", "--data", order_set, "--out", tmp_path / "run", "--quiet", "--workers", 0,
         "crop_px=32", "num_frames=2",

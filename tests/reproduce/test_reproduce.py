@@ -20,7 +20,7 @@ from ssan.models.cost import multiply_adds, num_parameters
 from ssan.recipe import read_recipe
 from ssan.recognition.score_file import write_scores
 from ssan.recognition.train import complete
-from ssan.reproduce.plan import Data, Run, network_name, recipe_of, runs_of
+from ssan.reproduce.plan import Data, PlannedRun, network_name, recipe_of, runs_of
 from ssan.reproduce.results import difference, figures_of, over_seeds
 from ssan.reproduce.runs import Crew, Means, evaluation
 from ssan.reproduce.table import PROTOCOL, Order, collect, write
@@ -175,7 +175,9 @@ def test_a_mistake_is_told_before_the_work(tmp_path: Path, ssan: Any, given: lis
 # ------------------------------------------------------------------------------- figures out of journals made by hand
 
 
-def made_run(out: Path, row: str, seed: int, scores: np.ndarray, labels: list[int], *, minutes: float = 1.0) -> Run:
+def made_run(
+    out: Path, row: str, seed: int, scores: np.ndarray, labels: list[int], *, minutes: float = 1.0
+) -> PlannedRun:
     """A finished run of table 2 on the order task, as its journal and its score file would be."""
     run = runs_of(TABLES["table2"].row(row), ORDER, seed + 1, out, mini="tiny")[seed]
     classes = [f"class {n}" for n in range(scores.shape[1])]

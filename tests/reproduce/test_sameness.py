@@ -21,7 +21,7 @@ from ssan.reproduce.joint import JointOrder, Words
 from ssan.reproduce.joint_runs import Pretraining, pretraining_of, refuse_other_material
 from ssan.reproduce.joint_runs import objection as objection_to
 from ssan.reproduce.joint_tables import JOINT_TABLES
-from ssan.reproduce.plan import Data, Run, runs_of, seeds_of
+from ssan.reproduce.plan import Data, PlannedRun, runs_of, seeds_of
 from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
 from ssan.reproduce.sameness import see, see_material
 from ssan.reproduce.table import PROTOCOL, Order, collect
@@ -48,11 +48,11 @@ def data_of(root: Path, name: str = "folder") -> Data:
     return Data(name, words, "val", seen=see(words, "val"))
 
 
-def asked(out: Path, data: Data, row: str = "ssa_8f", **more: Any) -> Run:
+def asked(out: Path, data: Data, row: str = "ssa_8f", **more: Any) -> PlannedRun:
     return runs_of(TABLES["table1"].row(row), data, 1, out, mini="tiny", **more)[0]
 
 
-def finished(run: Run, root: Path, *, old: bool = False, skipped: int = 0) -> Journal:
+def finished(run: PlannedRun, root: Path, *, old: bool = False, skipped: int = 0) -> Journal:
     """A run as training and evaluation on ``root`` leave it."""
     source = DataSource(str(root), "folder")
     read = {split: source.read(split) for split in ("train", "val")}
@@ -72,7 +72,7 @@ def finished(run: Run, root: Path, *, old: bool = False, skipped: int = 0) -> Jo
     return journal
 
 
-def evaluated(run: Run, root: Path, *, old: bool = False, wrong: int = 1) -> None:
+def evaluated(run: PlannedRun, root: Path, *, old: bool = False, wrong: int = 1) -> None:
     samples = DataSource(str(root), "folder").read("val")
     labels = np.array([sample.label_index for sample in samples])
     scores = np.eye(2)[labels]

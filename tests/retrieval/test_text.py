@@ -14,7 +14,7 @@ import pytest
 
 from ssan.errors import AnnotationError, ModelError, SsanError, UsageError
 from ssan.retrieval import word_vectors
-from ssan.retrieval.text import TOKENISERS, Dropped, Vocabulary, unusable, word_counts
+from ssan.retrieval.text import TOKENISERS, DroppedWords, Vocabulary, unusable, word_counts
 from ssan.retrieval.word_vectors import coverage, read_word_vectors, vocabulary_with_vectors
 
 CAPTIONS = ["a man walks left", "a man, a dog", "The Man's dog"]
@@ -67,8 +67,8 @@ def test_captions_become_their_first_known_words_filled_up_with_zeros() -> None:
 
 def test_what_encoding_drops_is_counted() -> None:
     vocabulary = Vocabulary(["man", "dog", "a"], "howto100m")
-    assert vocabulary.dropped(["a big man, a dog and a man", "Dog dog", ""], 5) == Dropped(10, 3, 1)
-    assert vocabulary.dropped(["a man"], 2) == Dropped(2, 0, 0)
+    assert vocabulary.dropped(["a big man, a dog and a man", "Dog dog", ""], 5) == DroppedWords(10, 3, 1)
+    assert vocabulary.dropped(["a man"], 2) == DroppedWords(2, 0, 0)
 
 
 def test_a_vocabulary_knows_its_words_and_not_its_padding() -> None:

@@ -23,7 +23,7 @@ from ssan.retrieval.text import Vocabulary
 from ssan.retrieval.train import Material, open_streams, train
 from ssan.shipped import JOINT, shipped
 from ssan.training.batches import Draw
-from ssan.training.callbacks import Keeper
+from ssan.training.callbacks import CheckpointKeeper
 from ssan.training.journal import read_journal
 from ssan.video.preprocess import Preprocess
 
@@ -203,17 +203,17 @@ def test_a_run_killed_in_mid_epoch_and_resumed_is_the_run_never_stopped(
 ) -> None:
     recipe = small(epochs=4, batch=16, captions=captions, checkpoint_every_steps=2, schedule="exponential")
     train(recipe, material(world), tmp_path / "whole", quiet=True)
-    original: Callable[..., Any] = Keeper.on_train_batch_end
+    original: Callable[..., Any] = CheckpointKeeper.on_train_batch_end
 
-    def dies(self: Keeper, trainer: Any, *rest: Any) -> None:
+    def dies(self: CheckpointKeeper, trainer: Any, *rest: Any) -> None:
         original(self, trainer, *rest)
         if trainer.global_step == (8 if captions == "one" else 13):
             raise Killed
 
-    monkeypatch.setattr(Keeper, "on_train_batch_end", dies)
+    monkeypatch.setattr(CheckpointKeeper, "on_train_batch_end", dies)
     with pytest.raises(Killed):
         train(recipe, material(world), tmp_path / "cut", quiet=True)
-    monkeypatch.setattr(Keeper, "on_train_batch_end", original)
+    monkeypatch.setattr(CheckpointKeeper, "on_train_batch_end", original)
     answer = train(recipe, material(world), tmp_path / "cut", resume=True, quiet=True)
     assert answer["resumed_from_step"] in (8, 12)
     whole, cut = (

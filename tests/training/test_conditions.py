@@ -14,7 +14,7 @@ from ssan.datasets.samples import Sample
 from ssan.recipe import make_recipe
 from ssan.recognition.train import DataSource, train
 from ssan.training.callbacks import InterruptedRun
-from ssan.training.fit import Fit
+from ssan.training.fit import TrainingModule
 from ssan.training.journal import read_journal
 
 RECIPE = make_recipe({
@@ -31,15 +31,15 @@ def videos(order_set: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def stopped(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after its second step of four."""
-    original, out = Fit.training_step, tmp_path / "run"
+    original, out = TrainingModule.training_step, tmp_path / "run"
 
-    def stops(self: Fit, *batch: Any) -> Any:
+    def stops(self: TrainingModule, *batch: Any) -> Any:
         if self.trainer.global_step == 2:
             raise InterruptedRun
         return original(self, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "training_step", stops)
+        patch.setattr(TrainingModule, "training_step", stops)
         with pytest.raises(InterruptedRun):
             train(RECIPE, DataSource(str(videos)), out, quiet=True)
     return out
@@ -55,13 +55,13 @@ def go_on(videos: Path, out: Path) -> dict[str, Any]:
 def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
     videos: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads, seen, original = torch.get_num_threads(), [], Fit.training_step
+    threads, seen, original = torch.get_num_threads(), [], TrainingModule.training_step
 
-    def looks(self: Fit, *batch: Any) -> Any:
+    def looks(self: TrainingModule, *batch: Any) -> Any:
         seen.append(torch.get_num_threads())
         return original(self, *batch)
 
-    monkeypatch.setattr(Fit, "training_step", looks)
+    monkeypatch.setattr(TrainingModule, "training_step", looks)
     torch.set_num_threads(threads + 2)
     assert go_on(videos, stopped)["threads"] == threads
     assert seen == [threads] * 2

@@ -12,7 +12,7 @@ from ssan.errors import UsageError
 from ssan.recipe import Recipe, make_recipe
 from ssan.recognition.train import DataSource, train
 from ssan.training.ema import Average
-from ssan.training.fit import Fit
+from ssan.training.fit import TrainingModule
 from ssan.training.journal import read_journal
 
 KEYS = {
@@ -110,13 +110,15 @@ def test_a_run_averages_after_each_step_and_not_after_each_batch(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
-    step, fit_start = Fit.optimizer_step, Fit.on_fit_start
+    step, fit_start = TrainingModule.optimizer_step, TrainingModule.on_fit_start
 
-    def note(fit: Fit) -> None:
+    def note(fit: TrainingModule) -> None:
         seen.append({name: tensor.double().clone() for name, tensor in fit.module.state_dict().items()})
 
-    monkeypatch.setattr(Fit, "on_fit_start", lambda self: (fit_start(self), note(self)))
-    monkeypatch.setattr(Fit, "optimizer_step", lambda self, *rest, **named: (step(self, *rest, **named), note(self)))
+    monkeypatch.setattr(TrainingModule, "on_fit_start", lambda self: (fit_start(self), note(self)))
+    monkeypatch.setattr(
+        TrainingModule, "optimizer_step", lambda self, *rest, **named: (step(self, *rest, **named), note(self))
+    )
     keys = {"epochs": 1, "batch": 4, "accumulate": 2, "ema": 0.25}
     answer = train(recipe(**keys), DataSource(str(order_set)), tmp_path / "run", quiet=True)
     assert len(seen) == 1 + answer["steps"] == 5
@@ -158,18 +160,18 @@ def test_the_average_is_measured_and_kept_and_training_goes_on_from_the_weights(
 def test_a_killed_run_goes_on_with_its_average_to_the_last_bit(
     step: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Fit.training_step
+    original = TrainingModule.training_step
 
-    def dies(self: Fit, *rest: Any) -> Any:
+    def dies(self: TrainingModule, *rest: Any) -> Any:
         if self.trainer.global_step == step:
             raise Unfinished
         return original(self, *rest)
 
-    monkeypatch.setattr(Fit, "training_step", dies)
+    monkeypatch.setattr(TrainingModule, "training_step", dies)
     out = tmp_path / "run"
     with pytest.raises(Unfinished):
         train(recipe(checkpoint_every_steps=1), DataSource(str(order_set)), out, quiet=True)
-    monkeypatch.setattr(Fit, "training_step", original)
+    monkeypatch.setattr(TrainingModule, "training_step", original)
     answer = train(recipe(checkpoint_every_steps=1), DataSource(str(order_set)), out, resume=True, quiet=True)
     assert answer["resumed_from_step"] == step
     one, other = state_of(whole), state_of(out)

@@ -24,9 +24,9 @@ from ssan.cli.main import status
 from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.recipe import Recipe, make_recipe
 from ssan.recognition.train import DataSource, train
-from ssan.training.callbacks import Keeper, Recorder
+from ssan.training.callbacks import CheckpointKeeper, Recorder
 from ssan.training.checkpoint import StateFile
-from ssan.training.fit import Fit
+from ssan.training.fit import TrainingModule
 from ssan.training.journal import Journal, read_journal
 from ssan.training.optim import LearningRate
 from ssan.weights.classifier_file import load_labeller
@@ -112,19 +112,19 @@ def _in_epoch(epoch: int) -> Callable[..., bool]:
 
 # Where a run is killed: (class, method that is never entered or never left), when.
 MOMENTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
-    "before_the_first_step": (Fit, "on_train_start", lambda *rest: True),
-    "before_the_first_state": (Fit, "training_step", _at_step(0)),
-    "in_warm_up": (Fit, "training_step", _at_step(2)),
-    "after_warm_up": (Fit, "training_step", _at_step(5)),
-    "before_the_rate_falls": (Fit, "training_step", _at_step(7)),
-    "after_the_rate_fell": (Fit, "training_step", _at_step(8)),
-    "in_the_epoch_after": (Fit, "training_step", _at_step(10)),
-    "in_validation": (Fit, "validation_step", lambda fit, *rest: fit.trainer.current_epoch == 2),
+    "before_the_first_step": (TrainingModule, "on_train_start", lambda *rest: True),
+    "before_the_first_state": (TrainingModule, "training_step", _at_step(0)),
+    "in_warm_up": (TrainingModule, "training_step", _at_step(2)),
+    "after_warm_up": (TrainingModule, "training_step", _at_step(5)),
+    "before_the_rate_falls": (TrainingModule, "training_step", _at_step(7)),
+    "after_the_rate_fell": (TrainingModule, "training_step", _at_step(8)),
+    "in_the_epoch_after": (TrainingModule, "training_step", _at_step(10)),
+    "in_validation": (TrainingModule, "validation_step", lambda fit, *rest: fit.trainer.current_epoch == 2),
     "in_the_validation_that_lowers_the_rate": (
-        Fit, "on_validation_epoch_end", lambda fit, *rest: fit.trainer.current_epoch == 1,
+        TrainingModule, "on_validation_epoch_end", lambda fit, *rest: fit.trainer.current_epoch == 1,
     ),
-    "between_the_best_model_and_the_first_epochs_state": (Keeper, "on_train_epoch_end", _in_epoch(1)),
-    "between_validation_and_the_last_state": (Keeper, "on_train_epoch_end", _in_epoch(4)),
+    "between_the_best_model_and_the_first_epochs_state": (CheckpointKeeper, "on_train_epoch_end", _in_epoch(1)),
+    "between_validation_and_the_last_state": (CheckpointKeeper, "on_train_epoch_end", _in_epoch(4)),
     "between_the_state_and_the_journal": (Recorder, "on_train_epoch_end", _in_epoch(2)),
     "between_the_last_state_and_the_journal": (Recorder, "on_train_epoch_end", _in_epoch(4)),
     "between_the_curves_and_the_journal": (
@@ -161,15 +161,15 @@ def test_a_run_killed_again_and_again_is_the_run_never_stopped(
 def test_an_early_best_model_is_still_the_best_after_a_resumption(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Fit.on_validation_epoch_end
+    original = TrainingModule.on_validation_epoch_end
 
-    def falls(self: Fit) -> None:
+    def falls(self: TrainingModule) -> None:
         original(self)
         self.measures["val_top1"] = 1 - self.trainer.current_epoch / 10
 
-    monkeypatch.setattr(Fit, "on_validation_epoch_end", falls)
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", falls)
     out = tmp_path / "run"
-    killed(monkeypatch, Fit, "training_step", _at_step(6), lambda: run(order_set, out))
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(6), lambda: run(order_set, out))
     best = (out / "model.safetensors").read_bytes()
     answer = run(order_set, out, resume=True)
     assert (answer["best_epoch"], answer["val_top1"]) == (1, 1.0)
@@ -181,7 +181,13 @@ def test_rare_states_cost_time_and_not_exactness(
     steps: int | None, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    killed(monkeypatch, Fit, "training_step", _at_step(6), lambda: run(order_set, out, checkpoint_every_steps=steps))
+    killed(
+        monkeypatch,
+        TrainingModule,
+        "training_step",
+        _at_step(6),
+        lambda: run(order_set, out, checkpoint_every_steps=steps),
+    )
     answer = run(order_set, out, resume=True, checkpoint_every_steps=steps)
     assert answer["resumed_from_step"] == (4 if steps is None else 6)
     assert soak.differences(state_of(whole)["state_dict"], state_of(out)["state_dict"]) == []
@@ -195,7 +201,7 @@ def test_a_run_that_accumulates_batches_resumes_exactly(
     changes = {"accumulate": 2, "batch": 4, "epochs": 2}
     run(order_set, tmp_path / "whole", **changes)
     out = tmp_path / "run"
-    killed(monkeypatch, Fit, "training_step", _at_step(step), lambda: run(order_set, out, **changes))
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(step), lambda: run(order_set, out, **changes))
     assert run(order_set, out, resume=True, **changes)["resumed_from_step"] == step
     assert_same_run(tmp_path / "whole", out)
 
@@ -217,7 +223,7 @@ def test_a_line_and_files_left_half_written_are_put_right(
     order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    killed(monkeypatch, Fit, "training_step", _at_step(9), lambda: run(order_set, out))
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(9), lambda: run(order_set, out))
     path = out / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     for name in (".model.safetensors.77.part", ".metrics.csv.77.part", "last/.state.ckpt.77.part"):
@@ -315,15 +321,15 @@ def test_when_one_process_is_killed_the_other_ends_and_says_why(order_set: Path,
 def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
     order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Fit.on_train_batch_start
+    original = TrainingModule.on_train_batch_start
 
-    def poisons(self: Fit, batch: Any, batch_idx: int) -> None:
+    def poisons(self: TrainingModule, batch: Any, batch_idx: int) -> None:
         original(self, batch, batch_idx)
         if self.trainer.global_step == 6:
             self.module.fc.weight.data[0, 0] = float("nan")
 
     out = tmp_path / "run"
-    monkeypatch.setattr(Fit, "on_train_batch_start", poisons)
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", poisons)
     for resume in (False, True):  # as long as the cause is there, so is the fault
         with pytest.raises(
             TrainingError, match=r"nan at step 6 \(epoch 2, batch 3\), first not finite in fc;"
@@ -331,7 +337,7 @@ def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
             run(order_set, out, resume=resume)
         assert caught.value.code == "nan"
     assert all(torch.isfinite(weight).all() for weight in state_of(out)["state_dict"].values())
-    monkeypatch.setattr(Fit, "on_train_batch_start", original)
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", original)
     assert run(order_set, out, resume=True)["resumed_from_step"] == 6
     assert_same_run(whole, out)
 
@@ -340,20 +346,20 @@ def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
 def test_weights_that_are_lost_in_a_step_never_replace_good_ones(
     step: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Fit.on_before_optimizer_step
+    original = TrainingModule.on_before_optimizer_step
 
-    def poisons(self: Fit, optimizer: torch.optim.Optimizer) -> None:
+    def poisons(self: TrainingModule, optimizer: torch.optim.Optimizer) -> None:
         original(self, optimizer)
         if self.trainer.global_step == step:
             self.module.backbone.conv1.weight.grad[0] = float("inf")
 
     out = tmp_path / "run"
-    monkeypatch.setattr(Fit, "on_before_optimizer_step", poisons)
+    monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", poisons)
     message = rf"the weights of backbone\.conv1\.weight are not finite after step {step + 1} \(epoch 2\)"
     with pytest.raises(TrainingError, match=message) as caught:
         run(order_set, out)
     assert caught.value.code == "nan"
-    monkeypatch.setattr(Fit, "on_before_optimizer_step", original)
+    monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", original)
     assert run(order_set, out, resume=True)["resumed_from_step"] == min(step, 7)
     assert_same_run(whole, out)
 
@@ -380,14 +386,14 @@ def test_a_disk_that_is_full_while_saving_leaves_the_state_of_before(
 ) -> None:
     out = tmp_path / "run"
     size = (whole / "last" / "state.ckpt").stat().st_size
-    original = Fit.training_step
+    original = TrainingModule.training_step
 
-    def fills_the_disk(self: Fit, batch: Any, batch_idx: int) -> Any:
+    def fills_the_disk(self: TrainingModule, batch: Any, batch_idx: int) -> Any:
         if self.trainer.global_step == 6:
             limited(size // 2)
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(Fit, "training_step", fills_the_disk)
+    monkeypatch.setattr(TrainingModule, "training_step", fills_the_disk)
     assert status([*COMMAND, "--data", str(order_set), "--out", str(out), *OVERRIDES]) == 2
     limited(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     said = capsys.readouterr().err
@@ -395,7 +401,7 @@ def test_a_disk_that_is_full_while_saving_leaves_the_state_of_before(
     assert said.startswith(f"ssan: {out}/last/state.ckpt: the disk is full while writing (File too large)")
     assert "Free space and run again" in said
     assert not list(out.glob("**/*.part"))
-    monkeypatch.setattr(Fit, "training_step", original)
+    monkeypatch.setattr(TrainingModule, "training_step", original)
     assert run(order_set, out, resume=True)["resumed_from_step"] == 6
     assert_same_run(whole, out)
 
@@ -409,11 +415,11 @@ def test_whichever_file_finds_the_disk_full_the_code_is_no_space_and_the_run_can
 ) -> None:  # fmt: skip
     out = tmp_path / "run"
     owner, method = {
-        "model.safetensors": (Keeper, "on_validation_end"), "journal.jsonl": (Journal, "record"),
+        "model.safetensors": (CheckpointKeeper, "on_validation_end"), "journal.jsonl": (Journal, "record"),
         "events": (Recorder, "_show"),
     }[file]  # fmt: skip
     original = getattr(owner, method)
-    done = 0 if owner is Keeper else 2  # the first epoch's model is the best for certain
+    done = 0 if owner is CheckpointKeeper else 2  # the first epoch's model is the best for certain
 
     def fills_the_disk(self: Any, *rest: Any, **named: Any) -> Any:
         if len(Journal(out).events("epoch")) == done:

@@ -33,7 +33,7 @@ from ssan.recognition.train import (
 )
 from ssan.training import fit as fit_module
 from ssan.training.activation_checkpointing import recompute
-from ssan.training.fit import Fit
+from ssan.training.fit import TrainingModule
 from ssan.training.journal import read_journal
 from ssan.training.optim import make_optimizer, tsm_multiples
 
@@ -515,13 +515,13 @@ def test_a_run_by_tsms_recipe_uses_its_groups_and_its_schedule(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[dict[float, float]] = []
-    step = Fit.optimizer_step
+    step = TrainingModule.optimizer_step
 
-    def notes(self: Fit, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, *rest: Any) -> None:
+    def notes(self: TrainingModule, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, *rest: Any) -> None:
         step(self, epoch, batch_idx, optimizer, *rest)
         rates.append({group["lr_scale"]: group["lr"] for group in optimizer.param_groups})
 
-    monkeypatch.setattr(Fit, "optimizer_step", notes)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", notes)
     tsm = recipe(parameter_groups="tsm", clip_norm=20, schedule="step", milestones=[1, 2], epochs=3, warmup_epochs=0)
     train(tsm, DataSource(str(order_set)), tmp_path / "run", quiet=True)
     for epoch, base in enumerate([0.01, 0.001, 0.0001]):

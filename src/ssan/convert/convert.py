@@ -25,7 +25,7 @@ from typing import Any
 import av.error
 from tqdm import tqdm
 
-from ssan.convert.copies import Job, Made, Manifest, OneFile, Tree, pixels_path, size_on_disk
+from ssan.convert.copies import CopyJob, Made, Manifest, OneFile, Tree, pixels_path, size_on_disk
 from ssan.convert.forms import FORMS, Frames, Settings, require_encoder
 from ssan.convert.optical_flow import flow_between
 from ssan.convert.workers import in_processes
@@ -157,10 +157,10 @@ def _check_places(source: str, dest: str, in_one_file: bool) -> None:
         raise UsageError(f"the copies must lie apart from the videos in {source}; name another place", path=dest)
 
 
-def _jobs(source: str, dest: str, settings: Settings) -> tuple[list[Job], list[SsanError]]:
+def _jobs(source: str, dest: str, settings: Settings) -> tuple[list[CopyJob], list[SsanError]]:
     """The videos to convert, and an error for each whose copy would have the place of another's."""
     suffix = FORMS[settings.form].suffix
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, CopyJob] = {}
     refused: list[SsanError] = []
     for path in find_videos(source):
         relative = os.path.relpath(path, source)
@@ -182,16 +182,16 @@ def _jobs(source: str, dest: str, settings: Settings) -> tuple[list[Job], list[S
             target = pixels_path(dest, str(len(jobs)))
         else:
             target = os.path.join(dest, name) + (suffix or "")
-        jobs[name] = Job(path, name, target)
+        jobs[name] = CopyJob(path, name, target)
     return list(jobs.values()), refused
 
 
-def _results(jobs: Sequence[Job], settings: Settings, workers: int) -> Generator[Made, None, None]:
+def _results(jobs: Sequence[CopyJob], settings: Settings, workers: int) -> Generator[Made, None, None]:
     make, workers = partial(_make, settings), min(workers, len(jobs))
     return in_processes(make, jobs, workers) if workers > 1 else (make(job) for job in jobs)
 
 
-def _make(settings: Settings, job: Job) -> Made:
+def _make(settings: Settings, job: CopyJob) -> Made:
     """Make one copy, and compare it with its video."""
     form = FORMS[settings.form]
     place = replacing_folder(job.target) if form.suffix is None else replacing(job.target, sync=bool(form.suffix))
@@ -226,7 +226,7 @@ def _make(settings: Settings, job: Job) -> Made:
     )
 
 
-def _progress(jobs: Sequence[Job], settings: Settings, workers: int, quiet: bool) -> Generator[Made, None, None]:
+def _progress(jobs: Sequence[CopyJob], settings: Settings, workers: int, quiet: bool) -> Generator[Made, None, None]:
     silent = quiet or not sys.stderr.isatty()
     with (
         tqdm(total=len(jobs), desc="converting", unit="video", disable=silent, file=sys.stderr, leave=False) as bar,

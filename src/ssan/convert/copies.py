@@ -27,7 +27,7 @@ from ssan.video.clip_index import Entry, FrameTable, malformed, old_entry
 
 
 @dataclass(frozen=True)
-class Job:
+class CopyJob:
     """A video, its name among the copies, and where what is made of it is to be."""
 
     source: str
@@ -39,7 +39,7 @@ class Job:
 class Made:
     """What became of a video: a copy of so many bytes, of a truncated one too; or ``error``, and none."""
 
-    job: Job
+    job: CopyJob
     error: SsanError | None = None
     truncated: SsanError | None = None
     num_bytes: int = 0
@@ -110,14 +110,14 @@ class Tree:
             remove_partials(folder)
             below[:] = [name for name in below if not name.startswith(".")]
 
-    def known(self, job: Job) -> dict[str, Any] | None:
+    def known(self, job: CopyJob) -> dict[str, Any] | None:
         """The manifest's entry of a copy that is there, as it was made, and of the video as it is now."""
         self._fingerprints[job.name] = _fingerprint(job.source)
         entry = self.manifest.entries.get(job.name)
         same = entry is not None and entry["source"] == self._fingerprints[job.name] and self._is_there(job, entry)
         return entry if same else None
 
-    def _is_there(self, job: Job, entry: dict[str, Any]) -> bool:
+    def _is_there(self, job: CopyJob, entry: dict[str, Any]) -> bool:
         return size_on_disk(job.target) == entry["bytes"]
 
     @contextmanager
@@ -201,7 +201,7 @@ class OneFile(Tree):
         for path in Path(folder).glob(glob.escape(name) + "*"):
             path.unlink()
 
-    def _is_there(self, job: Job, entry: dict[str, Any]) -> bool:
+    def _is_there(self, job: CopyJob, entry: dict[str, Any]) -> bool:
         return job.name in self._entries
 
     @contextmanager

@@ -16,7 +16,7 @@ from ssan.errors import quoted
 from ssan.files import is_text
 
 
-class Places:
+class CaptionPlaces:
     """Where the videos of captions are or would be, by their ids."""
 
     def __init__(self, root: str, videos: str | None, folders: Sequence[str] = (), suffix: str = ".mp4") -> None:

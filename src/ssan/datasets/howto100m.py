@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssan.datasets.captions import Places, header_of
+from ssan.datasets.captions import CaptionPlaces, header_of
 from ssan.datasets.samples import Sample, Samples, is_plain
 from ssan.datasets.tables import MOST_SECONDS, Where, beginning_of, check_id, check_once, fault, rows_with_header
 from ssan.errors import UsageError, quoted
@@ -76,7 +76,7 @@ def read_howto100m(root: str, split: str, *, annotations: str | None = None, vid
         )
     if split not in ("train", "all"):
         raise UsageError(f"these videos have no split {split!r}; use --split train", path=path)
-    places = Places(root, videos, ("videos",))
+    places = CaptionPlaces(root, videos, ("videos",))
     samples = []
     seen: dict[str, Where] = {}
     for line, row in rows_with_header(path, ["video_id"]):

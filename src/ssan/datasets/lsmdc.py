@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ssan.datasets.captions import CaptionIds, Places, caption_of
+from ssan.datasets.captions import CaptionIds, CaptionPlaces, caption_of
 from ssan.datasets.lists import split_named
 from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import check_id, fault, lines_of
@@ -80,7 +80,7 @@ def read_lsmdc(
             code="missing",
             path=place,
         )
-    places = Places(root, videos, LSMDC_FOLDERS, ".avi")
+    places = CaptionPlaces(root, videos, LSMDC_FOLDERS, ".avi")
     samples = []
     ids = CaptionIds()
     for home in wanted:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ssan.datasets.captions import (
     CaptionIds,
-    Places,
+    CaptionPlaces,
     caption_of,
     entries,
     files_named,
@@ -89,7 +89,7 @@ def read_msrvtt(
     files = find_msrvtt(os.path.dirname(place) if given and os.path.isfile(place) else place)
     data = data or [files[name] for name in MSRVTT_DATA[:1] if name in files]
     data = data or [files[name] for name in MSRVTT_DATA[1:] if name in files]
-    places = Places(root, videos, MSRVTT_FOLDERS)
+    places = CaptionPlaces(root, videos, MSRVTT_FOLDERS)
     if list is not None:
         home = split_named(list)
         if split not in ("all", home or split):
@@ -175,7 +175,7 @@ class _Captions:
                 self.captions[identity].append((key, caption_of(sentence.get("caption"), path, place=place)))
 
 
-def _official(data: _Captions, places: Places) -> list[Sample]:
+def _official(data: _Captions, places: CaptionPlaces) -> list[Sample]:
     return [
         _sample(key, video, caption, places, split)
         for video, split in data.splits.items()
@@ -183,7 +183,7 @@ def _official(data: _Captions, places: Places) -> list[Sample]:
     ]
 
 
-def _listed(path: str, data: Sequence[str], places: Places, split: str | None) -> list[Sample]:
+def _listed(path: str, data: Sequence[str], places: CaptionPlaces, split: str | None) -> list[Sample]:
     """The pairs that a list has; of a list of videos alone all their captions."""
     rows = table_with_header(path, ["video_id"])
     if not rows:
@@ -210,6 +210,6 @@ def _listed(path: str, data: Sequence[str], places: Places, split: str | None) -
     return samples
 
 
-def _sample(identity: str, video: str, caption: str, places: Places, split: str | None) -> Sample:
+def _sample(identity: str, video: str, caption: str, places: CaptionPlaces, split: str | None) -> Sample:
     path, exists = places.place(video)
     return Sample(identity, path, caption=caption, exists=exists, split=split, video=video)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssan.datasets.captions import (
     CaptionIds,
-    Places,
+    CaptionPlaces,
     caption_of,
     entries,
     files_named,
@@ -79,7 +79,7 @@ def read_youcook2(root: str, split: str, *, annotations: str | None = None, vide
             code="missing",
             path=place,
         )
-    places = Places(root, videos, YOUCOOK_FOLDERS)
+    places = CaptionPlaces(root, videos, YOUCOOK_FOLDERS)
     if not files[0].lower().endswith(".csv"):
         seen: dict[str, Where] = {}
         return of_split([sample for path in files for sample in _recipes(path, places, seen)], split, place)
@@ -92,7 +92,7 @@ def read_youcook2(root: str, split: str, *, annotations: str | None = None, vide
     return of_split(_clips(files[0], places), split, files[0])
 
 
-def _recipes(path: str, places: Places, seen: dict[str, Where]) -> Iterator[Sample]:
+def _recipes(path: str, places: CaptionPlaces, seen: dict[str, Where]) -> Iterator[Sample]:
     """The clips of a JSON file."""
     wrong = '{"database": {ID: {"duration", "subset", "annotations": [{"segment", "id", "sentence"}]}}}'
     content = read_json(path)
@@ -142,7 +142,7 @@ def _segment(segment: object, duration: float, path: str, place: str) -> tuple[f
     return start, end
 
 
-def _clips(path: str, places: Places) -> list[Sample]:
+def _clips(path: str, places: CaptionPlaces) -> list[Sample]:
     """The clips of the list."""
     samples = []
     ids = CaptionIds()

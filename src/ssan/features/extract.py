@@ -148,7 +148,7 @@ class Extraction:
 
 
 @dataclass(frozen=True)
-class Job:
+class ExtractionJob:
     """An entry to be made: a video, or a part of one."""
 
     id: str
@@ -156,18 +156,18 @@ class Job:
     part: Part | None
 
 
-def jobs_of(samples: Sequence[Sample], *, whole_videos: bool = False) -> list[Job]:
+def jobs_of(samples: Sequence[Sample], *, whole_videos: bool = False) -> list[ExtractionJob]:
     """Each distinct video, or part of one, once, in the order of the samples.
 
     :param whole_videos: whole videos, also where the samples are parts of them.
     :raises AnnotationError: one id for two files.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, ExtractionJob] = {}
     for sample in samples:
         part = None if whole_videos else part_of(sample)
         # The id of a part that is counted in frames tells it from the video's other parts.
         seconds = part if isinstance(part, tuple) else (None, None)
-        job = Job(part_id(sample.video or sample.id, *seconds), sample.path, part)
+        job = ExtractionJob(part_id(sample.video or sample.id, *seconds), sample.path, part)
         other = jobs.setdefault(job.id, job)
         if other.path != job.path:
             raise AnnotationError(
@@ -210,7 +210,7 @@ class Piece:
 class Pieces(IterableDataset[Piece]):
     """The windows of videos, at most ``batch`` at a time; of several reading processes each reads videos of its own."""
 
-    def __init__(self, jobs: Sequence[Job], preprocess: Preprocess, rate: Rate, batch: int) -> None:
+    def __init__(self, jobs: Sequence[ExtractionJob], preprocess: Preprocess, rate: Rate, batch: int) -> None:
         self.jobs, self.preprocess, self.rate, self.batch = jobs, preprocess, rate, batch
 
     def __iter__(self) -> Iterator[Piece]:
@@ -298,7 +298,7 @@ def extract(
 
 def _run(
     encoder: Encoder,
-    jobs: Sequence[Job],
+    jobs: Sequence[ExtractionJob],
     writer: VectorWriter,
     done: Extraction,
     pieces: Pieces,
@@ -355,7 +355,7 @@ def _features(model: Classifier, clips: Tensor) -> np.ndarray:
     return model.features(clips.to(device, non_blocking=True)).float().cpu().numpy()
 
 
-def _keep(writer: VectorWriter, job: Job, rows: np.ndarray, spans: np.ndarray) -> SsanError | None:
+def _keep(writer: VectorWriter, job: ExtractionJob, rows: np.ndarray, spans: np.ndarray) -> SsanError | None:
     """Write the features of one video; what makes this very video unusable is returned."""
     try:
         writer.add(job.id, rows, spans, job.path)
@@ -366,7 +366,7 @@ def _keep(writer: VectorWriter, job: Job, rows: np.ndarray, spans: np.ndarray) -
     return None
 
 
-def _told_of(job: Job, error: SsanError) -> SsanError:
+def _told_of(job: ExtractionJob, error: SsanError) -> SsanError:
     """The error with the path that the list gives; of a part, it says of which."""
     if job.part is None and error.path == job.path:
         return error

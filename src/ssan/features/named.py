@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from ssan.errors import UsageError, few
-from ssan.features.streams import Stream, open_features
+from ssan.features.streams import FeatureStream, open_features
 
 _NAMED = re.compile(r"(\w[\w.+-]*)=(.+)", re.DOTALL)
 
@@ -31,7 +31,7 @@ def paths_by_stream(features: Sequence[str], names: Sequence[str]) -> dict[str, 
     return {name: pairs[min(place, len(pairs) - 1)][1] for place, name in enumerate(names)}
 
 
-def open_streams(features: Sequence[str], rates: Sequence[float | None], names: Sequence[str]) -> list[Stream]:
+def open_streams(features: Sequence[str], rates: Sequence[float | None], names: Sequence[str]) -> list[FeatureStream]:
     """Open folders or files of features as the streams of these names, in their order.
 
     :param features: a path each, in the order of the names; or ``NAME=PATH`` each, in any order. Of a file with two
@@ -56,7 +56,7 @@ def open_streams(features: Sequence[str], rates: Sequence[float | None], names: 
                 "features=2d+ssa"
             )
         return streams
-    found: dict[str, Stream] = {}
+    found: dict[str, FeatureStream] = {}
     for (name, path), of_path in zip(pairs, opened, strict=True):
         assert name is not None
         wanted = name.split("+")

@@ -17,7 +17,7 @@ import torch
 from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, UsageError
 from ssan.features.store import part_id
-from ssan.features.stream import Clip, Stream, TimedStream, checked, not_finite
+from ssan.features.stream import ClipKey, FeatureStream, TimedFeatureStream, checked, not_finite
 from ssan.pickles import read_pickle
 from ssan.weights.state_dict import UNREADABLE
 from ssan.weights.torch_files import read_torch_file
@@ -26,7 +26,7 @@ from ssan.weights.torch_files import read_torch_file
 MOST_BYTES = 1 << 35
 
 
-class TableStream(TimedStream):
+class TableStream(TimedFeatureStream):
     """Features in memory by the video's id: (n, f), or (f,), pooled already.
 
     ``faults`` has what is wrong with those that cannot be used, by id; it is raised where they are asked for.
@@ -78,10 +78,10 @@ class ListStream(TableStream):
             self.captions.append((key, clip["caption"]))
         super().__init__(name, table, None, path, "howto100m pickle")
         self._only = {video: f"{video}#0" for video, num in numbers.items() if num == 1}
-        self._parts: dict[Clip, str] = {}
+        self._parts: dict[ClipKey, str] = {}
 
     def match(self, samples: Iterable[Sample]) -> None:
-        asked: dict[tuple[str, str], list[Clip]] = defaultdict(list)
+        asked: dict[tuple[str, str], list[ClipKey]] = defaultdict(list)
         for sample in samples:
             video = sample.video or sample.id
             asked[video, _words(sample.caption or "")].append((video, *sample.seconds))
@@ -97,7 +97,7 @@ class ListStream(TableStream):
             key = self._only.get(video, video)
         return part_id(video, start, end) if key is None else key
 
-    def _taken(self, clip: Clip) -> Sequence[str]:
+    def _taken(self, clip: ClipKey) -> Sequence[str]:
         return (self._key(*clip),)
 
     def has(self, video: str, start: float | None = None, end: float | None = None) -> bool:
@@ -111,7 +111,7 @@ def _words(caption: str) -> str:
     return " ".join(unicodedata.normalize("NFC", caption).casefold().split())
 
 
-def read_published(path: Path, rate: float | None) -> list[Stream]:
+def read_published(path: Path, rate: float | None) -> list[FeatureStream]:
     """The streams of a file, by its suffix.
 
     :raises UsageError: it is of no such form, too large, damaged, or holds something else.
@@ -129,7 +129,7 @@ def read_published(path: Path, rate: float | None) -> list[Stream]:
     )
 
 
-def _streams(content: Any, rate: float | None, path: str, source: str) -> list[Stream]:
+def _streams(content: Any, rate: float | None, path: str, source: str) -> list[FeatureStream]:
     """The streams of what a file holds: tables by id, of one network or of two, or a list of clips."""
     if isinstance(content, list) and content and all(map(_is_clip, content)):
         names = [name for name in ("2d", "3d") if name in content[0]]

@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class StorePart:
     """The files of one writing process."""
 
     folder: Path
@@ -125,10 +125,10 @@ def _is_entry(said: Any) -> bool:
     return all(type(number) is int and 0 <= number < 1 << 48 for number in numbers) and said["num"] > 0
 
 
-def _parts(folder: Path) -> list[Part]:
+def _parts(folder: Path) -> list[StorePart]:
     """The parts of a store by their numbers; names of any other form are not ours."""
     found = [_PART.fullmatch(name) for name in os.listdir(folder)]
-    return sorted((Part(folder, int(name[1])) for name in found if name), key=lambda part: part.number)
+    return sorted((StorePart(folder, int(name[1])) for name in found if name), key=lambda part: part.number)
 
 
 def _checksum(rows: np.ndarray, spans: np.ndarray) -> int:
@@ -176,7 +176,7 @@ class VectorWriter:
         self.provenance: dict[str, Any] = json.loads(json.dumps(dict(provenance), allow_nan=False))
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError("a file lies where the store is to be; name another folder", path=str(self.folder))
-        self._part = Part(self.folder, part)
+        self._part = StorePart(self.folder, part)
         self._open = ExitStack()
         try:
             self._open.enter_context(one_writer(self._part.lines))
@@ -343,7 +343,7 @@ class Vectors:
         self.folder = Path(folder)
         self.dim, self.provenance = _read_store(self.folder)
         self._entries: dict[str, Entry] = {}
-        self._parts: dict[int, tuple[Part, _Rows, _Rows]] = {}
+        self._parts: dict[int, tuple[StorePart, _Rows, _Rows]] = {}
         for part in _parts(self.folder):
             entries = part.entries()
             num = sum(entry.num for entry in entries.values())

@@ -10,11 +10,11 @@ from ssan.datasets.samples import Sample
 from ssan.errors import SsanError, UsageError, few
 from ssan.features.store import MOST_DIM, part_id
 
-Clip = tuple[str, float | None, float | None]
+ClipKey = tuple[str, float | None, float | None]
 """A video's id, and the part of it that is meant, [start, end) in seconds; None is the beginning, or the end."""
 
 
-class Stream(ABC):
+class FeatureStream(ABC):
     """The features that one network made of videos.
 
     ``dim`` is f, the length of each vector; ``provenance`` says where they come from, as far as that is known.
@@ -43,12 +43,12 @@ class Stream(ABC):
     def known(self) -> Sequence[str]:
         """The names of the entries: ids of videos, and of parts of them."""
 
-    def unused(self, clips: Iterable[Clip]) -> list[str]:
+    def unused(self, clips: Iterable[ClipKey]) -> list[str]:
         """The entries that none of these clips takes anything of."""
         taken = {name for clip in clips for name in self._taken(clip)}
         return [name for name in self.known() if name not in taken]
 
-    def _taken(self, clip: Clip) -> Sequence[str]:
+    def _taken(self, clip: ClipKey) -> Sequence[str]:
         """The entries that a clip may be in."""
         return clip[0], part_id(*clip)
 
@@ -87,7 +87,7 @@ def check_part(video: str, start: float | None, end: float | None) -> tuple[floa
     return first, last
 
 
-class TimedStream(Stream):
+class TimedFeatureStream(FeatureStream):
     """Vectors whose times follow from a rate: part [s, e) has the rows int(s * rate) to int(e * rate), both included.
 
     That is what reference 22's code takes (its ``youtube_dataloader``), but that a part without rows is an error there

@@ -19,9 +19,9 @@ import numpy as np
 from ssan.errors import UsageError
 from ssan.features.published import read_published
 from ssan.features.store import STORE, open_vectors, part_id
-from ssan.features.stream import Clip, Stream, TimedStream, check_part, checked
+from ssan.features.stream import ClipKey, FeatureStream, TimedFeatureStream, check_part, checked
 
-__all__ = ["Clip", "FolderStream", "StoreStream", "Stream", "open_features", "pooled"]
+__all__ = ["ClipKey", "FeatureStream", "FolderStream", "StoreStream", "open_features", "pooled"]
 
 # Files of a folder by which the length of its vectors is told.
 MOST_LOOKED_AT = 5
@@ -29,7 +29,7 @@ MOST_LOOKED_AT = 5
 _NO_HEADER = (SyntaxError, tokenize.TokenError, RecursionError)
 
 
-class StoreStream(Stream):
+class StoreStream(FeatureStream):
     """A store that ``ssan extract`` made.
 
     A part of a video has the entry that was made of it alone, where there is one, else those windows of the whole video
@@ -72,7 +72,7 @@ class StoreStream(Stream):
         return self.vectors.rows(video)[first:stop]
 
 
-class FolderStream(TimedStream):
+class FolderStream(TimedFeatureStream):
     """A folder with one .npy file a video; the id is its path below the folder, without the suffix.
 
     Nothing in a file is unpickled. The files that were asked for last stay mapped.
@@ -156,7 +156,7 @@ def _open_npy(path: str) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------- published forms
 
 
-def open_features(path: str | Path, rate: float | None = None, *, strict: bool = True) -> list[Stream]:
+def open_features(path: str | Path, rate: float | None = None, *, strict: bool = True) -> list[FeatureStream]:
     """Open features of videos: one stream, or two of a file with ``2d`` and ``3d``, in this order.
 
     :param rate: vectors a second, for forms that do not say it, where parts of videos are asked for.
@@ -172,7 +172,7 @@ def open_features(path: str | Path, rate: float | None = None, *, strict: bool =
     return streams
 
 
-def _opened(path: str | Path, rate: float | None) -> list[Stream]:
+def _opened(path: str | Path, rate: float | None) -> list[FeatureStream]:
     if rate is not None and not (np.isfinite(rate) and rate > 0):
         raise UsageError(f"a rate of {rate:g} vectors a second; expected a number above 0", path=str(path))
     path = Path(path)
@@ -192,7 +192,10 @@ def _opened(path: str | Path, rate: float | None) -> list[Stream]:
 
 
 def pooled(
-    streams: Sequence[Stream], clips: Sequence[Clip], how: Literal["max", "mean"] = "max", normalise: bool = True
+    streams: Sequence[FeatureStream],
+    clips: Sequence[ClipKey],
+    how: Literal["max", "mean"] = "max",
+    normalise: bool = True,
 ) -> np.ndarray:
     """One vector for each clip: each stream pooled over time and divided by its length, then joined (reference 22).
 
@@ -200,7 +203,7 @@ def pooled(
 
     :param how: ``max``, as reference 22 (section 5), or ``mean``.
     :param normalise: off, nothing is divided.
-    :raises SsanError: as ``Stream.rows``.
+    :raises SsanError: as ``FeatureStream.rows``.
     """
     if how not in ("max", "mean"):
         raise UsageError(f"pooling by {how!r}; expected max or mean")

@@ -20,7 +20,7 @@ from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
-from ssan.models.slots import Places, place
+from ssan.models.slots import SlotChoice, place
 
 # No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
 MAX_OPTION = 65_536
@@ -66,7 +66,7 @@ class Family:
     """
 
     layer: str | None
-    places: Callable[[Backbone, tuple[str, ...]], Places] | None
+    places: Callable[[Backbone, tuple[str, ...]], SlotChoice] | None
     knows_order: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class Family:
     consensus: str | None = None
 
 
-def _where_ssa_goes(backbone: Backbone, _: tuple[str, ...]) -> Places:
+def _where_ssa_goes(backbone: Backbone, _: tuple[str, ...]) -> SlotChoice:
     """Section 3.3 for SSA; section 4.3 compares the non-local blocks with it in the same places."""
-    return Places(("res2", "res3"), backbone.ssa_slot)
+    return SlotChoice(("res2", "res3"), backbone.ssa_slot)
 
 
-def _where_tsm_has_non_local_blocks(*_: object) -> Places:
+def _where_tsm_has_non_local_blocks(*_: object) -> SlotChoice:
     """The five of the non-local paper's ResNet-50, as TSM's code counts "every second block": 0, 2 and 0, 2, 4."""
-    return Places(("res3", "res4"), "after_block", every=2)
+    return SlotChoice(("res3", "res4"), "after_block", every=2)
 
 
 def _non_local_in_tsm(knows_order: bool, over: str | None = None) -> Family:
@@ -100,7 +100,7 @@ FAMILIES: dict[str, Family] = {
     "tsn": Family(None, None, knows_order=False),
     "tsm": Family(
         "temporal_shift",
-        lambda backbone, stages: Places(stages, "before_conv1", backbone.shift_every),
+        lambda backbone, stages: SlotChoice(stages, "before_conv1", backbone.shift_every),
         knows_order=True,
     ),
     "tsn_nl": _non_local_in_tsm(knows_order=False),
@@ -125,7 +125,7 @@ class ModelSpec:
     layer: str | None
     over: str | None
     consensus: str | None
-    places: Places | None
+    places: SlotChoice | None
     num_frames: int
     size_px: int
     knows_order: bool
@@ -182,7 +182,7 @@ def build(
     :param num_frames: frames of a clip, for a consensus that has weights for each; other models take any number.
     :param layer_options: named arguments of the family's layer, such as ``{"channel_branch": False}``, or of its
         consensus, such as ``{"num_relations": 5}``.
-    :param places: fields of ``Places`` that differ from the family's own, such as ``{"stages": ("res2",)}``.
+    :param places: fields of ``SlotChoice`` that differ from the family's own, such as ``{"stages": ("res2",)}``.
     :param backbone_options: named arguments of the backbone, such as ``{"stride_in": "conv1"}``.
     :raises UsageError: an unknown model, option or place.
     """
@@ -228,7 +228,7 @@ def _fill(
         return
     make, where, what = LAYERS[spec.layer], spec.places, f"layer {spec.layer}"
     if places:
-        where = call_with_options(Places, {**asdict(where), **places}, "places")
+        where = call_with_options(SlotChoice, {**asdict(where), **places}, "places")
     place(backbone, lambda channels: call_with_options(partial(make, channels), options, what), where)
 
 

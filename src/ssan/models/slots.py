@@ -9,7 +9,7 @@ from ssan.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
-class Places:
+class SlotChoice:
     """Where layers go.
 
     :param stages: names such as ``res2``; the paper's default is ``res2`` and ``res3`` (section 3.3).
@@ -23,7 +23,7 @@ class Places:
     every: int = 1
 
 
-def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: Places) -> list[str]:
+def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: SlotChoice) -> list[str]:
     """Fill slots of ``backbone`` with ``layer(channels)`` and return the module names that were filled.
 
     :raises UsageError: a stage or slot that the backbone does not have, a slot that is filled, or ``every`` below 1.

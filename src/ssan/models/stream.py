@@ -8,12 +8,12 @@ from ssan.layers import TemporalShift
 from ssan.models.classifier import Classifier, MeanOverFrames
 
 
-class Stream:
+class FrameStream:
     """Score new frames with what earlier ones left behind, each frame computed once.
 
     ::
 
-        stream = Stream(build("tsm_mobilenet_v2", 27, layer_options={"direction": "past"}))
+        stream = FrameStream(build("tsm_mobilenet_v2", 27, layer_options={"direction": "past"}))
         for frame in camera:                            # (b, 3, h, w)
             scores = stream(frame)                      # (b, k)
 

@@ -73,7 +73,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Run:
+class JournalRun:
     """A run as its journal tells it.
 
     :param folder: as the user named it.
@@ -182,11 +182,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs whose recipes differ by the seed alone, on the same data, with the same effective batch."""
 
     name: str
-    runs: list[Run]
+    runs: list[JournalRun]
 
     @property
     def seeds(self) -> list[int]:
@@ -212,7 +212,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(len(known), mean(known), stdev(known), min(known), max(known))
 
 
-def read_runs(folders: Sequence[str]) -> list[Run]:
+def read_runs(folders: Sequence[str]) -> list[JournalRun]:
     """Read the journals of runs.
 
     :raises UsageError: a folder is no run, is named twice, or has a journal that cannot be one.
@@ -226,7 +226,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     return [_read(folder, name) for folder, name in zip(folders, _names(list(seen)), strict=True)]
 
 
-def _read(folder: str, name: str) -> Run:
+def _read(folder: str, name: str) -> JournalRun:
     path = Path(folder) / "journal.jsonl"
     if not path.is_file():
         what = "there is no journal.jsonl in it" if Path(folder).is_dir() else "there is no such folder"
@@ -263,7 +263,7 @@ def _read(folder: str, name: str) -> Run:
             before = evaluations.pop(key, None)  # made again, it moves to its new place
             evaluations[key] = replace(found, repeats=before.repeats + 1) if before else found
     times = [number(event.get("time")) for event in events]
-    return Run(
+    return JournalRun(
         folder=folder,
         name=name,
         start=starts[-1],
@@ -320,9 +320,9 @@ def _confusion(value: Any, num_classes: int, path: str) -> list[tuple[int, int, 
     return found
 
 
-def grouped(runs: Sequence[Run]) -> list[Group]:
+def grouped(runs: Sequence[JournalRun]) -> list[RunGroup]:
     """The runs by what their recipes have in common but for the seed, in the order of the first of each."""
-    together: dict[str, list[Run]] = {}
+    together: dict[str, list[JournalRun]] = {}
     for run in runs:
         what = {key: value for key, value in run.recipe.items() if key != "seed"}
         data = [run.start.get(key) for key in ("classes", "train_list", "val_list", "effective_batch")]
@@ -341,17 +341,17 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     for n, name in enumerate(names):  # what is left differs in the data, which have no short name
         if names.count(name) > 1:
             names[n] = f"{name} ({groups[n][0].name})"
-    return [Group(name, members) for name, members in zip(names, groups, strict=True)]
+    return [RunGroup(name, members) for name, members in zip(names, groups, strict=True)]
 
 
-def comparable(runs: Sequence[Run]) -> list[list[tuple[Run, Evaluation]]]:
+def comparable(runs: Sequence[JournalRun]) -> list[list[tuple[JournalRun, Evaluation]]]:
     """The evaluations by what they are of, in the order in which they come.
 
     Models have sizes of their own, and can be compared all the same; but where a run was tested at several, each size
     is compared by itself.
     """
     for sizes in (False, True):
-        together: dict[tuple[str, ...], list[tuple[Run, Evaluation]]] = {}
+        together: dict[tuple[str, ...], list[tuple[JournalRun, Evaluation]]] = {}
         for run in runs:
             for evaluation in run.evaluations:
                 together.setdefault(evaluation.of_what(sizes=sizes), []).append((run, evaluation))
@@ -368,7 +368,7 @@ def differences(mappings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
 
 
-def warnings(runs: Sequence[Run], groups: Sequence[Group]) -> list[str]:
+def warnings(runs: Sequence[JournalRun], groups: Sequence[RunGroup]) -> list[str]:
     """What makes the runs less comparable than their curves in one picture suggest."""
     said = []
     for key, what in (

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ssan.report.formatting import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
-from ssan.report.journal_runs import Evaluation, Run, number, shown, whole, word
+from ssan.report.journal_runs import Evaluation, JournalRun, number, shown, whole, word
 from ssan.report.matrix import confusion_table
 from ssan.report.plots import COLOURS, Line, lines_plot, matrix_plot
 
@@ -30,7 +30,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def view(run: Run, *, alone: bool) -> dict[str, Any]:
+def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
     """What the template shows of one run.
 
     :param alone: whether its page has no other; the curves of several stand in one picture instead.
@@ -74,20 +74,20 @@ def view(run: Run, *, alone: bool) -> dict[str, Any]:
     }
 
 
-def recipe_table(run: Run) -> Table:
+def recipe_table(run: JournalRun) -> Table:
     return Table(("key", "value"), [(key, shown(value)) for key, value in run.recipe.items()])
 
 
-def environment_table(run: Run) -> Table:
+def environment_table(run: JournalRun) -> Table:
     known = [(title, shown(run.environment[key])) for key, title in ENVIRONMENT.items() if key in run.environment]
     return Table(("", "at the start"), known)
 
 
-def history_table(run: Run) -> Table:
+def history_table(run: JournalRun) -> Table:
     return Table(("when", "what"), [(when(number(row.get("time"))), _moment(row)) for row in run.moments])
 
 
-def status_text(run: Run) -> str:
+def status_text(run: JournalRun) -> str:
     last = run.moments[-1]
     if run.status == "finished":
         return "finished"
@@ -105,18 +105,18 @@ def _data(data: dict[str, Any]) -> str:
     return " ".join(part for part in (*parts, *given) if part)
 
 
-def _videos(run: Run) -> str:
+def _videos(run: JournalRun) -> str:
     train, val = (whole(run.start.get(key)) for key in ("num_train", "num_val"))
     return "" if train is None or val is None else f"{train:,} for training, {val:,} for validation"
 
 
-def _validation(run: Run) -> str:
+def _validation(run: JournalRun) -> str:
     """How the validation of a training run looks at a video: one view, the centre crop, mean of the frames' logits."""
     own = {key: run.recipe.get(key) for key in ("num_frames", "sampling", "resize", "size_px", "crop_px")}
     return protocol({**own, "views": 1, "crops": 1, "average": "logits"})
 
 
-def _dropped(run: Run) -> Table:
+def _dropped(run: JournalRun) -> Table:
     rows = [
         ("training", "left out, listed in skipped.csv", shown(whole(run.start.get("num_skipped")))),
         ("training", "known to be damaged, used as far as they decode", shown(whole(run.start.get("num_damaged")))),
@@ -146,7 +146,7 @@ def _moment(event: dict[str, Any]) -> str:
     return "finished" + (f" after {steps:,} steps" if steps is not None else "")
 
 
-def _curves_of_one(run: Run) -> list[Markup]:
+def _curves_of_one(run: JournalRun) -> list[Markup]:
     losses = {key: CURVES[key].partition(" ")[0] for key in ("train_loss", "val_loss")}
     found = [curve_of(run, losses, "loss")]
     for key, title in CURVES.items():
@@ -155,7 +155,7 @@ def _curves_of_one(run: Run) -> list[Markup]:
     return [picture for picture in found if picture is not None]
 
 
-def curve_of(run: Run, keys: Mapping[str, str], title: str, *, share: bool = False) -> Markup | None:
+def curve_of(run: JournalRun, keys: Mapping[str, str], title: str, *, share: bool = False) -> Markup | None:
     """One or two keys of the epochs in one picture, each by its name; None where no epoch has any."""
     known = {key: name for key, name in keys.items() if run.each(key)}
     if not known:
@@ -167,14 +167,14 @@ def curve_of(run: Run, keys: Mapping[str, str], title: str, *, share: bool = Fal
     return lines_plot(lines, title, alt, share=share)
 
 
-def in_words(run: Run, key: str, name: str = "") -> str:
+def in_words(run: JournalRun, key: str, name: str = "") -> str:
     rows = [(row["epoch"], value) for row in run.epochs if (value := number(row.get(key))) is not None]
     (first, start), (last, end) = rows[0], rows[-1]
     ends = f"{start:.4g} in epoch {first}" + (f", {end:.4g} in epoch {last}" if last != first else "")
     return f"{name} {ends}".strip()
 
 
-def _evaluation_view(evaluation: Evaluation, run: Run) -> dict[str, Any]:
+def _evaluation_view(evaluation: Evaluation, run: JournalRun) -> dict[str, Any]:
     notes = []
     if evaluation.outdated:
         notes.append("the run went on afterwards, so its best model may be another now")
@@ -267,7 +267,7 @@ def _per_class(evaluation: Evaluation) -> Table:
     )
 
 
-def cost_table(runs: Sequence[Run]) -> Table:
+def cost_table(runs: Sequence[JournalRun]) -> Table:
     rows: list[tuple[str, list[str]]] = [
         ("parameters", [count(whole(run.cost.get("params"))) for run in runs]),
         ("multiply-adds of a clip", [giga(whole(run.cost.get("macs"))) for run in runs]),

@@ -14,7 +14,7 @@ from ssan.files import writing
 from ssan.report import retrieval_run
 from ssan.report.formatting import when
 from ssan.report.html import render_page
-from ssan.report.journal_runs import Group, Run, grouped, read_runs, spread, warnings, whole
+from ssan.report.journal_runs import JournalRun, RunGroup, grouped, read_runs, spread, warnings, whole
 from ssan.report.one_run import MOST_CONFUSED, MOST_NAMED_CLASSES, view
 from ssan.report.side_by_side import comparison
 
@@ -58,7 +58,7 @@ def report(folders: Sequence[str], out: str) -> dict[str, Any]:
     }
 
 
-def _report_of_retrieval(run: Run, out: str) -> dict[str, Any]:
+def _report_of_retrieval(run: JournalRun, out: str) -> dict[str, Any]:
     page = render_page(
         "retrieval.html.j2",
         title=f"{run.name}: a run of ssan retrieval",
@@ -71,7 +71,7 @@ def _report_of_retrieval(run: Run, out: str) -> dict[str, Any]:
     return {"page": out, "runs": [retrieval_run.headline(run)], "groups": [], "warnings": []}
 
 
-def _headline(run: Run) -> dict[str, Any]:
+def _headline(run: JournalRun) -> dict[str, Any]:
     best = run.best
     return {
         "run": run.folder,
@@ -105,7 +105,7 @@ def _headline(run: Run) -> dict[str, Any]:
     }
 
 
-def _group_headline(group: Group) -> dict[str, Any]:
+def _group_headline(group: RunGroup) -> dict[str, Any]:
     whole_group = spread(run.val_top1 for run in group.runs)
     return {
         "name": group.name,

@@ -6,7 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ssan.report.formatting import Table, count, duration, interval, share, when
-from ssan.report.journal_runs import Run, as_key, mapping, number, shown, whole, word
+from ssan.report.journal_runs import JournalRun, as_key, mapping, number, shown, whole, word
 from ssan.report.one_run import curve_of, environment_table, history_table, recipe_table, status_text
 from ssan.report.plots import COLOURS, Line, lines_plot
 
@@ -23,7 +23,7 @@ COUNTS = {
 }
 
 
-def view(run: Run) -> dict[str, Any]:
+def view(run: JournalRun) -> dict[str, Any]:
     """What the template shows of one joint space."""
     data, words = mapping(run.start.get("data")), mapping(run.start.get("words"))
     planned, times = whole(run.recipe.get("epochs")), [number(moment.get("time")) for moment in run.moments]
@@ -57,7 +57,7 @@ def view(run: Run) -> dict[str, Any]:
     }
 
 
-def headline(run: Run) -> dict[str, Any]:
+def headline(run: JournalRun) -> dict[str, Any]:
     """The fields of ``ssan report --json`` of a joint space."""
     return {
         "run": run.folder,
@@ -98,7 +98,7 @@ def _latest(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda event: number(event.get("time")) or 0.0, reverse=True)
 
 
-def _left_out(run: Run) -> list[tuple[str, str]]:
+def _left_out(run: JournalRun) -> list[tuple[str, str]]:
     titles = {"num_skipped": "captions left out of training", "num_unused": "videos with features and no caption"}
     return [(title, count(whole(run.start.get(key)))) for key, title in titles.items()]
 
@@ -145,7 +145,7 @@ def _rank(value: float | None) -> str:
     return "" if value is None else f"{value:,.1f}"
 
 
-def _curves(run: Run, *, watched: str) -> list[Markup]:
+def _curves(run: JournalRun, *, watched: str) -> list[Markup]:
     """Loss and recalls by epoch.
 
     :param watched: of which captions that is which is called ``val_``, by a version that called everything so.

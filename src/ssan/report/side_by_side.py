@@ -11,8 +11,8 @@ from ssan.report.html import as_drawing
 from ssan.report.journal_runs import (
     PROBE,
     Evaluation,
-    Group,
-    Run,
+    JournalRun,
+    RunGroup,
     comparable,
     differences,
     shown,
@@ -23,7 +23,7 @@ from ssan.report.one_run import CURVES, ENVIRONMENT, cost_table, in_words
 from ssan.report.plots import COLOURS, DASHES, Line, gains_plot, lines_plot, num_numbered
 
 
-def comparison(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
+def comparison(runs: Sequence[JournalRun], groups: Sequence[RunGroup]) -> dict[str, Any]:
     recipes = differences([run.recipe for run in runs])
     environments = differences([{k: run.environment.get(k) for k in ENVIRONMENT} for run in runs])
     styles = _styles(groups)
@@ -45,7 +45,7 @@ def comparison(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def _overview(runs: Sequence[Run]) -> Table:
+def _overview(runs: Sequence[JournalRun]) -> Table:
     rows = []
     for run in runs:
         planned = whole(run.recipe.get("epochs"))
@@ -62,7 +62,7 @@ def _overview(runs: Sequence[Run]) -> Table:
     return Table(columns, rows, numeric=(2, 4, 5, 6, 7, 8, 9))
 
 
-def _groups_table(groups: Sequence[Group]) -> Table:
+def _groups_table(groups: Sequence[RunGroup]) -> Table:
     rows = []
     for group in groups:
         found = spread(run.val_top1 for run in group.runs)
@@ -81,11 +81,11 @@ def _spread_cells(found: Any) -> tuple[str, ...]:
     return str(found.num), share(found.mean), share(found.sd), share(found.low), share(found.high)
 
 
-def _styles(groups: Sequence[Group]) -> list[tuple[str, int]]:
+def _styles(groups: Sequence[RunGroup]) -> list[tuple[str, int]]:
     return [(COLOURS[n % len(COLOURS)], n // len(COLOURS) % len(DASHES)) for n in range(len(groups))]
 
 
-def _curves_of_many(groups: Sequence[Group], styles: Sequence[tuple[str, int]]) -> list[Markup]:
+def _curves_of_many(groups: Sequence[RunGroup], styles: Sequence[tuple[str, int]]) -> list[Markup]:
     found = []
     for key, title in CURVES.items():
         lines, words = [], []
@@ -101,7 +101,7 @@ def _curves_of_many(groups: Sequence[Group], styles: Sequence[tuple[str, int]]) 
 
 
 def _evaluations_side_by_side(
-    evaluations: Sequence[Sequence[tuple[Run, Evaluation]]], groups: Sequence[Group]
+    evaluations: Sequence[Sequence[tuple[JournalRun, Evaluation]]], groups: Sequence[RunGroup]
 ) -> list[dict[str, Any]]:
     """A table for each set of videos and way of testing, a row for each run."""
     found = []
@@ -135,7 +135,7 @@ def _evaluations_side_by_side(
     return found
 
 
-def _groups_evaluated(groups: Sequence[Group], evaluated: Sequence[tuple[Run, Evaluation]]) -> Table | None:
+def _groups_evaluated(groups: Sequence[RunGroup], evaluated: Sequence[tuple[JournalRun, Evaluation]]) -> Table | None:
     rows = []
     for group in groups:
         found = spread(evaluation.figures["top1"] for run, evaluation in evaluated if run in group.runs)
@@ -145,7 +145,9 @@ def _groups_evaluated(groups: Sequence[Group], evaluated: Sequence[tuple[Run, Ev
     return Table(columns, rows, numeric=(1, 2, 3, 4, 5)) if rows else None
 
 
-def _gains(evaluations: Sequence[Sequence[tuple[Run, Evaluation]]], groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _gains(
+    evaluations: Sequence[Sequence[tuple[JournalRun, Evaluation]]], groups: Sequence[RunGroup]
+) -> list[dict[str, Any]]:
     """Gains and losses by class of the second of two recipes over the first, for what both were evaluated on."""
     if len(groups) != 2:
         return []
@@ -201,7 +203,7 @@ def _class_means(evaluations: Sequence[Evaluation]) -> list[float | None]:
     return means
 
 
-def _across(runs: Sequence[Run], rows: dict[str, list[Any]]) -> Table | None:
+def _across(runs: Sequence[JournalRun], rows: dict[str, list[Any]]) -> Table | None:
     """A row for each key, a column for each run."""
     if not rows:
         return None

@@ -9,7 +9,7 @@ from ssan.errors import SsanError, UsageError
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe, read_retrieval_recipe
 from ssan.report.journal_runs import number, whole
 from ssan.reproduce.joint_tables import JointRow, JointTable
-from ssan.reproduce.plan import Data, Run, runs_of
+from ssan.reproduce.plan import Data, PlannedRun, runs_of
 from ssan.reproduce.results import as_dict, epochs_of, seconds_of
 from ssan.reproduce.runs import Means, events_of
 from ssan.reproduce.sameness import (
@@ -282,7 +282,7 @@ def words_of(order: JointOrder, run: JointRun) -> Words:
     return Words(captions, {run.row.name: str(order.out / "features" / folder.parent.name / folder.name)})
 
 
-def classifier_of(order: JointOrder, run: JointRun) -> Run:
+def classifier_of(order: JointOrder, run: JointRun) -> PlannedRun:
     """The run of the small classifier whose features a row takes."""
     row = TABLES["table1"].row(CLASSIFIERS[run.row.small or ""])
     assert order.labelled is not None

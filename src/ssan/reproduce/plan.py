@@ -59,7 +59,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training of one row, with one seed."""
 
     recipe: Recipe
@@ -172,14 +172,14 @@ def runs_of(
     overrides: Sequence[str] = (),
     *,
     mini: str | None = None,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """The runs of a row, one for each seed, of a number from 0 on; none of a row without recipe."""
     recipe = recipe_of(row, data, overrides, mini=mini)
     if recipe is None:
         return []
     folder = out / "runs" / data.name / network_name(recipe)
     each = range(seeds) if isinstance(seeds, int) else seeds
-    return [Run(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in each]
+    return [PlannedRun(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in each]
 
 
 def seeds_of(folder: Path, num_asked: int) -> list[int]:

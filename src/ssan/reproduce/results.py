@@ -11,7 +11,7 @@ import numpy as np
 from ssan.recognition.metrics import pair_accuracies
 from ssan.recognition.score_file import ScoreFile, read_scores
 from ssan.report.journal_runs import number, whole
-from ssan.reproduce.plan import Run
+from ssan.reproduce.plan import PlannedRun
 from ssan.reproduce.runs import SCORES, evaluation, events_of, objection
 from ssan.reproduce.sameness import last_start
 
@@ -19,7 +19,7 @@ MEASURES = ("top1", "top5", "pair_top1", "within_pair_top1", "reversed_top1", "s
 """What is averaged over seeds, where it was measured."""
 
 
-def figures_of(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
+def figures_of(run: PlannedRun, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
     """The figures of a finished run; None where it is not finished. What its journal does not give is None."""
     event = evaluation(run, protocol)
     if event is None:
@@ -65,7 +65,7 @@ def as_dict(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _pairs(run: Run) -> dict[str, float | None]:
+def _pairs(run: PlannedRun) -> dict[str, float | None]:
     """Of a rendered task, the share of answers in the right pair, and the right ones among these."""
     if run.data.task is None:
         return {"pair_top1": None, "within_pair_top1": None}
@@ -114,7 +114,7 @@ def difference(
     return {"num_seeds": len(pairs), "mean": mean, "low": mean - half, "high": mean + half}
 
 
-def curves_of(runs: Sequence[Run]) -> list[dict[int, float]]:
+def curves_of(runs: Sequence[PlannedRun]) -> list[dict[int, float]]:
     """Validation top-1 by epoch, of each run that has begun and is the one that is asked for."""
     curves = []
     for run in runs:

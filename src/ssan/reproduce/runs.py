@@ -20,7 +20,7 @@ from ssan.recognition.metrics import accuracy
 from ssan.recognition.score_file import read_scores
 from ssan.recognition.train import complete
 from ssan.report.journal_runs import number, whole
-from ssan.reproduce.plan import Run
+from ssan.reproduce.plan import PlannedRun
 from ssan.reproduce.sameness import (
     evaluations,
     has_ended,
@@ -128,7 +128,7 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
     return read_journal(path) if path.exists() else []
 
 
-def evaluation(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
+def evaluation(run: PlannedRun, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
     """The last evaluation of a finished run by this protocol, as its journal has it; None where there is none.
 
     None too where the run was trained by another recipe or on other videos than are asked for, or its journal is
@@ -154,7 +154,7 @@ def evaluation(run: Run, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def objection(run: Run) -> SsanError | None:
+def objection(run: PlannedRun) -> SsanError | None:
     """Why a run that is there is not the one that is asked for; None where it is, or has not been begun."""
     try:
         differing = _differing(run, events_of(run.folder))
@@ -163,7 +163,7 @@ def objection(run: Run) -> SsanError | None:
     return refused(differing, str(run.folder)) if differing else None
 
 
-def refuse_other_videos(runs: Sequence[Run]) -> None:
+def refuse_other_videos(runs: Sequence[PlannedRun]) -> None:
     """Look whether the runs that are there are of the videos that are asked for, before anything is made.
 
     :raises UsageError: some are of others.
@@ -185,7 +185,7 @@ def refuse_other_videos(runs: Sequence[Run]) -> None:
         )
 
 
-def _differing(run: Run, events: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(run: PlannedRun, events: Sequence[Mapping[str, Any]]) -> list[str]:
     start = last_start(events)
     return [*other_recipe(start, complete(run.recipe)), *other_videos(start, run.data.seen)] if start else []
 
@@ -199,7 +199,7 @@ def _is_measured(event: Mapping[str, Any]) -> bool:
     )
 
 
-def _are_its_scores(run: Run, event: Mapping[str, Any]) -> bool:
+def _are_its_scores(run: PlannedRun, event: Mapping[str, Any]) -> bool:
     """Whether the score file in a run's folder is of an evaluation: by its protocol, its videos and their labels.
 
     One that a killed command or another one has left is not; it is then written anew.
@@ -219,7 +219,7 @@ def _are_its_scores(run: Run, event: Mapping[str, Any]) -> bool:
     return abs(accuracy(found.scores, np.asarray(found.labels)) - event["top1"]) <= 2 / len(found.ids)
 
 
-def make(run: Run, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
+def make(run: PlannedRun, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
     """Train and evaluate one run, as far as it is not done, and make its page.
 
     :raises SsanError: it cannot be made, or another run is there.
@@ -242,12 +242,12 @@ def make(run: Run, crew: Crew, protocol: Mapping[str, Any], log: Path) -> None:
     crew.ssan(log, "report", str(run.folder))
 
 
-def _recipe_file(run: Run) -> Path:
+def _recipe_file(run: PlannedRun) -> Path:
     """Beside the folders of all its seeds, which the command line sets."""
     return run.folder.parent / "recipe.yaml"
 
 
-def _trained(run: Run) -> bool:
+def _trained(run: PlannedRun) -> bool:
     if not has_ended(events_of(run.folder)):
         return False
     if not (run.folder / "model.safetensors").exists():
@@ -260,11 +260,11 @@ def _trained(run: Run) -> bool:
 
 
 def make_all(
-    runs: Sequence[Run],
+    runs: Sequence[PlannedRun],
     means: Means,
     protocol: Mapping[str, Any],
     logs: Path,
-    on_done: Callable[[Run, SsanError | None], None],
+    on_done: Callable[[PlannedRun, SsanError | None], None],
 ) -> None:
     """Train and evaluate what is not done yet; ``on_done`` is told of each run, with its error if it failed.
 
@@ -292,7 +292,7 @@ def make_all(
             raise
 
 
-def ensemble(members: Sequence[Run], crew: Crew, log: Path, scores: Path) -> dict[str, Any]:
+def ensemble(members: Sequence[PlannedRun], crew: Crew, log: Path, scores: Path) -> dict[str, Any]:
     """Add the scores of runs; the answer of ``ssan ensemble``."""
     scores.parent.mkdir(parents=True, exist_ok=True)
     files = [str(run.folder / SCORES) for run in members]

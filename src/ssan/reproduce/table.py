@@ -16,7 +16,7 @@ from ssan.files import read_json, sha256, write_json, writing
 from ssan.recognition.score_file import read_scores
 from ssan.report.report import report
 from ssan.reproduce.page import page
-from ssan.reproduce.plan import TASKS, Data, Run, runs_of, seeds_of
+from ssan.reproduce.plan import TASKS, Data, PlannedRun, runs_of, seeds_of
 from ssan.reproduce.results import agreed, curves_of, figures_of, over_seeds, pairs_in
 from ssan.reproduce.runs import SCORES, Crew, Means, ensemble, evaluation, make_all, objection, refuse_other_videos
 from ssan.reproduce.sameness import see
@@ -48,7 +48,7 @@ class Order:
     overrides: Sequence[str] = ()
     means: Means = field(default_factory=Means)
 
-    def runs(self, row: Row, data: Data, *, seeds: Iterable[int] | None = None) -> list[Run]:
+    def runs(self, row: Row, data: Data, *, seeds: Iterable[int] | None = None) -> list[PlannedRun]:
         return runs_of(row, data, self.seeds if seeds is None else seeds, self.out, self.overrides, mini=self.mini)
 
 
@@ -101,7 +101,7 @@ def reproduce(order: Order, *, quiet: bool = False) -> dict[str, Any]:
     write(order, failed)
     with tqdm(total=len(pending), desc=order.table.name, unit="run", disable=silent, file=sys.stderr) as bar:
 
-        def note(run: Run, error: SsanError | None) -> None:
+        def note(run: PlannedRun, error: SsanError | None) -> None:
             nonlocal done
             done += 1
             bar.update()
@@ -153,7 +153,7 @@ def frames(row: Row, order: Order) -> str:
     return f" {row.frames}f" if len({other.frames for other in order.table.rows}) > 1 else ""
 
 
-def _known(order: Order, row: Row, data: Data) -> list[Run]:
+def _known(order: Order, row: Row, data: Data) -> list[PlannedRun]:
     """The runs of a row with the seeds asked for, and those that earlier calls have finished beyond them."""
     runs = order.runs(row, data)
     return order.runs(row, data, seeds=seeds_of(runs[0].folder.parent, order.seeds)) if runs else []
@@ -237,7 +237,7 @@ def _ensembles(order: Order, row: Row, data: Data, failed: list[SsanError], *, m
     return found
 
 
-def _made_of(runs: Sequence[Run], scores: Path) -> dict[str, Any] | None:
+def _made_of(runs: Sequence[PlannedRun], scores: Path) -> dict[str, Any] | None:
     """What is known of an ensemble's scores, if they are there and of these very runs; else they are made again."""
     try:
         answer = read_json(scores.with_suffix(".json"))
@@ -248,5 +248,5 @@ def _made_of(runs: Sequence[Run], scores: Path) -> dict[str, Any] | None:
     return answer
 
 
-def _hashes(runs: Sequence[Run], scores: Path) -> dict[str, Any]:
+def _hashes(runs: Sequence[PlannedRun], scores: Path) -> dict[str, Any]:
     return {"members": [sha256(run.folder / SCORES) for run in runs], "scores": sha256(scores)}

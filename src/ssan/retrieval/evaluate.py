@@ -10,7 +10,7 @@ from ssan.datasets.samples import Samples
 from ssan.datasets.tables import fault, table_with_header
 from ssan.errors import UsageError, quoted
 from ssan.features.store import part_id
-from ssan.features.streams import Stream
+from ssan.features.streams import FeatureStream
 from ssan.retrieval.metrics import (
     INTERVAL,
     TIE_RULE,
@@ -39,7 +39,7 @@ class Embedded:
 def evaluate(
     retriever: Retriever,
     samples: Samples,
-    streams: Sequence[Stream],
+    streams: Sequence[FeatureStream],
     *,
     split: str,
     positives: Rule = "own",
@@ -142,7 +142,7 @@ def positives_of(data: Captioned, rule: Rule) -> tuple[Positives, int]:
     return positives_by(rule, data.texts, [names[clip] for clip in data.clip_of], names)
 
 
-def embed(retriever: Retriever, data: Captioned, streams: Sequence[Stream], *, batch: int = 512) -> Embedded:
+def embed(retriever: Retriever, data: Captioned, streams: Sequence[FeatureStream], *, batch: int = 512) -> Embedded:
     """Put captions and their clips into the joint space."""
     features = features_of(streams, data.clips, retriever.recipe.aggregate)
     return Embedded(

@@ -10,13 +10,13 @@ from ssan.datasets.howto100m import NarratedVideos
 from ssan.datasets.samples import Samples, canonical_split
 from ssan.datasets.source import DataSource
 from ssan.errors import AnnotationError, SsanError, UsageError
-from ssan.features.streams import Stream
+from ssan.features.streams import FeatureStream
 from ssan.recipe import RetrievalRecipe
 from ssan.retrieval.model_file import Retriever
 from ssan.retrieval.pairs import (
     Captioned,
     CaptionPairs,
-    Dropped,
+    DroppedCaptions,
     Encode,
     NarratedPairs,
     captioned,
@@ -60,8 +60,8 @@ class Gathered:
     pairs: CaptionPairs | NarratedPairs
     data: Captioned | None
     val: Captioned | None
-    dropped: list[Dropped]
-    unused: list[Dropped]
+    dropped: list[DroppedCaptions]
+    unused: list[DroppedCaptions]
 
 
 def gather(
@@ -69,7 +69,7 @@ def gather(
     material: Material,
     train_samples: Samples,
     val_samples: Samples | None,
-    streams: Sequence[Stream],
+    streams: Sequence[FeatureStream],
     encode: Encode,
     *,
     skip_bad: bool,
@@ -180,8 +180,8 @@ def vocabulary_of(
 
 
 def _narrated(
-    recipe: RetrievalRecipe, narrations: str | None, samples: Samples, streams: Sequence[Stream], encode: Encode
-) -> tuple[NarratedPairs, list[Dropped]]:
+    recipe: RetrievalRecipe, narrations: str | None, samples: Samples, streams: Sequence[FeatureStream], encode: Encode
+) -> tuple[NarratedPairs, list[DroppedCaptions]]:
     """The pairs of narrated videos, and the videos of which nothing is said while there are features."""
     if recipe.aggregate == "attention":
         raise UsageError("aggregate=attention: clips of narrated videos are pooled over time; use max or mean")
@@ -194,7 +194,7 @@ def _narrated(
         how=how, seed=recipe.seed,
     )  # fmt: skip
     videos: list[tuple[str, str]] = []
-    dropped: list[Dropped] = []
+    dropped: list[DroppedCaptions] = []
     for sample in samples:
         video = sample.video or sample.id
         try:
@@ -206,5 +206,5 @@ def _narrated(
         if problem is None:
             videos.append((sample.id, video))
         else:
-            dropped.append(Dropped(sample.id, video, *problem))
+            dropped.append(DroppedCaptions(sample.id, video, *problem))
     return pairs.of(videos), dropped

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssan.errors import ModelError, UsageError, printable
-from ssan.features.streams import Stream
+from ssan.features.streams import FeatureStream
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.pairs import ClipFeatures, Encode
@@ -47,7 +47,7 @@ class Retriever:
         """Captions to what the text tower takes."""
         return encoder(self.model, self.recipe, self.vocabulary)
 
-    def check(self, streams: Sequence[Stream], *, rates: bool = True) -> list[str]:
+    def check(self, streams: Sequence[FeatureStream], *, rates: bool = True) -> list[str]:
         """Refuse features that are not those of training; what else differs, in words.
 
         Of both are compared the number of streams, the length of their vectors, and what is known of where they come
@@ -95,7 +95,7 @@ OF_THE_RATE = ("window_seconds", "stride_seconds", "vectors_per_second")
 """What is compared of where features come from, as ``extract.provenance`` and files of other forms say it."""
 
 
-def _same_network(stream: Stream, known: Mapping[str, Any]) -> bool:
+def _same_network(stream: FeatureStream, known: Mapping[str, Any]) -> bool:
     was = [known["provenance"].get(key) for key in ("hash", "stream")]
     return any(was) and was == [stream.provenance.get(key) for key in ("hash", "stream")]
 

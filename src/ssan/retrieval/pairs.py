@@ -19,7 +19,7 @@ from ssan.datasets.howto100m import Caption, NarratedVideos
 from ssan.datasets.samples import Sample, Samples
 from ssan.errors import SsanError, UsageError, few, quoted
 from ssan.features.store import part_id
-from ssan.features.streams import Clip, Stream, pooled
+from ssan.features.streams import ClipKey, FeatureStream, pooled
 from ssan.files import writing
 from ssan.retrieval.text import no_spaces
 from ssan.training.batches import Draw
@@ -36,7 +36,7 @@ MOST_DRAWS = 20
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedCaptions:
     """A caption that cannot be used, or features that none tells of."""
 
     id: str
@@ -48,7 +48,7 @@ class Dropped:
         return {"path": self.video, "code": self.code, "message": f"{self.id}: {self.message}", "line": None}
 
 
-def clip_of(sample: Sample) -> Clip:
+def clip_of(sample: Sample) -> ClipKey:
     """The clip that a caption tells of."""
     return sample.video or sample.id, *sample.seconds
 
@@ -70,10 +70,10 @@ class Captioned:
     """
 
     samples: Samples
-    clips: list[Clip]
+    clips: list[ClipKey]
     clip_of: np.ndarray
     words: np.ndarray
-    dropped: list[Dropped]
+    dropped: list[DroppedCaptions]
 
     @property
     def texts(self) -> list[str]:
@@ -94,7 +94,9 @@ class Captioned:
         )
 
 
-def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode, *, all_clips: bool = False) -> Captioned:
+def captioned(
+    samples: Samples, streams: Sequence[FeatureStream], encode: Encode, *, all_clips: bool = False
+) -> Captioned:
     """Find what of a list of captions can be used: those with words, and with sound features in every stream.
 
     The features of each clip are read for that, once.
@@ -105,9 +107,9 @@ def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode, *, al
         stream.match(samples)
     _refuse_ids_that_look_alike(samples)
     words = encode([sample.caption or "" for sample in samples])
-    faults: dict[Clip, tuple[str, str] | None] = {}
+    faults: dict[ClipKey, tuple[str, str] | None] = {}
     kept: list[int] = []
-    dropped: list[Dropped] = []
+    dropped: list[DroppedCaptions] = []
     for place, sample in enumerate(samples):
         clip, caption = clip_of(sample), sample.caption or ""
         if clip not in faults:
@@ -120,8 +122,8 @@ def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode, *, al
         if fault is None:
             kept.append(place)
         else:
-            dropped.append(Dropped(sample.id, clip[0], *fault))
-    places: dict[Clip, int] = {}
+            dropped.append(DroppedCaptions(sample.id, clip[0], *fault))
+    places: dict[ClipKey, int] = {}
     for clip in map(clip_of, samples) if all_clips else (clip_of(samples[place]) for place in kept):
         if faults[clip] is None:
             places.setdefault(clip, len(places))
@@ -134,7 +136,7 @@ def captioned(samples: Samples, streams: Sequence[Stream], encode: Encode, *, al
     )
 
 
-def _fault_of(clip: Clip, streams: Sequence[Stream]) -> tuple[str, str] | None:
+def _fault_of(clip: ClipKey, streams: Sequence[FeatureStream]) -> tuple[str, str] | None:
     """Why the features of a clip cannot be used, as a code and in words; None where they can."""
     for stream in streams:
         try:
@@ -148,7 +150,7 @@ def _fault_of(clip: Clip, streams: Sequence[Stream]) -> tuple[str, str] | None:
     return None
 
 
-def _alike(video: str, stream: Stream) -> str:
+def _alike(video: str, stream: FeatureStream) -> str:
     """A hint where features have the very name in letters that are composed otherwise, as file systems may do."""
     if video.isascii():
         return ""
@@ -173,17 +175,17 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def unused(streams: Sequence[Stream], samples: Iterable[Sample]) -> list[Dropped]:
+def unused(streams: Sequence[FeatureStream], samples: Iterable[Sample]) -> list[DroppedCaptions]:
     """The features of each stream that no caption tells of."""
     clips = {clip_of(sample) for sample in samples}
     return [
-        Dropped(name, name, "missing", f"features in {stream.name}, but no caption tells of {name}")
+        DroppedCaptions(name, name, "missing", f"features in {stream.name}, but no caption tells of {name}")
         for stream in streams
         for name in stream.unused(clips)
     ]
 
 
-def refuse(dropped: Sequence[Dropped], num: int, what: str, advice: str, path: str) -> None:
+def refuse(dropped: Sequence[DroppedCaptions], num: int, what: str, advice: str, path: str) -> None:
     """Refuse to go on with faults, unless there are none; the first few are named, and the first is explained."""
     if dropped:
         raise UsageError(
@@ -194,7 +196,7 @@ def refuse(dropped: Sequence[Dropped], num: int, what: str, advice: str, path: s
         )
 
 
-def write_dropped(path: str | Path, dropped: Sequence[Dropped]) -> None:
+def write_dropped(path: str | Path, dropped: Sequence[DroppedCaptions]) -> None:
     """Write ``skipped.csv``: a line for each caption left out, and for features that none tells of."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -217,7 +219,7 @@ class ClipFeatures(Protocol):
 class Pooled:
     """Features pooled over time once for all: (b, f), f the streams' lengths together."""
 
-    def __init__(self, streams: Sequence[Stream], clips: Sequence[Clip], how: Literal["max", "mean"]) -> None:
+    def __init__(self, streams: Sequence[FeatureStream], clips: Sequence[ClipKey], how: Literal["max", "mean"]) -> None:
         self.matrix_nf = pooled(streams, clips, how)
 
     def __call__(self, places: np.ndarray) -> Tensor:
@@ -227,13 +229,13 @@ class Pooled:
 class Sequences:
     """Features over time: of each stream the vectors (b, t, f), 0 behind a clip's last, and how many there are (b,)."""
 
-    def __init__(self, streams: Sequence[Stream], clips: Sequence[Clip]) -> None:
+    def __init__(self, streams: Sequence[FeatureStream], clips: Sequence[ClipKey]) -> None:
         self.streams, self.clips = streams, clips
 
     def __call__(self, places: np.ndarray) -> list[tuple[Tensor, Tensor]]:
         return [self._of(stream, places) for stream in self.streams]
 
-    def _of(self, stream: Stream, places: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _of(self, stream: FeatureStream, places: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = [stream.rows(*self.clips[place]) for place in places]
         rows = [
             of_clip[np.linspace(0, len(of_clip) - 1, min(len(of_clip), MOST_VECTORS)).round().astype(int)]
@@ -246,7 +248,7 @@ class Sequences:
         return torch.from_numpy(vectors_btf), torch.tensor(nums)
 
 
-def features_of(streams: Sequence[Stream], clips: Sequence[Clip], aggregate: str) -> ClipFeatures:
+def features_of(streams: Sequence[FeatureStream], clips: Sequence[ClipKey], aggregate: str) -> ClipFeatures:
     """The features of clips in the form that a way of aggregating wants."""
     if aggregate == "attention":
         return Sequences(streams, clips)
@@ -306,7 +308,7 @@ class NarratedPairs(Dataset[Batch]):
         self,
         narrated: NarratedVideos,
         videos: Sequence[tuple[str, str]],
-        streams: Sequence[Stream],
+        streams: Sequence[FeatureStream],
         encode: Encode,
         *,
         count: int,
@@ -351,7 +353,7 @@ class NarratedPairs(Dataset[Batch]):
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         texts: list[str] = []
-        clips: list[Clip] = []
+        clips: list[ClipKey] = []
         for draw in draws:
             (told, video), rng = self.videos[draw.item], np.random.default_rng([self.seed, *draw])
             for text, start, end in self._drawn(told, video, rng):

@@ -127,7 +127,7 @@ def _tokeniser(name: str) -> Callable[..., list[str]]:
 
 
 @dataclass(frozen=True)
-class Dropped:
+class DroppedWords:
     """What ``Vocabulary.encode`` leaves out: of ``num_words`` running words those not known, and those too far back."""
 
     num_words: int
@@ -209,7 +209,7 @@ class Vocabulary:
             row[: len(known)] = known
         return out
 
-    def dropped(self, captions: Iterable[str], max_words: int) -> Dropped:
+    def dropped(self, captions: Iterable[str], max_words: int) -> DroppedWords:
         """How many words ``encode`` drops: unknown ones, and known ones beyond ``max_words`` in their caption."""
         num_words = num_unknown = num_beyond = 0
         for caption in captions:
@@ -218,7 +218,7 @@ class Vocabulary:
             num_words += len(words)
             num_unknown += len(words) - num_known
             num_beyond += max(0, num_known - max_words)
-        return Dropped(num_words, num_unknown, num_beyond)
+        return DroppedWords(num_words, num_unknown, num_beyond)
 
     def why_unusable(self, caption: str) -> str | None:
         """Why nothing of a caption is left once unknown words are dropped; None where something is."""

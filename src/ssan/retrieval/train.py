@@ -19,7 +19,7 @@ from ssan._version import __version__
 from ssan.datasets.samples import canonical_split
 from ssan.errors import few
 from ssan.features.named import open_streams, paths_by_stream
-from ssan.features.streams import Stream
+from ssan.features.streams import FeatureStream
 from ssan.files import writing
 from ssan.models.cost import num_parameters
 from ssan.processes import processes
@@ -215,7 +215,7 @@ class Watched:
         return dict(recalls(text_nd, video_md, positives_of(self.data, "own")[0]))
 
 
-def _watched(recipe: RetrievalRecipe, material: Material, streams: Sequence[Stream], found: Gathered) -> Watched:
+def _watched(recipe: RetrievalRecipe, material: Material, streams: Sequence[FeatureStream], found: Gathered) -> Watched:
     """The captions for validation; without any a beginning of those for training, and of narrated videos the loss."""
     if isinstance(found.pairs, NarratedPairs):
         return Watched(found.pairs.beginning(max(1, MOST_WATCHED // recipe.clips)), "train")
@@ -324,7 +324,7 @@ def _same_video(recipe: RetrievalRecipe, pairs: Dataset[Batch]) -> str:
     return "negative" if isinstance(pairs, NarratedPairs) else "left_out"
 
 
-def _told(name: str, stream: Stream) -> dict[str, Any]:
+def _told(name: str, stream: FeatureStream) -> dict[str, Any]:
     return {"name": name, "given": stream.name, "dim": stream.dim, "provenance": dict(stream.provenance)}
 
 

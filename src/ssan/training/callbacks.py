@@ -23,7 +23,7 @@ from ssan.training.batches import Batches
 from ssan.training.journal import Journal
 
 
-class Keeper(pl.Callback):
+class CheckpointKeeper(pl.Callback):
     """Keeps the best model, and in ``last/`` the state to resume from, each written whole or not at all.
 
     The best model is written before the state that calls it the best: a run killed between the two resumes before the
@@ -118,7 +118,7 @@ STARVED = 0.1
 """The share of its time that training may wait for data before something is said about it."""
 
 
-class Meter(pl.Callback):
+class DataWaitMeter(pl.Callback):
     """Measures starvation: the share of the time of an epoch's steps that is spent waiting for the next batch.
 
     With several processes it is that of the one that waits longest, for which the others wait in turn.
@@ -175,7 +175,7 @@ class Recorder(pl.Callback):
     resumed, so that no epoch is missing and none stands there twice.
     """
 
-    def __init__(self, journal: Journal, folder: Path, meter: Meter) -> None:
+    def __init__(self, journal: Journal, folder: Path, meter: DataWaitMeter) -> None:
         self.journal, self.folder, self.meter = journal, folder, meter
         self._rows: list[dict[str, Any]] = []
         self._epoch_started = 0.0
@@ -257,7 +257,7 @@ class Recorder(pl.Callback):
 class Progress(pl.Callback):
     """A progress bar for each epoch, on standard error; plain lines where that is no terminal."""
 
-    def __init__(self, name: str, quiet: bool, meter: Meter) -> None:
+    def __init__(self, name: str, quiet: bool, meter: DataWaitMeter) -> None:
         self.name, self.quiet, self.meter = name, quiet, meter
         self._bar: tqdm[Any] | None = None
 
@@ -293,7 +293,7 @@ class Interruption(pl.Callback):
     It listens within ``with``, and gives the signals back after it.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: CheckpointKeeper) -> None:
         self.keeper = keeper
         self._told = False
         self._before: dict[signal.Signals, Any] = {}

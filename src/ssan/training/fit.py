@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ssan.errors import SsanError, TrainingError, UsageError, VideoError
 from ssan.processes import Processes, processes
 from ssan.training.batches import Batches, BatchPlan
-from ssan.training.callbacks import Interruption, Keeper, Meter, Progress, Recorder
+from ssan.training.callbacks import CheckpointKeeper, DataWaitMeter, Interruption, Progress, Recorder
 from ssan.training.checkpoint import StateFile
 from ssan.training.cluster_environment import Launched
 from ssan.training.conditions import Files, conditions, differences, use_threads
@@ -88,7 +88,7 @@ class Outcome:
     seconds: float
 
 
-class Fit(pl.LightningModule):
+class TrainingModule(pl.LightningModule):
     """A module, a loss and a rate, as the Trainer wants them."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Fit(pl.LightningModule):
         self.rate = self.task.rate(steps)
         return self.task.optimizer(self.module, self.rate.base)
 
-    def train(self, mode: bool = True) -> "Fit":
+    def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
         for module in self.task.frozen:
             module.eval()
@@ -341,13 +341,15 @@ def fit(
     journal = Journal(folder)
     place = processes()
     check_machine(place, device, compile=compile)
-    module = Fit(task, seed, ema=ema, compile=compile, environment=environment(device, place.world, precision))
+    module = TrainingModule(
+        task, seed, ema=ema, compile=compile, environment=environment(device, place.world, precision)
+    )
     monitor = None if task.monitor is None else task.key(task.monitor)
-    keeper = Keeper(folder, task.keep, monitor, checkpoint_every_steps, task.key("loss"))
+    keeper = CheckpointKeeper(folder, task.keep, monitor, checkpoint_every_steps, task.key("loss"))
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
-    meter = Meter(quiet)
+    meter = DataWaitMeter(quiet)
     with _quiet_lightning(), _own_threads(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",

@@ -33,7 +33,7 @@ from ssan.video.messages import (
     plain_resize,
     unpacked,
 )
-from ssan.video.shared_memory import Places, shared_memory
+from ssan.video.shared_memory import SharedSlots, shared_memory
 
 LIMIT_SECONDS = 120.0
 """How much processor time opening a video, or reading one clip of it, may take, unless told otherwise."""
@@ -240,7 +240,7 @@ class _Reader:
         source = str(Path(__file__).parents[2])
         before = os.environ.get("PYTHONPATH")
         with shared_memory() as (file, memory):
-            self.places = Places(memory) if memory is not None else None
+            self.places = SharedSlots(memory) if memory is not None else None
             self._process = _start(
                 [sys.executable, "-P", "-m", "ssan.video.decoder_server", str(os.getpid()), str(self.limit_bytes),
                  *([str(file)] if file else [])],

@@ -35,7 +35,7 @@ def is_long(video: VideoFile) -> bool:
 
 
 @dataclass(frozen=True)
-class Group:
+class PacketGroup:
     """The packets from one at which the decoder begins anew up to the next: its place, and when they are shown."""
 
     first: int
@@ -49,7 +49,7 @@ class LongFile(VideoFile):
 
     def _list(self) -> None:
         self._headers = Headers(self._codec, self._stream.codec_context.extradata or b"")
-        self._groups: dict[int, Group] = {}
+        self._groups: dict[int, PacketGroup] = {}
         self._delay = 0  # of the first packet, from when it is decoded to when it is shown
         self._by_groups = False
         if (
@@ -90,7 +90,7 @@ class LongFile(VideoFile):
             self._reopen()
             super()._list()
 
-    def _group(self, number: int) -> Group | None:
+    def _group(self, number: int) -> PacketGroup | None:
         """The group that holds a frame; None where it is not sure that it does."""
         index, count = self._stream.index_entries, self._stream.frames
         first = index.search_timestamp(index[number].timestamp, backward=True)
@@ -124,7 +124,7 @@ class LongFile(VideoFile):
         if len(self._groups) == MOST_GROUPS:
             self._groups.pop(next(iter(self._groups)))
         end = max((packet.pts or 0) + (packet.duration or 0) for packet in packets)
-        self._groups[first] = Group(first, packets, ticks, end)
+        self._groups[first] = PacketGroup(first, packets, ticks, end)
         return self._groups[first]
 
     def _packets_at(self, tick: int, decoded: int, count: int) -> list[av.Packet]:
@@ -153,7 +153,7 @@ class LongFile(VideoFile):
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         if self._by_groups and wanted[-1] < self._packets.num_frames:
-            groups: dict[int, Group] = {}
+            groups: dict[int, PacketGroup] = {}
             goals: dict[int, int] = {}
             for number in wanted:
                 group = self._group(number)
@@ -210,7 +210,7 @@ class LongFile(VideoFile):
         return super().examining()
 
 
-def _listing(groups: Sequence[Group]) -> Listing:
+def _listing(groups: Sequence[PacketGroup]) -> Listing:
     listing = Listing()
     for group in groups:
         for packet in group.packets:

@@ -27,7 +27,7 @@ def shared_array(memory: mmap.mmap | None, place: int, shape: tuple[int, ...]) -
     return np.frombuffer(memory, np.uint8, count, place * (len(memory) // NUM_PLACES)).reshape(shape)
 
 
-class Places:
+class SharedSlots:
     """The places of the shared memory, lent to the clips whose pixels are there: a copy would cost a few percent.
 
     The first place is not lent. It is for when all others are, and its pixels are copied.

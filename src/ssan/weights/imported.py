@@ -18,7 +18,7 @@ from ssan.models.catalogue import MODELS, ModelSpec, build, specification, witho
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
-from ssan.weights.layouts import LAYOUTS, Fit, fit, not_ours, num_classes_in, num_frames_in
+from ssan.weights.layouts import LAYOUTS, LayoutFit, fit, not_ours, num_classes_in, num_frames_in
 from ssan.weights.state_dict import read_state_dict
 
 # The window, in frames, over which both toolkits spread a clip that is sampled densely.
@@ -150,7 +150,7 @@ def import_weights(
     return Released(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
 
 
-def _differences(found: Fit, spec: ModelSpec, recipe: Recipe) -> list[str]:
+def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]:
     """What of a toolkit's network is written or computed in another way here, or cannot be known."""
     notes = []
     if found.folded:
@@ -205,7 +205,7 @@ def _told_by_name(name: str, spec: ModelSpec) -> tuple[dict[str, Any], list[str]
     return values, notes
 
 
-def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fit | None) -> str:
+def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: LayoutFit | None) -> str:
     """Why a file is not the model's: the names without a counterpart, and what the file fits, if anything."""
     if found is None:
         said = f"no file of {', '.join(LAYOUTS)} holds a network such as {model}"
@@ -231,7 +231,7 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: Fi
     )
 
 
-def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Fit]:
+def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, LayoutFit]:
     """The named model that leaves the fewest names of a file unaccounted for."""
     # Only a consensus is made for a number of frames; all others are made once.
     num_frames = num_frames_in(state) or 8

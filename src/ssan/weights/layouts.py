@@ -35,7 +35,7 @@ CONV_OR_BN = ("conv", "bn")
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightsPart:
     """One tensor of a backbone: its key there, and whether a shift stands before the first convolution of its block."""
 
     key: str
@@ -59,8 +59,8 @@ class Layout:
     """
 
     prefix: str
-    resnet: Callable[[Part], str]
-    mobilenet: Callable[[Part], str]
+    resnet: Callable[[WeightsPart], str]
+    mobilenet: Callable[[WeightsPart], str]
     classifiers: tuple[str, ...]
     shows_shift: bool = True
     pixels: tuple[str, ...] = ()
@@ -69,17 +69,17 @@ class Layout:
     relations: str = ""
 
 
-def _as_ours(part: Part) -> str:
+def _as_ours(part: WeightsPart) -> str:
     return part.key
 
 
-def _resnet_in_tsm(part: Part) -> str:
+def _resnet_in_tsm(part: WeightsPart) -> str:
     if part.shifted and part.key.endswith("conv1.weight"):
         return part.key.replace("conv1.", "conv1.net.")
     return part.key
 
 
-def _resnet_in_mmaction2(part: Part) -> str:
+def _resnet_in_mmaction2(part: WeightsPart) -> str:
     """A convolution and its BatchNorm are one module there: conv1 and bn1 become conv1.conv and conv1.bn."""
     block, kind, number, tensor = _matched(r"(.*?)(conv|bn|downsample\.)(\d)\.(\w+)", part.key)
     if kind == "downsample.":
@@ -88,7 +88,7 @@ def _resnet_in_mmaction2(part: Part) -> str:
     return f"{block}conv{number}.{kind}.{shift}{tensor}"
 
 
-def _mobilenet_in_tsm(part: Part) -> str:
+def _mobilenet_in_tsm(part: WeightsPart) -> str:
     """A block is one flat sequence there, in which activations count too; the shift wraps the first convolution."""
     if (place := _in_block(part.key)) is None:
         return part.key
@@ -97,7 +97,7 @@ def _mobilenet_in_tsm(part: Part) -> str:
     return f"features.{index}.conv.{3 * step + which}.{shift}{tensor}"
 
 
-def _mobilenet_in_mmaction2(part: Part) -> str:
+def _mobilenet_in_mmaction2(part: WeightsPart) -> str:
     """Blocks are numbered within their layer; the shift wraps the first convolution with its BatchNorm."""
     if (place := _in_block(part.key)) is None:
         end, number, tensor = _matched(r"features\.(\d+)\.(\d)\.(\w+)", part.key)
@@ -179,7 +179,7 @@ NOT_OURS: dict[str, str] = {
 
 
 @dataclass
-class Fit:
+class LayoutFit:
     """A file's tensors beside a network's.
 
     :param layout: by whose names the file was read.
@@ -244,7 +244,7 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
         elif not key.startswith("backbone.") or re.search(r"\.(before|after)_", key):
             return None  # a layer with weights, in a slot or behind the backbone
         else:
-            name = layout.prefix + rename(Part(inner, block in shifted))
+            name = layout.prefix + rename(WeightsPart(inner, block in shifted))
             names[key] = name.replace(f"{block}.", f"{block}.block.") if block in followed else name
     return names
 
@@ -267,7 +267,7 @@ def _in_relations(key: str, num_scales: int) -> str:
     return f"{num_scales - 1 - int(scale)}.{1 if step == 'fuse' else 3}.{tensor}"
 
 
-def fit(state: Mapping[str, Tensor], model: Classifier) -> Fit | None:
+def fit(state: Mapping[str, Tensor], model: Classifier) -> LayoutFit | None:
     """A file's tensors under the layout that leaves the fewest unaccounted for; None if no layout has such a network.
 
     :param state: as ``read_state_dict`` returns it.
@@ -306,8 +306,8 @@ def num_frames_in(state: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit:
-    found = Fit(name)
+def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> LayoutFit:
+    found = LayoutFit(name)
     biases: dict[str, Tensor] = {}
     for key, theirs in names.items():
         expected = own[key] if key in own else own[_takes_in(key)]

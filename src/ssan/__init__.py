@@ -11,18 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ssan.attach.attach import attach as attach
-    from ssan.attach.attach import detach as detach
-    from ssan.attach.fold_frames import folded as folded
-    from ssan.attach.video_classifier import video_classifier as video_classifier
+    from ssan.attachment.attach import attach as attach
+    from ssan.attachment.attach import detach as detach
+    from ssan.attachment.fold_frames import folded as folded
+    from ssan.attachment.video_classifier import video_classifier as video_classifier
 
 from ssan._version import __version__ as __version__
 
 _WHERE = {
-    "attach": "ssan.attach.attach",
-    "detach": "ssan.attach.attach",
-    "folded": "ssan.attach.fold_frames",
-    "video_classifier": "ssan.attach.video_classifier",
+    "attach": "ssan.attachment.attach",
+    "detach": "ssan.attachment.attach",
+    "folded": "ssan.attachment.fold_frames",
+    "video_classifier": "ssan.attachment.video_classifier",
 }
 
 

@@ -14,7 +14,7 @@ FLOORS = [
     {"_version", "errors", "files", "pickles", "processes", "recipe", "shipped"},
     {"layers", "video", "training"},
     {"models", "datasets"},
-    {"attach", "convert", "synthetic", "weights"},
+    {"attachment", "convert", "synthetic", "weights"},
     {"features"},
     {"recognition", "retrieval"},
     {"report"},

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssan._version import __version__
-from ssan.attach.attach import attached_layers
+from ssan.attachment.attach import attached_layers
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
 from ssan.datasets.clips import TestClips, TrainingClips, collate, collate_one_view

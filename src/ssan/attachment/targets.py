@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ssan.attach.fold_frames import run_images
+from ssan.attachment.fold_frames import run_images
 from ssan.errors import UsageError
 
 Side = Literal["after", "before"]

@@ -20,8 +20,8 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from ssan.attach.fold_frames import SEEN, UNFIT, across_frames, evaluating, example_images, first_line, video_class
-from ssan.attach.targets import SLOTS, Side, half_size, match, resolve, watch
+from ssan.attachment.fold_frames import SEEN, UNFIT, across_frames, evaluating, example_images, first_line, video_class
+from ssan.attachment.targets import SLOTS, Side, half_size, match, resolve, watch
 from ssan.errors import UsageError, unknown
 from ssan.layers import LAYERS
 from ssan.models.catalogue import call_with_options

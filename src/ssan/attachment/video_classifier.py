@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssan.attach.fold_frames import example_images, folded, run_images
+from ssan.attachment.fold_frames import example_images, folded, run_images
 from ssan.errors import UsageError
 from ssan.models.classifier import Classifier
 

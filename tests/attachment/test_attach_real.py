@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import ssan
-from ssan.attach.attach import attached_layers
+from ssan.attachment.attach import attached_layers
 from ssan.errors import UsageError
 
 B, T, S, K = 2, 4, 32, 5  # videos, frames, side in pixels, classes

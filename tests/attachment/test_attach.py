@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import ssan
-from ssan.attach.attach import attached_layers
+from ssan.attachment.attach import attached_layers
 from ssan.errors import ModelError, UsageError
 from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier

@@ -1,14 +1,17 @@
-"""The picture and the table on the README's first screen, made from what `make demo` left.
+"""The README's first screen: its picture, its table and what its lines of Python print, from what `make demo` left.
 
-make demo && .venv/bin/python -m benchmarks.pages.first_look demo-out
+make demo && .venv/bin/python -m benchmarks.pages.first_look
 """
 
-import sys
+import io
+import re
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from benchmarks.pages.tables import README, ROOT, between_marks
 from ssan.datasets import read
 from ssan.files import read_json, replacing, writing
 from ssan.models.attended import attended
@@ -16,8 +19,8 @@ from ssan.recognition.predict import predict
 from ssan.report.overlay import moving_places, overlay
 from ssan.weights.classifier_file import load_labeller
 
-ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
+DEMO = ROOT / "demo-out"
+NUM_LINES = 3
 TITLES = {"tsn_tiny": "TSN: frames one by one", "ssan_tiny": "SSAN: attention within frames, then over them"}
 
 
@@ -64,15 +67,23 @@ def picture(demo: Path, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=110)
 
 
+def printed(readme: str) -> str:
+    """The first lines of what the README's Python prints, run where it is meant to be, in the checkout."""
+    found = re.search(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert found is not None
+    with redirect_stdout(io.StringIO()) as out, chdir(ROOT):
+        exec(compile(found[1], "README.md", "exec"), {})
+    lines = out.getvalue().splitlines()
+    return "\n".join(["```text", *lines[:NUM_LINES], *["..."] * (len(lines) > NUM_LINES), "```"])
+
+
 def main() -> None:
-    demo = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-out")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    with writing(readme) as handle:
-        handle.write(f"{before}{BEGIN}\n{table(read_json(demo / 'results.json'))}\n{END}{after}")
-    picture(demo, ROOT / "docs" / "first-look.png")
+    readme = README.read_text(encoding="utf-8")
+    readme = between_marks(readme, "demo", table(read_json(DEMO / "results.json")))
+    readme = between_marks(readme, "python", printed(readme))
+    with writing(README) as handle:
+        handle.write(readme)
+    picture(DEMO, ROOT / "docs" / "first-look.png")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The README's measured figures, from the JSON files in benchmarks/results/; what was not run is blank.
+"""docs/measured.md and the README's four headline rows, from the JSON files in benchmarks/results/.
 
     python -m benchmarks.pages.tables
 
-Rewrites what stands between the two marks in README.md. One function a file of results; each takes its content or None.
+Writes the page, and what stands between the two marks in README.md; what was not run is blank. One function a file of
+results; each takes its content or None.
 """
 
 import json
@@ -14,7 +15,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+PAGE = ROOT / "docs" / "measured.md"
+HEAD = """# Measured
+
+Made by `python -m benchmarks.pages.tables` from the files in [benchmarks/results](../benchmarks/results), which the
+other scripts of [benchmarks](../benchmarks) write. A cell is blank where that was not run.
+"""
 Content = dict[str, Any] | None
 
 READERS = ["ssan", "ssan, decoder in this process", "PyAV in sequence", "decord", "opencv", "torchcodec"]
@@ -108,6 +114,13 @@ def loader(content: Content) -> list[str]:
         memory = f"{held:.0f} MB" if held else ""
         lines.append(line(kind, workers, *cells, memory))
     return lines
+
+
+def loader_speed(content: Content) -> list[str]:
+    """The least and the most that our loader gains over the usual one, whatever the files and the workers."""
+    ratios = [row["ratio_median"] for row in (content or {}).get("rows", []) if row["loader"] == "ssan"]
+    text = f"{min(ratios):.2f} to {max(ratios):.2f} times, {median(ratios):.2f} in the median" if ratios else ""
+    return [line("clips a second for training, over PyAV in sequence (of JPEG frames TSM's dataset code)", text)]
 
 
 def exactness(content: Content) -> list[str]:
@@ -265,30 +278,39 @@ def parity(content: Content) -> list[str]:
     return [line("other toolkits' own networks, imported, against themselves", text)]
 
 
-def section(results: Path = RESULTS) -> str:
-    """The section as Markdown, without the marks."""
+def from_results(make: Callable[[Content], list[str]], results: Path, name: str = "") -> list[str]:
+    """What ``make`` makes of the file of results of that name, its own by default, or of None where there is none."""
+    path = results / f"{name or make.__name__}.json"
+    return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
-    def made(make: Callable[[Content], list[str]]) -> list[str]:
-        path = results / f"{make.__name__}.json"
-        return make(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None)
 
-    tables = [made(make) for make in (decode, loader, block, step, models, attach, start)]
+def page(results: Path = RESULTS) -> str:
+    """docs/measured.md."""
+    tables = [from_results(make, results) for make in (decode, loader, block, step, models, attach, start)]
     counts = ["**Counted.**", "", *heading("", "result")]
-    counts += [row for make in (exactness, soak, hostile, parity) for row in made(make)]
-    return "\n\n".join("\n".join(lines) for lines in [*tables, counts])
+    counts += [row for make in (exactness, soak, hostile, parity) for row in from_results(make, results)]
+    return "\n".join([HEAD, *("\n".join([*lines, ""]) for lines in [*tables, counts])])
 
 
-def place(readme: str, text: str) -> str:
-    """``readme`` with ``text`` between the marks."""
-    before, _, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"README.md lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+def headline(results: Path = RESULTS) -> str:
+    """The README's rows, without the marks."""
+    rows = [*heading("", "result"), *from_results(loader_speed, results, "loader")]
+    return "\n".join(rows + [row for make in (exactness, soak, parity) for row in from_results(make, results)])
+
+
+def between_marks(readme: str, name: str, text: str) -> str:
+    """``readme`` with ``text`` between the two marks of that name."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = readme.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"README.md lacks the marks {begin} and {end}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def main() -> None:
-    README.write_text(place(README.read_text(encoding="utf-8"), section()), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")
+    README.write_text(between_marks(README.read_text(encoding="utf-8"), "headline", headline()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -278,7 +278,7 @@ def section(results: Path = RESULTS) -> str:
     return "\n\n".join("\n".join(lines) for lines in [*tables, counts])
 
 
-def place(readme: str, text: str) -> str:
+def with_section(readme: str, text: str) -> str:
     """``readme`` with ``text`` between the marks."""
     before, _, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -288,7 +288,7 @@ def place(readme: str, text: str) -> str:
 
 
 def main() -> None:
-    README.write_text(place(README.read_text(encoding="utf-8"), section()), encoding="utf-8")
+    README.write_text(with_section(README.read_text(encoding="utf-8"), section()), encoding="utf-8")
 
 
 if __name__ == "__main__":

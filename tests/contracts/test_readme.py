@@ -85,7 +85,7 @@ def test_every_link_into_the_project_leads_somewhere() -> None:
 
 
 def test_measured_figures_are_those_of_the_committed_results() -> None:
-    assert tables.place(README, tables.section()) == README, (
+    assert tables.with_section(README, tables.section()) == README, (
         "run `python -m benchmarks.pages.tables` and commit README.md"
     )
 

@@ -32,10 +32,11 @@ from ssan.recognition.compare import compare
 from ssan.recognition.metrics import wilson_interval
 from ssan.recognition.score_file import read_scores
 from ssan.report.plots import gains_plot, save_figure
-from ssan.reproduce.plan import TASKS, Data, PlannedRun
-from ssan.reproduce.results import difference, figures_of
-from ssan.reproduce.runs import SCORES, Means, evaluation, make_all
-from ssan.reproduce.table import PROTOCOL, Order, collect, rendered, reproduce
+from ssan.reproduce.plan import TASKS, Data
+from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered
+from ssan.reproduce.results import difference
+from ssan.reproduce.runs import Execution, PlannedRun, make_all
+from ssan.reproduce.table import collect, reproduce
 from ssan.reproduce.tables import TABLES
 from ssan.shipped import shipped
 
@@ -73,17 +74,17 @@ class Setting:
 
     work: Path
     seeds: int
-    means: Means
+    execution: Execution
     backbone: str = "tiny"
     overrides: tuple[str, ...] = ()
     cache: bool = False
 
-    def orders(self, wanted: Mapping[str, Sequence[str]]) -> list[Order]:
+    def orders(self, wanted: Mapping[str, Sequence[str]]) -> list[RecognitionRequest]:
         data = rendered(self.work, list(TASKS), workers=num_cores(), cache=self.cache)
         return [
-            Order(
+            RecognitionRequest(
                 TABLES[name], TABLES[name].chosen(list(rows)), data, self.work, self.seeds, mini=self.backbone,
-                overrides=self.overrides, means=self.means,
+                overrides=self.overrides, execution=self.execution,
             )
             for name, rows in wanted.items()
         ]  # fmt: skip
@@ -140,8 +141,8 @@ def figure_4(setting: Setting) -> dict[str, Any] | None:
     order = setting.orders({"table1": ["tsm_8f", "ssa_8f"]})[0]
     data = next(data for data in order.data if data.name == "relation")
     for a, b in zip(*(order.runs(order.table.row(name), data) for name in ("tsm_8f", "ssa_8f")), strict=True):
-        if evaluation(a, PROTOCOL) and evaluation(b, PROTOCOL):
-            answer = compare(read_scores(a.folder / SCORES), read_scores(b.folder / SCORES))
+        if a.evaluation() and b.evaluation():
+            answer = compare(read_scores(a.scores), read_scores(b.scores))
             low, high = (100 * end for end in answer["difference_interval95"])
             title = (
                 f"SSA less TSM on relation, seed {a.seed}: {100 * answer['difference']:+.1f} [{low:.1f}, {high:.1f}]"
@@ -154,7 +155,7 @@ def figure_4(setting: Setting) -> dict[str, Any] | None:
     return None
 
 
-def weizmann(work: Path, root: Path, init: str, means: Means) -> None:
+def weizmann(work: Path, root: Path, init: str, execution: Execution) -> None:
     """Fine-tune on all persons but one, nine times, and evaluate on that one."""
     runs = []
     for recipe in WEIZMANN.values():
@@ -162,13 +163,13 @@ def weizmann(work: Path, root: Path, init: str, means: Means) -> None:
         for person in PERSONS:
             words = ("--data", str(root), "--format", "folder", "--val-groups", f"^([a-z]+)_={person}")
             folder = work / "runs" / "weizmann" / Path(recipe).name / person / "seed_0"
-            runs.append(PlannedRun(values, Data("weizmann", words, "val"), 0, folder))
-    pending = [run for run in runs if evaluation(run, PROTOCOL) is None]
+            runs.append(ClassifierRun(values, 0, folder, Data("weizmann", words, "val")))
+    pending = [run for run in runs if run.evaluation() is None]
 
     def note(run: PlannedRun, error: SsanError | None) -> None:
         print(f"{'/'.join(run.folder.parts[-3:])}: {error or 'done'}", file=sys.stderr, flush=True)
 
-    make_all(pending, means, PROTOCOL, work / "logs", note)
+    make_all(pending, execution, work / "logs", note)
 
 
 def weizmann_figures(work: Path) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def weizmann_figures(work: Path) -> dict[str, Any]:
         values, persons = read_recipe(shipped()[recipe]), {}
         for person in PERSONS:
             folder = work / "runs" / "weizmann" / Path(recipe).name / person / "seed_0"
-            figures = figures_of(PlannedRun(values, Data("weizmann", (), "val"), 0, folder), PROTOCOL)
+            figures = ClassifierRun(values, 0, folder, Data("weizmann", (), "val")).figures()
             if figures is not None:
                 persons[person] = {key: figures[key] for key in ("top1", "num_scored", "epochs", "num_train")}
         num = sum(row["num_scored"] for row in persons.values())
@@ -341,13 +342,13 @@ def main() -> None:
     parser.add_argument("--cache", action="store_true", help="read from one clip file instead of the videos")
     parser.add_argument("--page", action="store_true", help="train nothing")
     arguments = parser.parse_args()
-    means = Means(arguments.jobs, words=("--device", arguments.device, "--workers", "0"), threads=1)
+    execution = Execution(arguments.jobs, device=arguments.device, workers=0, threads=1)
     sizes = (f"size_px={arguments.size_px}", f"crop_px={arguments.size_px}") if arguments.size_px else ()
-    setting = Setting(arguments.work, arguments.seeds, means, arguments.backbone, sizes, arguments.cache)
+    setting = Setting(arguments.work, arguments.seeds, execution, arguments.backbone, sizes, arguments.cache)
     began = time.monotonic()
     try:
         if arguments.weizmann:
-            weizmann(arguments.work, arguments.weizmann, arguments.init, means)
+            weizmann(arguments.work, arguments.weizmann, arguments.init, execution)
         elif not arguments.page:
             wanted = LAPTOP if arguments.tier == "laptop" else EVERYTHING
             train(setting, wanted, arguments.minutes)

@@ -25,10 +25,10 @@ from ssan.models.catalogue import FAMILIES
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
 from ssan.recognition.metrics import wilson_interval
-from ssan.reproduce.plan import TASKS, Data, PlannedRun, runs_of
-from ssan.reproduce.results import figures_of
-from ssan.reproduce.runs import Means, evaluation
-from ssan.reproduce.table import PROTOCOL, Order, rendered, reproduce
+from ssan.reproduce.plan import TASKS, Data
+from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered, runs_of
+from ssan.reproduce.runs import Execution
+from ssan.reproduce.table import reproduce
 from ssan.reproduce.tables import TABLES
 from ssan.reproduce.tables import Row as TableRow
 from ssan.shipped import shipped
@@ -84,19 +84,19 @@ def table_row(family: str) -> TableRow:
     return TABLES[table].row(row)
 
 
-def train(work: Path, tasks: Sequence[str], families: Sequence[str], seeds: int, means: Means) -> int:
+def train(work: Path, tasks: Sequence[str], families: Sequence[str], seeds: int, execution: Execution) -> int:
     """Make what is lacking of the runs, as evidence.py does; how many failed."""
     data, num_failed = rendered(work, tasks, workers=num_cores()), 0
     for name in dict.fromkeys(ROWS[family][0] for family in families):
         rows = [table_row(family) for family in families if ROWS[family][0] == name]
-        answer = reproduce(Order(TABLES[name], rows, data, work, seeds, mini="tiny", means=means))
+        answer = reproduce(RecognitionRequest(TABLES[name], rows, data, work, seeds, mini="tiny", execution=execution))
         for error in answer["failed"]:
             print(f"failed: {error['path']}: {error['message']}", file=sys.stderr)
         num_failed += len(answer["failed"])
     return num_failed
 
 
-def runs(work: Path, task: str, family: str) -> list[PlannedRun]:
+def runs(work: Path, task: str, family: str) -> list[ClassifierRun]:
     """A family's runs on a task, of each seed from 0 to the last one that has begun."""
     data = Data(task, (), "test", task)
     (first,) = runs_of(table_row(family), data, 1, work, mini="tiny")
@@ -109,7 +109,7 @@ def finished(work: Path) -> Iterator[Row]:
     for task in TASKS:
         for family in TITLES:
             for run in runs(work, task, family):
-                figures, event = figures_of(run, PROTOCOL), evaluation(run, PROTOCOL)
+                figures, event = run.figures(), run.evaluation()
                 if figures is None or event is None:
                     continue
                 (start,) = read_journal(run.folder / "journal.jsonl", "start")[-1:]
@@ -240,8 +240,8 @@ def main() -> int:
     arguments = parser.parse_args()
     num_failed = 0
     if not arguments.page:
-        means = Means(arguments.jobs, words=("--workers", "0"), threads=1)
-        num_failed = train(arguments.work, arguments.tasks, arguments.families, arguments.seeds, means)
+        execution = Execution(arguments.jobs, workers=0, threads=1)
+        num_failed = train(arguments.work, arguments.tasks, arguments.families, arguments.seeds, execution)
     write_results(arguments.work)
     with writing(PAGE) as handle:
         handle.write(page())

@@ -51,16 +51,16 @@ def picture(demo: Path, path: Path) -> None:
     rows: list[Tensor] = [views[0], overlay(views[0], last.positions, places)]
     figure = Figure(figsize=(9.6, 3.3))
     for number, frames in enumerate(rows):
-        for place, frame in enumerate(frames):
-            axes = figure.add_axes((place / 8 + 0.002, 0.63 - 0.36 * number, 0.121, 0.35))
+        for index, frame in enumerate(frames):
+            axes = figure.add_axes((index / 8 + 0.002, 0.63 - 0.36 * number, 0.121, 0.35))
             axes.imshow(frame.permute(1, 2, 0).numpy(), interpolation="nearest", aspect="auto")
             axes.set_axis_off()
     said = {name: predict(labeller, sample.path, top=1)["top"][0] for name, labeller in labellers.items()}
     figure.text(0.004, 0.155, f"truth: {sample.label}", fontsize=9.5)
-    for place, (name, best) in enumerate(reversed(said.items())):
+    for index, (name, best) in enumerate(reversed(said.items())):
         right = best["label"] == sample.label
         figure.text(
-            0.004 + 0.5 * place, 0.03, f"{name}: {best['label']} ({best['score']:.2f})", fontsize=9,
+            0.004 + 0.5 * index, 0.03, f"{name}: {best['label']} ({best['score']:.2f})", fontsize=9,
             color="#1b7a3d" if right else "#b3261e", weight="bold",
         )  # fmt: skip
     with replacing(path) as partial:

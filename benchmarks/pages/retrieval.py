@@ -18,10 +18,11 @@ from benchmarks.pages.tables import heading, line
 from benchmarks.timing import RESULTS
 from ssan.files import read_json, write_json, writing
 from ssan.processes import num_cores
-from ssan.reproduce.joint import MEASURES, JointOrder, Words, collect, reproduce_joint
 from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.results import difference
-from ssan.reproduce.runs import Means
+from ssan.reproduce.retrieval import RetrievalRequest, small_captions
+from ssan.reproduce.runs import Execution
+from ssan.reproduce.table import collect, reproduce
 
 ROOT = Path(__file__).parents[2]
 HEAD, PAGE = ROOT / "docs" / "retrieval.head.md", ROOT / "docs" / "retrieval.md"
@@ -34,19 +35,21 @@ def results(name: str) -> Any:
     return read_json(path) if path.exists() else None
 
 
-def asked(work: Path, seeds: int) -> JointOrder:
+def asked(work: Path, seeds: int) -> RetrievalRequest:
     table = JOINT_TABLES["table7"]
-    means = Means(jobs=num_cores(), words=("--device", "cpu", "--workers", "0"), threads=1)
-    return JointOrder(table, table.chosen(ROWS), work, "captions", Words(), seeds, mini=True, means=means)
+    execution = Execution(jobs=num_cores(), device="cpu", workers=0, threads=1)
+    return RetrievalRequest(
+        table, table.chosen(ROWS), [small_captions(work)], work, seeds, mini="tiny", execution=execution
+    )
 
 
-def figures(order: JointOrder) -> dict[str, Any]:
+def figures(order: RetrievalRequest) -> dict[str, Any]:
     """The rows that are trained here, without the paths of this machine, and how far SSA is from TSN."""
-    rows = [row for row in collect(order) if row["row"] in ROWS]
+    rows = [row for row in collect(order, order.data[0])["rows"] if row["row"] in ROWS]
     seeds = {row["row"]: row["seeds"] for row in rows}
     found = {
         "rows": rows,
-        "differences": {key: difference(seeds["ssa"], seeds["tsn"], key) for key in MEASURES},
+        "differences": {key: difference(seeds["ssa"], seeds["tsn"], key) for key in order.measures},
     }
     for row in rows:
         for of_seed in row["seeds"]:
@@ -154,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     order = asked(arguments.work, arguments.seeds)
     if not arguments.page:
-        for error in reproduce_joint(order)["failed"]:
+        for error in reproduce(order)["failed"]:
             print(f"failed: {error['path']}: {error['message']}", file=sys.stderr)
     found = figures(order)
     if any(row["seeds"] for row in found["rows"]):

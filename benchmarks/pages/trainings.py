@@ -4,9 +4,6 @@ Runs that are finished are not repeated; one that was interrupted goes on.
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssan.commands import CommandRunner
 from ssan.files import read_json, write_json
 from ssan.recognition.metrics import pair_accuracies
 from ssan.training.journal import read_journal
@@ -22,13 +20,12 @@ ROOT = Path(__file__).parents[2]
 SIZE_PX = 48
 
 
-def ssan(*arguments: str) -> str:
+COMMANDS = CommandRunner(threads=1)
+
+
+def ssan(*words: str) -> str:
     """Run a command of ssan on one thread and return what it prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ssan", *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
+    return COMMANDS.run(*words)
 
 
 def render(data: Path, task: str, level: str, num_videos: int, num_classes: int) -> None:
@@ -78,7 +75,7 @@ def run_all(
 
     A row begins with its key, ``names`` and values, and takes the place of an earlier row with the same key.
     """
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, COMMANDS:
         for key, figures in zip(wanted, pool.map(lambda key: run(*key), wanted), strict=True):
             # Read anew: a run takes minutes, in which another call may have added its own.
             known = {tuple(row[name] for name in names): row for row in rows_of(results)}

@@ -1,19 +1,19 @@
 """The demo: render videos whose classes differ by direction, train two networks, and show what each makes of them."""
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssan.commands import CommandRunner
 from ssan.datasets import Samples, read
 from ssan.errors import TrainingError
 from ssan.files import write_json, writing
 from ssan.models.attended import attended
-from ssan.processes import told_to_end_with_us
 from ssan.recognition.evaluate import Protocol, score
 from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
 from ssan.recognition.predict import predict
@@ -113,47 +113,34 @@ def run_demo(
 
 def _train_all(out: Path, data: str, epochs: int | None, seed: int, quiet: bool, cores: int) -> dict[str, float]:
     """Train every model in a process of its own, at most ``cores`` at a time; return the seconds of each."""
-    waiting = list(reversed(MODELS))  # the slower one first
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < cores:
-                name = waiting.pop(0)
-                # The slower one gets a process that reads ahead, on the core that the other leaves idle.
-                workers = 1 if name == "ssan_tiny" and cores > 1 else 0
-                running[name] = _start_training(name, out, data, epochs, seed, quiet, workers)
-            for name, process in list(running.items()):
-                try:
-                    status = process.wait(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-                del running[name]
-                if status == 130:
-                    raise KeyboardInterrupt
-                if status != 0:
-                    raise TrainingError(f"training {name} ended with status {status}; see above", path=str(out / name))
-    finally:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.wait()
+    with ThreadPoolExecutor(cores) as pool, CommandRunner(threads=1) as runner:
+        slower_first = reversed(MODELS)
+        futures = [pool.submit(_train, runner, name, out, data, epochs, seed, quiet, cores) for name in slower_first]
+        for future in as_completed(futures):
+            future.result()
     # Epoch by epoch, so that a demo that was interrupted and gone on with tells the same time.
     return {
         name: round(sum({row["epoch"]: row["seconds"] for row in _epochs(out / name)}.values()), 3) for name in MODELS
     }
 
 
-def _start_training(
-    name: str, out: Path, data: str, epochs: int | None, seed: int, quiet: bool, workers: int
-) -> subprocess.Popen[bytes]:
-    """``ssan train`` with the demo's recipe, on one thread, going on with what an earlier call has done."""
-    command = [sys.executable, "-m", "ssan", "train", "--recipe", f"demo/{name}", "--resume", "--device", "cpu"]
-    command += ["--data", data, "--format", "sthv2", "--out", str(out / name)]
-    command += ["--seed", str(seed), "--workers", str(workers)]
-    command += ["--quiet"] if quiet else []
-    command += [f"epochs={epochs}"] if epochs else []
-    environment = {**told_to_end_with_us(), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+def _train(
+    runner: CommandRunner, name: str, out: Path, data: str, epochs: int | None, seed: int, quiet: bool, cores: int
+) -> None:
+    """``ssan train`` with the demo's recipe, going on with what an earlier call has done.
+
+    :raises TrainingError: it failed.
+    """
+    # The slower one gets a process that reads ahead, on the core that the other leaves idle.
+    workers = 1 if name == "ssan_tiny" and cores > 1 else 0
+    try:
+        runner.run(
+            "train", "--recipe", f"demo/{name}", "--resume", "--device", "cpu", "--data", data, "--format", "sthv2",
+            "--out", str(out / name), "--seed", str(seed), "--workers", str(workers),
+            *(["--quiet"] if quiet else []), *([f"epochs={epochs}"] if epochs else []),
+        )  # fmt: skip
+    except TrainingError as error:
+        raise TrainingError(f"training {name}: {error.message}", path=str(out / name)) from None
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:

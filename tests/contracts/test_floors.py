@@ -11,7 +11,7 @@ SRC = Path(ssan.__file__).parent
 
 # Rooms of each floor, the ground first. demo and reproduce put together what the floors below offer.
 FLOORS = [
-    {"_version", "errors", "files", "pickles", "processes", "recipe", "shipped"},
+    {"_version", "commands", "errors", "files", "pickles", "processes", "recipe", "shipped"},
     {"layers", "video", "training"},
     {"models", "datasets"},
     {"attachment", "convert", "synthetic", "weights"},

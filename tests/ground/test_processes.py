@@ -14,9 +14,9 @@ import ssan
 from ssan import demo
 from ssan import processes as processes_module
 from ssan.cli import options
+from ssan.commands import CommandRunner
 from ssan.errors import UsageError
 from ssan.processes import Processes, processes
-from ssan.reproduce import runs
 from ssan.training.cluster_environment import Launched
 
 TORCHRUN = {
@@ -290,7 +290,7 @@ def test_what_reproduce_and_the_demo_start_is_told_to_end_with_them(
 
     monkeypatch.setattr(subprocess, "Popen", start)
     with pytest.raises(OSError):
-        runs.Crew(runs.Means()).ssan(tmp_path / "log", "train")
+        CommandRunner().run("train", log=tmp_path / "log")
     with pytest.raises(OSError):
-        demo._start_training("ssan_tiny", tmp_path, "data", None, 0, True, 0)
+        demo._train(CommandRunner(), "ssan_tiny", tmp_path, "data", None, 0, True, 1)
     assert [env[processes_module.STARTER] for env in started] == [str(os.getpid())] * 2

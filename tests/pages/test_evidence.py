@@ -37,7 +37,8 @@ def test_the_page_is_that_of_its_results() -> None:
 
 
 def test_every_row_of_the_page_can_be_trained_small(tmp_path: Path) -> None:
-    from ssan.reproduce.plan import Data, runs_of
+    from ssan.reproduce.plan import Data
+    from ssan.reproduce.recognition import runs_of
     from ssan.reproduce.tables import TABLES
 
     data = Data("order", (), "test", "order")
@@ -89,24 +90,24 @@ def test_figure_4_is_drawn_of_two_runs_scores_and_told_by_class(
     import numpy as np
 
     from ssan.recognition.score_file import write_scores
-    from ssan.reproduce.plan import Data, runs_of
-    from ssan.reproduce.runs import Means
-    from ssan.reproduce.table import Order
+    from ssan.reproduce.plan import Data
+    from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, runs_of
+    from ssan.reproduce.runs import Execution
     from ssan.reproduce.tables import TABLES
 
     data = Data("relation", (), "test", "relation")
-    order = Order(TABLES["table1"], [], [data], tmp_path, 1, mini="tiny")
+    order = RecognitionRequest(TABLES["table1"], [], [data], tmp_path, 1, mini="tiny")
     labels = np.arange(20) % 4
     right = np.eye(4)[labels]
     for name, scores in (("tsm_8f", np.roll(right, 1, axis=1)), ("ssa_8f", right)):
         (run,) = runs_of(TABLES["table1"].row(name), data, 1, tmp_path, mini="tiny")
         run.folder.mkdir(parents=True)
         ids = [str(n) for n in range(20)]
-        write_scores(run.folder / evidence.SCORES, ids, scores, labels, [*"abcd"], {"split": "test"})
+        write_scores(run.scores, ids, scores, labels, [*"abcd"], {"split": "test"})
     monkeypatch.setattr(evidence.Setting, "orders", lambda self, wanted: [order])
-    monkeypatch.setattr(evidence, "evaluation", lambda run, protocol: {"top1": 1.0})
+    monkeypatch.setattr(ClassifierRun, "evaluation", lambda self: {"top1": 1.0})
     monkeypatch.setattr(evidence, "FIGURE", tmp_path / "figure.png")
-    found = evidence.figure_4(evidence.Setting(tmp_path, 1, Means()))
+    found = evidence.figure_4(evidence.Setting(tmp_path, 1, Execution()))
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
     assert (found["difference"], found["num_videos"]) == (1.0, 20)
     shown = "\n".join(evidence.figure_section(found))

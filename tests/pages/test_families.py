@@ -34,7 +34,7 @@ def test_a_page_is_what_its_results_give(script: Any) -> None:
 
 
 def test_the_head_names_tests_that_there_are() -> None:
-    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", families.HEAD.read_text(encoding="utf-8"))
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", families.HEAD.read_text(encoding="utf-8"))
     assert len(named) == 3
     for file, test in named:
         assert f"def {test}(" in (families.ROOT / file).read_text(encoding="utf-8")
@@ -193,7 +193,7 @@ def test_what_is_lacking_is_made_by_the_tables_that_the_families_are_rows_of(
         families, "rendered", lambda work, tasks, workers: [Data(task, (), "test", task) for task in tasks]
     )
     monkeypatch.setattr(families, "reproduce", lambda order: made.append(order) or {"failed": []})
-    assert families.train(tmp_path, ["order"], ["tsn", "ssan", "a2", "trn"], 2, families.Means()) == 0
+    assert families.train(tmp_path, ["order"], ["tsn", "ssan", "a2", "trn"], 2, families.Execution()) == 0
     assert [(order.table.name, [one.name for one in order.rows]) for order in made] == [
         ("table1", ["tsn", "trn"]), ("table2", ["ssa"]), ("table4", ["a2"]),
     ]  # fmt: skip

@@ -10,18 +10,20 @@ import pytest
 
 from ssan.errors import UsageError
 from ssan.recipe import read_retrieval_recipe
-from ssan.reproduce.joint import JointOrder, Words, check, collect, figures_of, page, reproduce_joint, runs, write
 from ssan.reproduce.joint_tables import JOINT_TABLES
-from ssan.reproduce.runs import Means
+from ssan.reproduce.plan import Data
+from ssan.reproduce.retrieval import RetrievalInputs, RetrievalRequest, small_captions
+from ssan.reproduce.runs import Execution
+from ssan.reproduce.table import collect, reproduce, write
 from ssan.shipped import shipped
 from ssan.training.journal import Journal
 
 TRAINED = [(table, row) for table in JOINT_TABLES.values() for row in table.rows if row.recipe]
 
 
-def order(out: Path, table: str = "table8", **more: Any) -> JointOrder:
+def order(out: Path, table: str = "table8", **more: Any) -> RetrievalRequest:
     found = JOINT_TABLES[table]
-    return JointOrder(found, found.chosen(None), out, "data", Words(), **more)
+    return RetrievalRequest(found, found.chosen(None), [Data("data", (), found.split)], out, **more)
 
 
 def test_the_papers_figures_are_those_of_its_tables() -> None:
@@ -53,15 +55,15 @@ def test_a_rows_recipe_tells_the_papers_figure_and_takes_the_features_of_its_nam
 def test_what_a_row_lacks_is_said_before_the_work(tmp_path: Path) -> None:
     asked = order(tmp_path)
     with pytest.raises(UsageError, match=r"row resnext wants features '2d': name them with --features 2d=PATH"):
-        check(asked)
-    asked.words = Words(features={"2d": "a", "resnext": "b", "ssa": "c"})
+        asked.check()
+    asked.inputs = RetrievalInputs({"2d": "a", "resnext": "b", "ssa": "c"})
     with pytest.raises(UsageError, match=r"resnext_pretrained is pre-trained: name the features of the narrated"):
-        check(asked)
-    asked.words.narrated = asked.words.features
+        asked.check()
+    asked.inputs.narrated = asked.inputs.features
     with pytest.raises(UsageError, match="--narrations"):
-        check(asked)
-    asked.words.narrations = ("--captions", "list.csv")
-    check(asked)
+        asked.check()
+    asked.inputs.narrations = ("--captions", "list.csv")
+    asked.check()
 
 
 def finished(run: Any, r1: float, split: str) -> None:
@@ -79,14 +81,13 @@ def finished(run: Any, r1: float, split: str) -> None:
 
 def test_figures_are_means_over_seeds_and_what_was_not_run_is_blank(tmp_path: Path) -> None:
     asked = order(tmp_path, seeds=2)
-    row = next(row for row in asked.rows if row.name == "ssa")
-    for run, r1 in zip(runs(asked, row), (0.2, 0.3), strict=True):
+    for run, r1 in zip(asked.runs(asked.table.row("ssa"), asked.data[0]), (0.2, 0.3), strict=True):
         finished(run, r1, "val")
-    rows = {found["row"]: found for found in collect(asked)}
+    rows = {found["row"]: found for found in collect(asked, asked.data[0])["rows"]}
     assert (rows["ssa"]["r1"], rows["ssa"]["num_seeds"]) == (pytest.approx(0.25), 2)
     assert rows["ssa"]["r1_std"] == pytest.approx(0.0707, abs=1e-4)
     assert rows["ssa_pretrained"]["r1"] is None
-    shown = page(write(asked, []))
+    shown = Path(write(asked, [])["page"]).read_text(encoding="utf-8")
     assert "25.0 ± 7.1" in shown
     assert "10.9" in shown  # the paper's, of a row that was not run
     assert "is blank. 50 captions of <i>val</i>, 40 candidates" in shown
@@ -95,27 +96,26 @@ def test_figures_are_means_over_seeds_and_what_was_not_run_is_blank(tmp_path: Pa
 
 def test_a_run_by_another_recipe_or_on_another_split_is_not_taken_for_it(tmp_path: Path) -> None:
     asked = order(tmp_path)
-    (run,) = runs(asked, next(row for row in asked.rows if row.name == "ssa"))
+    (run,) = asked.runs(asked.table.row("ssa"), asked.data[0])
     finished(run, 0.2, "val")
-    assert figures_of(run, asked) is not None
-    other_split = order(tmp_path)
-    other_split.table = replace(asked.table, split="test")
-    assert figures_of(run, other_split) is None
+    assert run.figures() is not None
+    (other,) = asked.runs(run.row, replace(asked.data[0], split="test"))
+    assert other.figures() is None
     asked.overrides = ["epochs=3"]
-    (other,) = runs(asked, run.row)
-    assert figures_of(other, asked) is None
+    (other,) = asked.runs(run.row, asked.data[0])
+    assert other.figures() is None
 
 
 def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tmp_path: Path) -> None:
-    def asked() -> JointOrder:
+    def asked() -> RetrievalRequest:
         table = JOINT_TABLES["table7"]
-        return JointOrder(
-            table, table.chosen(["ssa", "tsn"]), tmp_path, "captions", Words(), mini=True, overrides=["epochs=2"],
-            means=Means(jobs=2, words=("--device", "cpu", "--workers", "0"), threads=1), classifier=["epochs=1"],
-            num_videos=60,
+        return RetrievalRequest(
+            table, table.chosen(["ssa", "tsn"]), [small_captions(tmp_path)], tmp_path, mini="tiny",
+            overrides=["epochs=2"], execution=Execution(jobs=2, device="cpu", workers=0, threads=1),
+            classifier=["epochs=1"], num_videos=60,
         )  # fmt: skip
 
-    answer = reproduce_joint(asked(), quiet=True)
+    answer = reproduce(asked(), quiet=True)
     assert answer["failed"] == []
     rows = {row["row"]: row for row in answer["rows"]}
     assert set(rows) >= {"random", "jsfusion", "ssa", "tsn"}
@@ -130,5 +130,5 @@ def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tm
     assert "direction<br>told apart" in shown
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert len(before) == 4
-    reproduce_joint(asked(), quiet=True)
+    reproduce(asked(), quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}

@@ -14,22 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssan.commands import CommandRunner
 from ssan.errors import UsageError
 from ssan.models.catalogue import without_memory
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.recipe import read_recipe
 from ssan.recognition.score_file import write_scores
 from ssan.recognition.train import complete
-from ssan.reproduce.plan import Data, PlannedRun, network_name, recipe_of, runs_of
-from ssan.reproduce.results import difference, figures_of, over_seeds
-from ssan.reproduce.runs import Crew, Means, evaluation
-from ssan.reproduce.table import PROTOCOL, Order, collect, write
+from ssan.reproduce.plan import Data, network_name, recipe_of
+from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, runs_of
+from ssan.reproduce.results import difference, over_seeds
+from ssan.reproduce.table import collect, write
 from ssan.reproduce.tables import TABLES, Row, Table
 from ssan.shipped import shipped
 from ssan.training.journal import Journal
 from ssan.weights.classifier_file import build_from
 
 ORDER = Data("order", ("--data", "videos"), "test", "order")
+MEASURES = RecognitionRequest.measures
 ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
 TRAINED = [(table, row) for table, row in ROWS if row.recipe]
 
@@ -177,7 +179,7 @@ def test_a_mistake_is_told_before_the_work(tmp_path: Path, ssan: Any, given: lis
 
 def made_run(
     out: Path, row: str, seed: int, scores: np.ndarray, labels: list[int], *, minutes: float = 1.0
-) -> PlannedRun:
+) -> ClassifierRun:
     """A finished run of table 2 on the order task, as its journal and its score file would be."""
     run = runs_of(TABLES["table2"].row(row), ORDER, seed + 1, out, mini="tiny")[seed]
     classes = [f"class {n}" for n in range(scores.shape[1])]
@@ -211,7 +213,7 @@ LABELS = [0, 0, 1, 1, 2, 3, 2, 3]
 def test_figures_of_a_run_are_those_of_its_journal_and_scores(tmp_path: Path) -> None:
     # Right, right direction wrong, right, another pair; then three right and one direction wrong.
     run = made_run(tmp_path, "ssa", 0, scores_of([0, 1, 1, 2, 2, 3, 3, 3]), LABELS, minutes=2.5)
-    figures = figures_of(run, PROTOCOL)
+    figures = run.figures()
     assert figures is not None
     assert figures["top1"] == 5 / 8
     assert figures["pair_top1"] == 7 / 8
@@ -225,7 +227,7 @@ def test_figures_of_a_run_are_those_of_its_journal_and_scores(tmp_path: Path) ->
 def test_a_run_that_is_not_finished_has_no_figures(tmp_path: Path, what: str) -> None:
     run = made_run(tmp_path, "ssa", 0, scores_of(LABELS), LABELS)
     journal = run.folder / "journal.jsonl"
-    assert evaluation(run, PROTOCOL) is not None
+    assert run.evaluation() is not None
     if what == "no journal":
         journal.unlink()
     elif what == "no end":
@@ -236,8 +238,8 @@ def test_a_run_that_is_not_finished_has_no_figures(tmp_path: Path, what: str) ->
         journal.write_text(journal.read_text().replace('"split": "test"', '"split": "val"'))
     else:
         journal.write_text(journal.read_text().replace('"views": 1', '"views": 10'))
-    assert evaluation(run, PROTOCOL) is None
-    assert figures_of(run, PROTOCOL) is None
+    assert run.evaluation() is None
+    assert run.figures() is None
 
 
 def test_a_run_by_another_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ def test_a_run_by_another_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
 
     def rewritten(recipe: object) -> bool:
         journal.write_text(json.dumps({**start, "recipe": recipe}) + "\n" + "".join(rest))
-        return evaluation(run, PROTOCOL) is not None
+        return run.evaluation() is not None
 
     used = start["recipe"]
     older = {key: value for key, value in used.items() if key != "ema"}
@@ -260,13 +262,15 @@ def test_a_run_by_another_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
 
 
 def test_mean_and_spread_over_seeds_by_hand() -> None:
-    summary = over_seeds([{"top1": 0.5, "top5": 0.9}, {"top1": 0.7, "top5": 0.9}, {"top1": 0.9, "top5": None}])
+    summary = over_seeds(
+        [{"top1": 0.5, "top5": 0.9}, {"top1": 0.7, "top5": 0.9}, {"top1": 0.9, "top5": None}], MEASURES
+    )
     assert summary["num_seeds"] == 3
     assert summary["top1"] == pytest.approx(0.7)
     assert summary["top1_std"] == pytest.approx(0.2)
     assert (summary["top5"], summary["top5_std"]) == (pytest.approx(0.9), 0.0)
     assert (summary["pair_top1"], summary["pair_top1_std"]) == (None, None)
-    assert over_seeds([{"top1": 0.5}])["top1_std"] is None
+    assert over_seeds([{"top1": 0.5}], MEASURES)["top1_std"] is None
 
 
 def test_a_difference_is_paired_by_seed_and_its_interval_students() -> None:
@@ -286,7 +290,7 @@ def test_the_page_has_ours_beside_the_papers_and_blanks(tmp_path: Path) -> None:
     made_run(tmp_path, "ssa", 0, scores_of(LABELS), LABELS)
     made_run(tmp_path, "ssa", 1, scores_of([0, 0, 1, 1, 2, 3, 2, 0]), LABELS)
     table = TABLES["table2"]
-    order = Order(table, table.chosen(["ssa", "nl3d"]), [ORDER], tmp_path, seeds=1, mini="tiny")
+    order = RecognitionRequest(table, table.chosen(["ssa", "nl3d"]), [ORDER], tmp_path, seeds=1, mini="tiny")
     answer = write(order, [])
     ssa = answer["data"][0]["rows"][-1]
     assert ssa["num_seeds"] == 2, "a seed finished earlier counts, though this call asks for one"
@@ -319,7 +323,7 @@ def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
     with pytest.raises(
         Exception, match=r"`ssan eval` ended with status 2: .*no such model file.*Look at the log, and run again"
     ):
-        Crew(Means()).ssan(tmp_path / "logs" / "a.log", "eval", str(tmp_path / "none"), "--data", str(tmp_path))
+        CommandRunner().run("eval", str(tmp_path / "none"), "--data", str(tmp_path), log=tmp_path / "logs" / "a.log")
 
 
 def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path, ssan: Any) -> None:
@@ -380,7 +384,7 @@ def test_collecting_reads_and_changes_nothing(tmp_path: Path) -> None:
     run = made_run(tmp_path, "nl2d", 0, scores_of(LABELS), LABELS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     table = TABLES["table2"]
-    found = collect(Order(table, list(table.rows), [ORDER], tmp_path, mini="tiny"), ORDER)
+    found = collect(RecognitionRequest(table, list(table.rows), [ORDER], tmp_path, mini="tiny"), ORDER)
     assert next(row for row in found["rows"] if row["row"] == "nl2d")["seeds"][0]["run"] == str(run.folder)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

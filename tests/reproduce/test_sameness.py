@@ -16,19 +16,22 @@ from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.files import write_json
 from ssan.recognition.score_file import read_scores, write_scores
 from ssan.recognition.train import complete
-from ssan.reproduce import joint, table
-from ssan.reproduce.joint import JointOrder, Words
-from ssan.reproduce.joint_runs import Pretraining, pretraining_of, refuse_other_material
-from ssan.reproduce.joint_runs import objection as objection_to
+from ssan.reproduce import recognition
 from ssan.reproduce.joint_tables import JOINT_TABLES
-from ssan.reproduce.plan import Data, PlannedRun, runs_of, seeds_of
-from ssan.reproduce.runs import Crew, Means, evaluation, make, objection, refuse_other_videos
+from ssan.reproduce.plan import Data, seeds_of
+from ssan.reproduce.recognition import PROTOCOL, ClassifierRun, RecognitionRequest, runs_of
+from ssan.reproduce.retrieval import JointSpaceRun, Pretraining, RetrievalInputs, RetrievalRequest
+from ssan.reproduce.runs import Execution, refuse_other_data
 from ssan.reproduce.sameness import see, see_material
-from ssan.reproduce.table import PROTOCOL, Order, collect
+from ssan.reproduce.table import collect, write
 from ssan.reproduce.tables import TABLES
 from ssan.training.journal import Journal
 
 CLASSES = ["clap", "wave"]
+
+
+def no_command(*words: str, **options: Any) -> str:
+    raise AssertionError(f"nothing is to be made, and `ssan {words[0]}` is started")
 
 
 def videos(root: Path, num: int = 6, *, more: dict[str, int] | None = None) -> Path:
@@ -48,11 +51,11 @@ def data_of(root: Path, name: str = "folder") -> Data:
     return Data(name, words, "val", seen=see(words, "val"))
 
 
-def asked(out: Path, data: Data, row: str = "ssa_8f", **more: Any) -> PlannedRun:
+def asked(out: Path, data: Data, row: str = "ssa_8f", **more: Any) -> ClassifierRun:
     return runs_of(TABLES["table1"].row(row), data, 1, out, mini="tiny", **more)[0]
 
 
-def finished(run: PlannedRun, root: Path, *, old: bool = False, skipped: int = 0) -> Journal:
+def finished(run: ClassifierRun, root: Path, *, old: bool = False, skipped: int = 0) -> Journal:
     """A run as training and evaluation on ``root`` leave it."""
     source = DataSource(str(root), "folder")
     read = {split: source.read(split) for split in ("train", "val")}
@@ -72,7 +75,7 @@ def finished(run: PlannedRun, root: Path, *, old: bool = False, skipped: int = 0
     return journal
 
 
-def evaluated(run: PlannedRun, root: Path, *, old: bool = False, wrong: int = 1) -> None:
+def evaluated(run: ClassifierRun, root: Path, *, old: bool = False, wrong: int = 1) -> None:
     samples = DataSource(str(root), "folder").read("val")
     labels = np.array([sample.label_index for sample in samples])
     scores = np.eye(2)[labels]
@@ -98,17 +101,19 @@ OTHERS = {
 def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: str) -> None:
     a, b = videos(tmp_path / "a"), videos(tmp_path / "b", **OTHERS[what])
     finished(asked(tmp_path / "out", data_of(a)), a)
-    assert evaluation(asked(tmp_path / "out", data_of(a)), PROTOCOL) is not None
+    assert asked(tmp_path / "out", data_of(a)).evaluation() is not None
     run = asked(tmp_path / "out", data_of(b))
-    assert evaluation(run, PROTOCOL) is None
+    assert run.evaluation() is None
     with pytest.raises(UsageError, match=r"is of other videos than are named now.*Name another folder with --out"):
-        refuse_other_videos([run])
-    order = Order(TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(b)], tmp_path / "out", mini="tiny")
+        refuse_other_data([run])
+    order = RecognitionRequest(
+        TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(b)], tmp_path / "out", mini="tiny"
+    )
     found = collect(order, order.data[0])
     assert [row["top1"] for row in found["rows"] if row["row"] == "ssa_8f"] == [None]
     assert str(b) in found["left_out"][0]["message"]
     with pytest.raises(UsageError, match="made otherwise"):
-        make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
+        run.make(no_command, Execution())
 
 
 def test_the_command_shows_runs_on_its_data_and_refuses_others_in_one_line(tmp_path: Path, ssan: Any) -> None:
@@ -134,23 +139,23 @@ def test_other_labels_of_the_same_files_are_other_videos(tmp_path: Path) -> None
     for split in ("train", "val"):
         (b / split / "clap").rename(b / split / "bow")
     finished(asked(tmp_path / "out", data_of(a)), a)
-    assert "classes[0] 'clap' is now 'bow'" in str(objection(asked(tmp_path / "out", data_of(b))))
+    assert "classes[0] 'clap' is now 'bow'" in str(asked(tmp_path / "out", data_of(b)).objection())
 
 
 def test_the_same_videos_in_another_place_are_the_same(tmp_path: Path) -> None:
     a = videos(tmp_path / "a")
     finished(asked(tmp_path / "out", data_of(a)), a, skipped=2)
     a.rename(tmp_path / "moved")
-    assert evaluation(asked(tmp_path / "out", data_of(tmp_path / "moved")), PROTOCOL) is not None
+    assert asked(tmp_path / "out", data_of(tmp_path / "moved")).evaluation() is not None
 
 
 def test_a_run_of_an_older_version_is_known_by_its_lists_and_its_place(tmp_path: Path) -> None:
     a, b, c = videos(tmp_path / "a"), videos(tmp_path / "b"), videos(tmp_path / "c", 5)
     finished(asked(tmp_path / "out", data_of(a)), a, old=True)
-    assert evaluation(asked(tmp_path / "out", data_of(a)), PROTOCOL) is not None
+    assert asked(tmp_path / "out", data_of(a)).evaluation() is not None
     for other in (b, c):
-        assert evaluation(asked(tmp_path / "out", data_of(other)), PROTOCOL) is None
-        assert objection(asked(tmp_path / "out", data_of(other))) is not None
+        assert asked(tmp_path / "out", data_of(other)).evaluation() is None
+        assert asked(tmp_path / "out", data_of(other)).objection() is not None
 
 
 def test_an_evaluation_by_hand_on_other_videos_is_not_the_tables(tmp_path: Path) -> None:
@@ -159,12 +164,12 @@ def test_an_evaluation_by_hand_on_other_videos_is_not_the_tables(tmp_path: Path)
     finished(run, a)
     kept = (run.folder / "scores.npz").read_bytes()
     evaluated(run, b, wrong=4)
-    assert evaluation(run, PROTOCOL) is None, "the scores in the folder are of the other videos"
+    assert run.evaluation() is None, "the scores in the folder are of the other videos"
     (run.folder / "scores.npz").write_bytes(kept)
-    found = evaluation(run, PROTOCOL)
+    found = run.evaluation()
     assert found is not None
     assert found["num_scored"] == 12
-    assert objection(run) is None, "it is only to be evaluated again"
+    assert run.objection() is None, "it is only to be evaluated again"
 
 
 def test_what_was_measured_before_the_last_epoch_is_of_another_model(tmp_path: Path) -> None:
@@ -173,11 +178,11 @@ def test_what_was_measured_before_the_last_epoch_is_of_another_model(tmp_path: P
     journal = finished(run, a)
     journal.record("resumed", step=3, epoch=2)
     journal.record("epoch", epoch=2, train_loss=0.4, val_top1=0.6, seconds=3.0)
-    assert evaluation(run, PROTOCOL) is None, "it goes on"
+    assert run.evaluation() is None, "it goes on"
     journal.record("end")
-    assert evaluation(run, PROTOCOL) is None, "the model may be another now"
+    assert run.evaluation() is None, "the model may be another now"
     evaluated(run, a)
-    assert evaluation(run, PROTOCOL) is not None
+    assert run.evaluation() is not None
 
 
 @pytest.mark.parametrize("recipe", [None, [], {}, {"layer": {"x": None}}, {"epochs": [1e30]}, {"layer": 10**30}])
@@ -185,8 +190,8 @@ def test_a_journal_whose_recipe_is_none_is_of_another_run(tmp_path: Path, recipe
     a = videos(tmp_path / "a")
     run = asked(tmp_path / "out", data_of(a))
     Journal(run.folder).record("start", recipe=recipe)
-    assert isinstance(objection(run), UsageError)
-    assert evaluation(run, PROTOCOL) is None
+    assert isinstance(run.objection(), UsageError)
+    assert run.evaluation() is None
 
 
 @pytest.mark.parametrize("left", ["half a score file", "no score file", "scores of fewer videos", "scores of others"])
@@ -204,8 +209,8 @@ def test_scores_that_a_killed_command_left_are_made_again(tmp_path: Path, left: 
         write_scores(path, found.ids[1:], found.scores[1:], found.labels[1:], CLASSES, found.protocol)
     else:
         write_scores(path, found.ids, found.scores[:, ::-1], found.labels, CLASSES, found.protocol)
-    assert evaluation(run, PROTOCOL) is None
-    assert objection(run) is None
+    assert run.evaluation() is None
+    assert run.objection() is None
 
 
 def test_a_model_that_is_gone_is_told_with_the_remedy(tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_a_model_that_is_gone_is_told_with_the_remedy(tmp_path: Path) -> None:
     (run.folder / "scores.npz").unlink()
     (run.folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"its model.safetensors is gone; remove the folder and run again"):
-        make(run, Crew(Means()), PROTOCOL, tmp_path / "log")
+        run.make(no_command, Execution())
 
 
 BAD = ["1", 1e30, -0.25, None, True, [], {}, 10**400]
@@ -230,18 +235,20 @@ def test_an_evaluation_with_unusable_figures_is_none(tmp_path: Path, key: str) -
     *before, last = journal.read_text().splitlines(keepends=True)
     for value in BAD:
         journal.write_text("".join(before) + json.dumps({**json.loads(last), key: value}) + "\n")
-        assert evaluation(run, PROTOCOL) is None
+        assert run.evaluation() is None
     fields = json.loads(last)
     del fields[key]
     journal.write_text("".join(before) + json.dumps(fields) + "\n")
-    assert evaluation(run, PROTOCOL) is None
+    assert run.evaluation() is None
 
 
 def test_a_journal_with_unusable_numbers_gives_a_table_with_blanks(tmp_path: Path) -> None:
     a = videos(tmp_path / "a")
     run = asked(tmp_path / "out", data_of(a))
     finished(run, a)
-    order = Order(TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(a)], tmp_path / "out", mini="tiny")
+    order = RecognitionRequest(
+        TABLES["table1"], TABLES["table1"].chosen(["ssa_8f"]), [data_of(a)], tmp_path / "out", mini="tiny"
+    )
     journal = run.folder / "journal.jsonl"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     keys = {
@@ -251,10 +258,10 @@ def test_a_journal_with_unusable_numbers_gives_a_table_with_blanks(tmp_path: Pat
     for value in (*BAD, float("nan"), float("inf")):
         changed = [{**line, **dict.fromkeys(keys.get(line["event"], ()), value)} for line in lines]
         journal.write_text("\n".join(map(json.dumps, changed)) + "\n")
-        answer = table.write(order, [])
+        answer = write(order, [])
         assert json.loads(Path(answer["page"]).with_suffix(".json").read_text())
     journal.write_text(journal.read_text().replace('"end"', '"end'))
-    answer = table.write(order, [])
+    answer = write(order, [])
     assert "not a line of a journal" in answer["data"][0]["left_out"][0]["message"]
     assert "not a line of a journal" in Path(answer["page"]).read_text()
 
@@ -298,25 +305,25 @@ def test_another_number_of_rendered_videos_is_refused_before_they_are_rendered(
 # ---------------------------------------------------------------------------------------------------------- ensembles
 
 
-def two_members(tmp_path: Path) -> tuple[Order, list[str]]:
+def two_members(tmp_path: Path) -> tuple[RecognitionRequest, list[str]]:
     a = videos(tmp_path / "a")
     data = data_of(a)
     for row in ("tsm_8f", "tsm_16f"):
         finished(asked(tmp_path / "out", data, row), a)
     found = TABLES["table1"]
-    return Order(found, found.chosen(["tsm_en"]), [data], tmp_path / "out", mini="tiny"), []
+    return RecognitionRequest(found, found.chosen(["tsm_en"]), [data], tmp_path / "out", mini="tiny"), []
 
 
 def made(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
     """Ensembles by hand in place of the command, which takes seconds to start."""
 
-    def ensemble(members: Any, crew: Any, log: Path, scores: Path) -> dict[str, Any]:
+    def add_scores(members: Any, ssan: Any, scores: Path) -> dict[str, Any]:
         calls.append(scores.name)
         scores.parent.mkdir(parents=True, exist_ok=True)
         scores.write_bytes((members[0].folder / "scores.npz").read_bytes())
         return {"top1": 0.75, "top5": 1.0, "num_videos": 12, "protocol": {"split": "val"}}
 
-    monkeypatch.setattr(table, "ensemble", ensemble)
+    monkeypatch.setattr(recognition, "add_scores", add_scores)
 
 
 @pytest.mark.parametrize("left", ["no answer", "half an answer", "an older answer", "no scores", "half the scores"])
@@ -325,7 +332,7 @@ def test_an_ensemble_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch:
     made(monkeypatch, calls)
 
     def row() -> dict[str, Any]:
-        rows = table.write(order, [], ensembles=True)["data"][0]["rows"]
+        rows = write(order, [], ensembles=True)["data"][0]["rows"]
         return next(row for row in rows if row["row"] == "tsm_en")
 
     assert row()["top1"] == 0.75
@@ -357,8 +364,8 @@ def test_an_ensemble_that_fails_is_listed_and_the_page_is_written(
     def fail(*_: Any) -> dict[str, Any]:
         raise TrainingError("`ssan ensemble` ended with status 2: no space", path="log")
 
-    monkeypatch.setattr(table, "ensemble", fail)
-    answer = table.write(order, [], ensembles=True)
+    monkeypatch.setattr(recognition, "add_scores", fail)
+    answer = write(order, [], ensembles=True)
     assert [error["message"] for error in answer["failed"]] == ["`ssan ensemble` ended with status 2: no space"]
     assert "no space" in Path(answer["page"]).read_text()
 
@@ -380,13 +387,19 @@ def captioned(root: Path, *, words: str = "a man walks", more: int = 0) -> tuple
     return ("--captions", str(root / "captions.csv"), "--format", "captions_csv"), {"ssa": str(root / "features")}
 
 
-def joint_order(out: Path, captions: tuple[str, ...], features: dict[str, str], **more: Any) -> JointOrder:
+def joint_order(out: Path, captions: tuple[str, ...], features: dict[str, str], **more: Any) -> RetrievalRequest:
     found = JOINT_TABLES["table8"]
-    words = Words(captions, features, narrations=(*captions, "--narrations", "none"), narrated=features)
-    return JointOrder(found, found.chosen(["ssa"]), out, "data", words, **more)
+    inputs = RetrievalInputs(features, narrations=(*captions, "--narrations", "none"), narrated=features)
+    data = Data("data", captions, found.split)
+    return RetrievalRequest(found, found.chosen(["ssa"]), [data], out, inputs=inputs, **more)
 
 
-def joint_finished(order: JointOrder, run: Any, captions: tuple[str, ...], features: dict[str, str]) -> Journal:
+def run_of(order: RetrievalRequest, row: str = "ssa") -> JointSpaceRun:
+    (run,) = order.runs(order.table.row(row), order.data[0])
+    return run
+
+
+def joint_finished(run: JointSpaceRun, captions: tuple[str, ...], features: dict[str, str]) -> Journal:
     seen = see_material(captions, features, "val")
     journal = Journal(run.folder)
     recipe = json.loads(run.recipe.model_dump_json())
@@ -412,14 +425,14 @@ def test_a_joint_space_of_other_captions_or_features_is_refused_and_not_shown(tm
     a = captioned(tmp_path / "a")
     b = captioned(tmp_path / "b", **({"words": "a dog runs"} if what == "captions" else {"more": 1}))
     first, second = joint_order(tmp_path / "out", *a), joint_order(tmp_path / "out", *b)
-    (run,) = joint.runs(first, first.rows[0])
-    joint_finished(first, run, *a)
-    assert joint.figures_of(run, first) is not None
-    assert joint.figures_of(run, second) is None
+    run = run_of(first)
+    joint_finished(run, *a)
+    assert run.figures() is not None
+    assert run_of(second).figures() is None
     with pytest.raises(UsageError, match=rf"is of other data than are named now.*other {what}"):
-        refuse_other_material(second, [run])
+        refuse_other_data([run_of(second)])
     measured(run, *b, text_to_video={"r1": 0.9})
-    found = joint.figures_of(run, first)
+    found = run.figures()
     assert found is not None
     assert found["r1"] == 0.25, "an evaluation by hand on other data is not the table's"
 
@@ -428,75 +441,69 @@ def test_a_joint_space_of_other_captions_or_features_is_refused_and_not_shown(tm
 def test_recalls_that_are_none_are_not_shown(tmp_path: Path, key: str) -> None:
     a = captioned(tmp_path / "a")
     order = joint_order(tmp_path / "out", *a)
-    (run,) = joint.runs(order, order.rows[0])
-    journal = joint_finished(order, run, *a)
+    run = run_of(order)
+    journal = joint_finished(run, *a)
     lines = journal.path.read_text().splitlines(keepends=True)
     way = {"r1": 0.25, "r5": 0.5, "r10": 0.75, "median_rank": 2.0, "mean_rank": 2.5}
     for value in (*BAD, {**way, "r1": 1e30}, {**way, "r10": "1"}):
         journal.path.write_text("".join(lines[:-1]))
         measured(run, *a, **{key: value})
-        assert joint.figures_of(run, order) is None
-        joint.write(order, [])
+        assert run.figures() is None
+        write(order, [])
 
 
 def test_features_may_grow_by_other_videos(tmp_path: Path) -> None:
     a = captioned(tmp_path / "a")
     order = joint_order(tmp_path / "out", *a)
-    (run,) = joint.runs(order, order.rows[0])
-    joint_finished(order, run, *a)
+    run = run_of(order)
+    joint_finished(run, *a)
     np.save(tmp_path / "a" / "features" / "another.npy", np.zeros((2, 4), np.float16))
-    assert joint.figures_of(run, joint_order(tmp_path / "out", *a)) is not None
+    assert run_of(joint_order(tmp_path / "out", *a)).figures() is not None
 
 
 def test_a_smoke_run_of_the_pre_training_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     a = captioned(tmp_path / "a")
     smoke, whole = (joint_order(tmp_path / "out", *a, overrides=said) for said in (["epochs=1"], []))
-    row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
-
-    def pretrained(order: JointOrder) -> Pretraining:
-        (run,) = joint.runs(order, row)
-        return pretraining_of(order, run)
-
-    before = pretrained(smoke)
+    before, again = (run_of(order, "ssa_pretrained").pretraining() for order in (smoke, whole))
     journal = Journal(before.folder)
     journal.record("start", recipe=json.loads(before.recipe.model_dump_json()), time=1.0)
     journal.record("end")
     (before.folder / "model.safetensors").write_bytes(b"")
-    crew, log = Crew(Means()), tmp_path / "log"
-    assert joint._pretrained(smoke, joint.runs(smoke, row)[0], crew, log, []) == before.folder
+    assert before.folder == again.folder
+    before.make(no_command, Execution())
     with pytest.raises(SsanError, match=r"made otherwise: epochs 1 is now \d+.*Name another folder with --out"):
-        joint._pretrained(whole, joint.runs(whole, row)[0], crew, log, [])
+        again.make(no_command, Execution())
 
 
 def test_a_joint_space_whose_pre_training_was_made_anew_is_not_shown(tmp_path: Path) -> None:
     a = captioned(tmp_path / "a")
     order = joint_order(tmp_path / "out", *a)
-    row = next(row for row in JOINT_TABLES["table8"].rows if row.name == "ssa_pretrained")
-    (run,) = joint.runs(order, row)
-    before = pretraining_of(order, run)
+    run = run_of(order, "ssa_pretrained")
+    before: Pretraining = run.pretraining()
     recipe = json.loads(before.recipe.model_dump_json())
     narrated = see_material(a[0], a[1], None).training
     Journal(before.folder).record("start", recipe=recipe, listed=narrated)
     Journal(before.folder).record("epoch", epoch=1)
-    joint_finished(order, run, *a)
-    order.words.narrations = (*a[0], "--narrations", os.devnull)
+    joint_finished(run, *a)
+    order.inputs.narrations = (*a[0], "--narrations", os.devnull)
     joint_path = before.folder / "journal.jsonl"
-    assert joint.figures_of(run, order) is None, "other narrations"
-    order.words.narrations = ()
-    assert joint.figures_of(run, order) is not None
+    assert run.figures() is None, "other narrations"
+    order.inputs.narrations = ()
+    assert run.figures() is not None
     joint_path.unlink()
     Journal(before.folder).record("start", recipe=recipe)
     Journal(before.folder).record("epoch", epoch=1, time=1e12)
     text = joint_path.read_text().splitlines()
     joint_path.write_text(text[0] + "\n" + json.dumps({"event": "epoch", "epoch": 1, "time": 1e12}) + "\n")
-    assert joint.figures_of(run, order) is None
-    assert "newer" in str(objection_to(order, run))
+    assert run.figures() is None
+    assert "newer" in str(run.objection())
 
 
 def test_a_table_is_not_of_a_split_that_was_not_asked_for(tmp_path: Path) -> None:
     a = captioned(tmp_path / "a")
     order = joint_order(tmp_path / "out", *a)
-    (run,) = joint.runs(order, order.rows[0])
-    joint_finished(order, run, *a)
-    order.table = replace(order.table, split="test")
-    assert joint.figures_of(run, order) is None
+    run = run_of(order)
+    joint_finished(run, *a)
+    order.data = [replace(order.data[0], split="test")]
+    assert run.figures() is not None
+    assert run_of(order).figures() is None

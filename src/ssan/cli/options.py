@@ -1,10 +1,13 @@
 """Options that mean the same in every command, and what commands do with their answers."""
 
 import builtins
+import dataclasses
+import functools
+import inspect
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -148,3 +151,25 @@ def record_evaluation(run: Path, **figures: Any) -> None:
             "not have them; they are printed all the same",
             file=sys.stderr,
         )
+
+
+def grouped(command: Callable[..., int]) -> Callable[..., int]:
+    """A command, of whose parameters those that are dataclasses are groups: each field is an option of its own."""
+    groups: dict[str, Callable[..., Any]] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        members, kind = [parameter], parameter.annotation
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            members, groups[parameter.name] = list(inspect.signature(kind, eval_str=True).parameters.values()), kind
+        parameters += [member.replace(kind=inspect.Parameter.KEYWORD_ONLY) for member in members]
+
+    @functools.wraps(command)
+    def of_options(**given: Any) -> int:
+        for name, kind in groups.items():
+            given[name] = kind(**{member: given.pop(member) for member in inspect.signature(kind).parameters})
+        return command(**given)
+
+    # Typer reads the one or the other, depending on its version.
+    of_options.__dict__["__signature__"] = inspect.Signature(parameters, return_annotation=int)
+    of_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return of_options

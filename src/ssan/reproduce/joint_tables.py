@@ -5,11 +5,11 @@ Recalls are shares, as everywhere; the paper prints percent.
 
 from dataclasses import dataclass
 
-from ssan.errors import UsageError, unknown
+from ssan.reproduce.tables import NOT_OURS, Table, TableRow
 
 
 @dataclass(frozen=True)
-class JointRow:
+class JointRow(TableRow):
     """A row of a table of retrieval.
 
     :param name: the word for it on the command line.
@@ -30,47 +30,15 @@ class JointRow:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class JointTable:
-    """A table: its rows, and the captions that they are trained and evaluated on.
-
-    :param format: of the captions, a name that ``--format`` takes, and ``options`` for its reader.
-    :param split: what is evaluated.
-    """
-
-    name: str
-    title: str
-    format: str
-    split: str
-    rows: tuple[JointRow, ...]
-    options: tuple[str, ...] = ()
-
-    def chosen(self, names: list[str] | None) -> list[JointRow]:
-        """The rows of these names that can be trained, in the table's order; all that can by default.
-
-        :raises UsageError: a name that the table does not have.
-        """
-        known = [row.name for row in self.rows]
-        for name in names or []:
-            if name not in known:
-                raise UsageError(f"--rows of {self.name}: " + unknown("row", name, known))
-        return [row for row in self.rows if row.name in (names or known)]
-
-
-NOT_OURS = "not among our networks"
 REFERENCE_22 = "the paper's figure is reference 22's, of its own network: words through a layer, their maximum"
 STAY = "the paper does not say whether the 2-D features stay"
 OWN_TOWER = "the text tower of reference 22's own code"
 SMALL = "not in the paper; what SSA is compared with in the small version"
 
 
-def _table(number: int, title: str, format: str, split: str, rows: tuple[JointRow, ...], *options: str) -> JointTable:
-    return JointTable(f"table{number}", title, format, split, rows, options)
-
-
 _TABLES = (
-    _table(
-        7, "MSR-VTT 1k-A, without pre-training: finding videos by text", "msrvtt", "test",
+    Table(
+        "table7", "MSR-VTT 1k-A, without pre-training: finding videos by text", "msrvtt",
         (
             JointRow("random", "Random", r1=0.001, r5=0.005),
             JointRow("c_lstm_sa", "C+LSTM+SA", r1=0.042, r5=0.129, note=NOT_OURS),
@@ -85,10 +53,10 @@ _TABLES = (
             JointRow("ssa_maxpool", "maximum of words+SSA", "table7/maxpool_ssa", note=OWN_TOWER),
             JointRow("tsn", "GRU+TSN", small="tsn_tiny", note=SMALL),
         ),
-        "protocol=1k-A-9k",
+        split="test", options=("protocol=1k-A-9k",),
     ),
-    _table(
-        8, "YouCook2, given boundaries: finding clips by text", "youcook2", "val",
+    Table(
+        "table8", "YouCook2, given boundaries: finding clips by text", "youcook2",
         (
             JointRow("random", "Random", r1=0.0003, r5=0.0015),
             JointRow("hglmm", "HGLMM FV CCA", r1=0.046, r5=0.143, note=NOT_OURS),
@@ -108,5 +76,5 @@ _TABLES = (
         ),
     ),
 )  # fmt: skip
-JOINT_TABLES = {table.name: table for table in _TABLES}
+JOINT_TABLES: dict[str, Table[JointRow]] = {table.name: table for table in _TABLES}
 """The tables by name."""

@@ -1,16 +1,8 @@
-"""From the rows of a table to runs: which recipe, on which data, with which seed, in which folder.
-
-A row that is the same network in two tables is one run: a run's folder is named by what it trains, not by its table.
-
-    OUT/videos/order, OUT/videos/relation      the rendered videos of a small table
-    OUT/runs/DATA/NETWORK/seed_0/              a run's folder, with journal, model and scores of the evaluation
-    OUT/runs/DATA/NETWORK/recipe.yaml          the recipe of all its seeds
-    OUT/TABLE.json, OUT/TABLE.html             what is known of a table
-"""
+"""Recipes of the rows of tables 1 to 6, the data that they are trained on, and the names of their folders."""
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +13,7 @@ from ssan.models.catalogue import BACKBONES, MODELS, specification, without_memo
 from ssan.recipe import Recipe, make_recipe, read_recipe
 from ssan.recognition.train import complete
 from ssan.reproduce.sameness import Seen
-from ssan.reproduce.tables import Row
+from ssan.reproduce.tables import Row, none_trainable
 from ssan.shipped import shipped
 from ssan.weights.classifier_file import build_from
 
@@ -42,7 +34,7 @@ TASKS = {"order": Task("clear", 2000, 6), "relation": Task("cue_far_colours", 29
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled videos, and what is asked of them.
+    """Labelled or captioned videos, and what is asked of them.
 
     :param name: of the folder that the runs on them are in.
     :param words: the options of the command line that name them.
@@ -56,20 +48,6 @@ class Data:
     split: str
     task: str | None = None
     seen: Seen | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One training of one row, with one seed."""
-
-    recipe: Recipe
-    data: Data
-    seed: int
-    folder: Path
-
-    @property
-    def title(self) -> str:
-        return "/".join(self.folder.parts[-3:])
 
 
 def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | None) -> Recipe | None:
@@ -118,9 +96,7 @@ def check_rows(rows: Sequence[Row], overrides: Sequence[str], *, mini: str | Non
             with without_memory():
                 build_from(complete(recipe), 2)
     if not any(recipes):
-        raise UsageError(
-            f"none of the rows can be trained here: {', '.join(row.name for row in rows)}; choose others with --rows"
-        )
+        raise none_trainable(rows)
 
 
 def _unusual_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,24 +138,6 @@ def network_name(recipe: Recipe) -> str:
 
 def _word(value: Any) -> str:
     return "-".join(map(str, value)) if isinstance(value, list) else str(value).lower()
-
-
-def runs_of(
-    row: Row,
-    data: Data,
-    seeds: int | Iterable[int],
-    out: Path,
-    overrides: Sequence[str] = (),
-    *,
-    mini: str | None = None,
-) -> list[PlannedRun]:
-    """The runs of a row, one for each seed, of a number from 0 on; none of a row without recipe."""
-    recipe = recipe_of(row, data, overrides, mini=mini)
-    if recipe is None:
-        return []
-    folder = out / "runs" / data.name / network_name(recipe)
-    each = range(seeds) if isinstance(seeds, int) else seeds
-    return [PlannedRun(recipe.model_copy(update={"seed": seed}), data, seed, folder / f"seed_{seed}") for seed in each]
 
 
 def seeds_of(folder: Path, num_asked: int) -> list[int]:

@@ -1,53 +1,25 @@
-"""What the journals of a table's runs say: figures of each run, means and spreads over seeds, and differences."""
+"""What journals say of runs; means and spreads over seeds, differences, and how they are shown."""
 
 import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssan.recognition.metrics import pair_accuracies
-from ssan.recognition.score_file import ScoreFile, read_scores
 from ssan.report.journal_runs import number, whole
-from ssan.reproduce.plan import PlannedRun
-from ssan.reproduce.runs import SCORES, evaluation, events_of, objection
-from ssan.reproduce.sameness import last_start
-
-MEASURES = ("top1", "top5", "pair_top1", "within_pair_top1", "reversed_top1", "shuffled_top1")
-"""What is averaged over seeds, where it was measured."""
+from ssan.training.journal import read_journal
 
 
-def figures_of(run: PlannedRun, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The figures of a finished run; None where it is not finished. What its journal does not give is None."""
-    event = evaluation(run, protocol)
-    if event is None:
-        return None
-    events = events_of(run.folder)
-    start, epochs = last_start(events), epochs_of(events)
-    probe, cost = as_dict(event.get("probe")), as_dict(start.get("cost"))
-    return {
-        "seed": run.seed,
-        "run": str(run.folder),
-        "top1": event["top1"],
-        "top5": event["top5"],
-        **_pairs(run),
-        "reversed_top1": number(probe.get("reversed_top1")),
-        "shuffled_top1": number(probe.get("shuffled_top1")),
-        "num_scored": event["num_scored"],
-        "num_missing": event["num_missing"],
-        "num_failed": event["num_failed"],
-        "protocol": event["protocol"],
-        "num_train": whole(start.get("num_train")),
-        "num_skipped": whole(start.get("num_skipped")),
-        "epochs": len(epochs),
-        "train_seconds": seconds_of(epochs),
-        "processes": whole(start.get("processes")) or 1,
-        "last_train_loss": number(epochs[max(epochs)].get("train_loss")) if epochs else None,
-        "params": whole(cost.get("params")),
-        "macs": whole(cost.get("macs")),
-    }
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """What the journal in a run's folder tells; nothing where there is none.
+
+    :raises UsageError: a line of it is damaged.
+    """
+    path = folder / "journal.jsonl"
+    return read_journal(path) if path.exists() else []
 
 
 def epochs_of(events: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
@@ -65,21 +37,7 @@ def as_dict(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _pairs(run: PlannedRun) -> dict[str, float | None]:
-    """Of a rendered task, the share of answers in the right pair, and the right ones among these."""
-    if run.data.task is None:
-        return {"pair_top1": None, "within_pair_top1": None}
-    return pairs_in(read_scores(run.folder / SCORES))
-
-
-def pairs_in(scores: ScoreFile) -> dict[str, float | None]:
-    """The same of a score file; classes 2n and 2n + 1 are a pair."""
-    pairs = [(2 * n, 2 * n + 1) for n in range(len(scores.classes) // 2)]
-    pair, within = pair_accuracies(scores.scores.argmax(axis=1), scores.labels, pairs)
-    return {"pair_top1": pair, "within_pair_top1": within}
-
-
-def over_seeds(figures: Sequence[Mapping[str, Any]], measures: Sequence[str] = MEASURES) -> dict[str, Any]:
+def over_seeds(figures: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> dict[str, Any]:
     """Mean and standard deviation (n - 1) over seeds of each measure; None where it was not measured, or once only."""
     summary: dict[str, Any] = {"num_seeds": len(figures)}
     for key in measures:
@@ -114,17 +72,6 @@ def difference(
     return {"num_seeds": len(pairs), "mean": mean, "low": mean - half, "high": mean + half}
 
 
-def curves_of(runs: Sequence[PlannedRun]) -> list[dict[int, float]]:
-    """Validation top-1 by epoch, of each run that has begun and is the one that is asked for."""
-    curves = []
-    for run in runs:
-        if objection(run) is None:
-            rows = epochs_of(events_of(run.folder))
-            curve = {epoch: top1 for epoch, row in rows.items() if (top1 := number(row.get("val_top1"))) is not None}
-            curves += [curve] if curve else []
-    return curves
-
-
 def agreed(values: Sequence[Any]) -> Any:
     """What all values are; None where there are none, or several."""
     kinds = {json.dumps(value, sort_keys=True) for value in values}
@@ -134,3 +81,12 @@ def agreed(values: Sequence[Any]) -> Any:
 def as_percent(value: float | None, digits: int = 1) -> str:
     """A share as the paper prints it; nothing where there is none."""
     return "" if value is None or not np.isfinite(value) else f"{100 * value:.{digits}f}"
+
+
+def spread(mean: float | None, std: float | None, *, percent: bool = True) -> str:
+    """A mean over seeds, with its standard deviation where there are several; blank where it was not run."""
+
+    def text(value: float | None) -> str:
+        return as_percent(value) if percent else "" if value is None else f"{value:.1f}"
+
+    return f"{text(mean)} ± {text(std)}" if text(mean) and std is not None else text(mean)

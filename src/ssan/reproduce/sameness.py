@@ -118,7 +118,7 @@ def has_ended(events: Iterable[Mapping[str, Any]]) -> bool:
 
 def evaluations(events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """What was measured of the model as it is now, the latest first: not what was before the last epoch."""
-    last = max((place for place, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
+    last = max((index for index, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
     return [event for event in reversed(events[last + 1 :]) if event.get("event") == "evaluated"]
 
 
@@ -144,7 +144,7 @@ def other_videos(start: Mapping[str, Any], seen: Seen | None) -> list[str]:
     """In what the videos that a run was begun on differ from those that are asked for, in words.
 
     Of a run of a version that wrote down neither sizes nor whole lists, the lists from which nothing was left out, and
-    the place.
+    the folder.
     """
     if seen is None:
         return []

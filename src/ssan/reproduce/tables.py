@@ -4,15 +4,28 @@ Accuracies are shares, as everywhere; the paper prints percent. A row without re
 that is not among ours: it has the paper's figures and stays blank otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ssan.errors import UsageError, unknown
 
 
+class TableRow:
+    """What the rows of all tables have, whatever is trained for them."""
+
+    name: str
+    title: str
+    recipe: str | None
+    note: str
+    members: tuple[str, ...] = ()
+
+
+R = TypeVar("R", bound=TableRow)
+
+
 @dataclass(frozen=True)
-class Row:
+class Row(TableRow):
     """A row of a table.
 
     :param name: the word for it on the command line.
@@ -39,22 +52,25 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Generic[R]):
     """A table: its rows, and the data that they are trained and evaluated on.
 
-    :param format: of the data, a name that ``--format`` takes.
     :param title: what it is about.
+    :param format: of the data, a name that ``--format`` takes, and ``options`` for its reader.
+    :param split: what is evaluated.
     """
 
     name: str
     title: str
     format: str
-    rows: tuple[Row, ...]
+    rows: tuple[R, ...]
+    split: str = "val"
+    options: tuple[str, ...] = ()
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> R:
         return next(row for row in self.rows if row.name == name)
 
-    def chosen(self, names: list[str] | None) -> list[Row]:
+    def chosen(self, names: list[str] | None) -> list[R]:
         """The rows of these names, in the table's order, with the members of the ensembles among them.
 
         :raises UsageError: a name that the table does not have.
@@ -66,6 +82,13 @@ class Table:
         wanted = set(names or known)
         wanted |= {member for row in self.rows if row.name in wanted for member in row.members}
         return [row for row in self.rows if row.name in wanted]
+
+
+def none_trainable(rows: Iterable[TableRow]) -> UsageError:
+    """What is said where none of the rows that are asked for is a network of ours."""
+    return UsageError(
+        f"none of the rows can be trained here: {', '.join(row.name for row in rows)}; choose others with --rows"
+    )
 
 
 IN_BNINCEPTION = "the paper's figure is of BNInception, ours of ResNet-50"
@@ -209,15 +232,5 @@ _TABLES = (
         ),
     ),
 )  # fmt: skip
-TABLES = {table.name: table for table in _TABLES}
+TABLES: dict[str, Table[Row]] = {table.name: table for table in _TABLES}
 """The tables by name. ``choices`` is not the paper's; its rows have no figure to compare with."""
-
-
-def find_table(name: str) -> Table:
-    """The table of this name.
-
-    :raises UsageError: there is none.
-    """
-    if name not in TABLES:
-        raise UsageError(unknown("table", name, TABLES))
-    return TABLES[name]

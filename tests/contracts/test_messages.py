@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,25 +22,32 @@ GUIDES = (
 )  # fmt: skip
 
 
-def raises(path: Path) -> Iterator[tuple[ast.Call, str]]:
-    """Every construction of an error of the family, with the text that stands in it."""
-    source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a file, parsed once for every test."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def raises(path: Path) -> Iterator[ast.Call]:
+    """Every construction of an error of the family."""
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAMILY:
-            yield node, ast.get_source_segment(source, node) or ""
+            yield node
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_every_message_says_what_to_expect_or_to_do(path: Path) -> None:
-    for call, text in raises(path):
+    for call in raises(path):
         first = ast.unparse(call.args[0]).lower() if call.args else ""
         only_a_variable = isinstance(call.args[0], ast.Name | ast.Call) if call.args else True
-        assert only_a_variable or any(guide in first for guide in GUIDES), f"{path.name}:{call.lineno}: {text}"
+        assert only_a_variable or any(guide in first for guide in GUIDES), (
+            f"{path.name}:{call.lineno}: {ast.unparse(call)}"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_every_code_is_one_of_the_contract(path: Path) -> None:
-    for call, _ in raises(path):
+    for call in raises(path):
         for keyword in call.keywords:
             if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
                 assert keyword.value.value in CODES, f"{path.name}:{call.lineno}"
@@ -47,7 +55,7 @@ def test_every_code_is_one_of_the_contract(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_nothing_is_caught_without_a_name(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
             again = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
@@ -59,20 +67,19 @@ def test_nothing_is_caught_without_a_name(path: Path) -> None:
 def test_only_the_command_line_prints_results(path: Path) -> None:
     if path.parent.name == "cli":
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             assert any(k.arg == "file" for k in node.keywords), f"{path.name}:{node.lineno} prints on standard output"
 
 
 @pytest.mark.parametrize("path", sorted((SRC / "cli").glob("*.py")), ids=lambda path: path.name)
 def test_a_command_prints_by_what_shows_control_characters(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    prints = any(isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(tree))
+    prints = any(isinstance(node, ast.Name) and node.id == "print" for node in nodes(path))
     taken = any(
         isinstance(node, ast.ImportFrom)
         and node.module == "ssan.cli.screen"
         and any(alias.name == "print" for alias in node.names)
-        for node in ast.walk(tree)
+        for node in nodes(path)
     )
     assert taken or not prints or path.name == "screen.py", f"{path.name} prints as Python does"
 

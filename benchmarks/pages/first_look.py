@@ -1,6 +1,6 @@
 """The picture and the table on the README's first screen, made from what `make demo` left.
 
-    make demo && .venv/bin/python -m benchmarks.pages.first_look demo-out
+make demo && .venv/bin/python -m benchmarks.pages.first_look demo-out
 """
 
 import sys

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssan.layers import DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
+from ssan.models.catalogue import without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, read_recipe
 from ssan.recognition.train import complete
@@ -31,7 +32,7 @@ def recipe(name: str) -> Recipe:
 @cache
 def on_meta(name: str) -> Classifier:
     """The recipe's network without its numbers, built once; nobody changes it."""
-    with torch.device("meta"):
+    with without_memory():
         return build_from(recipe(name), 174)
 
 
@@ -45,7 +46,7 @@ def blocks(name: str) -> dict[str, nn.Module]:
 @cache
 def scores(name: str) -> tuple[dict[str, tuple[int, ...]], Tensor]:
     """The network's keys with their shapes, and its scores of a clip under weights that depend on these alone."""
-    with torch.device("meta"):
+    with without_memory():
         model = build_from(recipe(name), 5)
     model = model.to_empty(device="cpu").eval()
     generator = torch.Generator().manual_seed(0)

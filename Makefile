@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-fast lint format clean
+
+# Two files of tests at a time, each on one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(READY)
 	$(BIN)/ssan demo --out demo-out
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# What is worth running after each change; the rest belongs to test.
+test-fast: $(READY)
+	$(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,23 @@ def order_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("order_set")
     render(str(root), "order", 40, 0, num_classes=4, size_px=32)
     return root
+
+
+@pytest.fixture(scope="session")
+def trained_once(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the small set, two epochs of a tiny SSAN, evaluated on its test split."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    settings = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=2", "crop=center", "flip=off"]
+    common = ["--data", str(order_set), "--workers", "0", "--quiet"]
+    assert status(["train", "--model", "ssan_tiny", "--out", str(out), *common, *settings]) == 0
+    assert status(["eval", str(out), "--split", "test", "--probe", *common]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that run for a file of tests: what one file does to it, no other sees."""
+    return Path(shutil.copytree(trained_once, tmp_path_factory.mktemp("trained") / "run"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
     python -m benchmarks.pages.retrieval --work runs/evidence          trains what is lacking, three seeds
     python -m benchmarks.pages.retrieval --work runs/evidence --page   the page alone, of what was run
 
-Classifiers that `benchmarks/pages/evidence.py` has trained in the same folder are not trained again. The figures go to
+Classifiers that `benchmarks.pages.evidence` has trained in the same folder are not trained again. The figures go to
 benchmarks/results/retrieval.json, and from there to the page, with those of howto100m.py, retrieval_training.py and
 score_matrix.py; nothing is typed, and what was not run is blank.
 """

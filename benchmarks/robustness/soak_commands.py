@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
+from tests.training_runs import alive, differences, kill_all
 
-from benchmarks.robustness.soak import alive, differences, kill_all
 from ssan.features.store import open_vectors
 from ssan.files import read_json, write_json
 from ssan.models.catalogue import build
@@ -164,18 +164,18 @@ class CommandSoak:
     def run(self, name: str, number: int, kills: int) -> None:
         """Kill one command as often as that, over as many runs as it takes."""
         command = COMMANDS[name][number]
-        place = self.work / f"{name}_{number}"
-        shutil.rmtree(place, ignore_errors=True)
+        folder = self.work / f"{name}_{number}"
+        shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
-        self.finish(self.start(command, place / "reference"), place / "reference")
+        self.finish(self.start(command, folder / "reference"), folder / "reference")
         lasts = time.monotonic() - began
-        expected = command.content(place / "reference")
+        expected = command.content(folder / "reference")
         done, index = 0, 0
         while done < kills:
             rng = np.random.default_rng([self.seed, sum(name.encode()), number, index])
-            row = self._one(command, place / f"run_{index}", rng, lasts, min(kills - done, MOST_KILLS_OF_A_RUN))
+            row = self._one(command, folder / f"run_{index}", rng, lasts, min(kills - done, MOST_KILLS_OF_A_RUN))
             row |= {"command": name, "words": command.words, "uninterrupted_seconds": round(lasts, 1)}
-            row["differences"] = differences(expected, command.content(place / f"run_{index}"))
+            row["differences"] = differences(expected, command.content(folder / f"run_{index}"))
             self.rows.append(row)
             write_json(self.work / "commands.json", self.rows)
             print(
@@ -251,8 +251,8 @@ def soak_commands(work: Path, data: Path, what: list[str], kills: int, seed: int
     chosen = [(name, number) for name in what for number in range(len(COMMANDS[name]))]
     shares = [COMMANDS[name][number].share for name, number in chosen]
     each = [kills * share // sum(shares) for share in shares]
-    for place in range(kills - sum(each)):
-        each[place % len(each)] += 1
+    for index in range(kills - sum(each)):
+        each[index % len(each)] += 1
     began = time.monotonic()
     for (name, number), count in zip(chosen, each, strict=True):
         soak.run(name, number, count)

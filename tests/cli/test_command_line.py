@@ -13,29 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssan.cli.main import status
 from ssan.errors import CODES
 
 SETTINGS = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=1", "crop=center", "flip=off"]
-
-
-@pytest.fixture(scope="module")
-def trained(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cli") / "run"
-    arguments = [
-        "train",
-        "--model",
-        "ssan_tiny",
-        "--data",
-        str(order_set),
-        "--out",
-        str(out),
-        "--quiet",
-        "--workers",
-        "0",
-    ]
-    assert status([*arguments, *SETTINGS]) == 0
-    return out
 
 
 def all_numbers_are_finite(value: Any) -> bool:

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 import naive
 from ssan.errors import UsageError
 from ssan.layers import LAYERS, DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
-from ssan.models.catalogue import MODELS, ModelSpec, build
+from ssan.models.catalogue import MODELS, ModelSpec, build, without_memory
 from ssan.models.classifier import Classifier
 
 C = 11  # channels of the layers under test; at least the 8 of a shift by an eighth
 K = 5  # classes of the models under test
 TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
-# As deep as ResNet-50 and more of the same block: their gradients are followed on shapes alone.
-DEEP = [name for name, spec in MODELS.items() if spec.backbone in ("r101", "r152")]
+# More of the blocks of ResNet-18 and 50, which are tried with numbers: these on shapes alone.
+SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
+DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -56,7 +57,7 @@ def video(seed: int = 1, b: int = 2, t: int = 3, c: int = C, h: int = 2, w: int 
 
 
 def clips(seed: int = 1, b: int = 1, t: int = 3) -> Tensor:
-    """So small that ResNet-152 passes all checks in seconds; attention still has 16 positions in Res2."""
+    """So small that ResNet-50 passes all checks in seconds; attention still has 16 positions in Res2."""
     return video(seed, b, t, 3, 16, 16)
 
 
@@ -223,18 +224,10 @@ class Named:
         return self.spec.consensus is None
 
 
-# ResNet-34, 101 and 152 are more of the blocks of 18 and 50: what is put there is tried on three families.
-TRIED = [
-    name
-    for name, spec in MODELS.items()
-    if spec.family in ("tsn", "tsm", "ssan") or spec.backbone not in ("r34", "r101", "r152")
-]
-
-
-@pytest.fixture(scope="module", params=TRIED)
+@pytest.fixture(scope="module", params=[name for name in MODELS if name not in DEEP])
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
-    with torch.device("meta"):
+    with without_memory():
         model = build(request.param, K, num_frames=3).double()
     return Named(MODELS[request.param], randomised(model.to_empty(device="cpu")))
 
@@ -258,12 +251,39 @@ def test_a_model_knows_the_order_of_frames_exactly_where_the_catalogue_says_so(n
 
 
 def test_in_a_model_gradient_reaches_every_parameter_and_frame(named: Named) -> None:
-    if named.spec.name not in DEEP:
-        check_gradient_reaches_everything(named.model, clips())
-        return
-    shapes = copy.deepcopy(named.model.to("meta"))
-    shapes(clips().to("meta")).sum().backward()
-    assert [name for name, parameter in shapes.named_parameters() if parameter.grad is None] == []
+    check_gradient_reaches_everything(named.model, clips())
+
+
+def kinds_by_stage(model: nn.Module) -> dict[str, set[type[nn.Module]]]:
+    """Which modules a network has, and in which stage or beside them."""
+    found: dict[str, set[type[nn.Module]]] = {}
+    for name, module in model.named_modules():
+        found.setdefault(".".join(name.split(".")[:2]), set()).add(type(module))
+    return found
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> None:
+    spec = MODELS[name]
+    with without_memory():
+        model = build(name, K, num_frames=3)
+        shallow = build(f"{spec.family}_{SHALLOWER[spec.backbone]}", K, num_frames=3)
+    assert kinds_by_stage(model) == kinds_by_stage(shallow)
+    deeper, shallower = model.state_dict(), shallow.state_dict()
+    assert len(deeper) > len(shallower)
+    assert {name: tensor.shape for name, tensor in shallower.items()}.items() <= {
+        name: tensor.shape for name, tensor in deeper.items()
+    }.items()
+
+
+@pytest.mark.parametrize("name", [name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")])
+def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
+    with without_memory():
+        model = build(name, K)
+    scores = model(torch.empty(2, 3, 3, 16, 16, device="meta"))
+    assert scores.shape == (2, K)
+    scores.sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].backbone in ("tiny", "mobilenet_v2")])

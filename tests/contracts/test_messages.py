@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,60 +22,100 @@ GUIDES = (
 )  # fmt: skip
 
 
-def raises(path: Path) -> Iterator[tuple[ast.Call, str]]:
-    """Every construction of an error of the family, with the text that stands in it."""
-    source = path.read_text(encoding="utf-8")
+Faults = dict[str, list[str]]
+"""What a file does that it must not, by the rule that it breaks."""
+
+PRINT = ("ssan.cli.screen", "print")
+
+
+def _message(call: ast.Call, where: str) -> Iterator[tuple[str, str]]:
+    """An error of the family that is made without a guide, or with a code that is none."""
+    first = ast.unparse(call.args[0]).lower() if call.args else ""
+    only_a_variable = isinstance(call.args[0], ast.Name | ast.Call) if call.args else True
+    if not only_a_variable and not any(guide in first for guide in GUIDES):
+        yield "guide", f"{where}: {ast.unparse(call)}"
+    for keyword in call.keywords:
+        if keyword.arg == "code" and isinstance(keyword.value, ast.Constant) and keyword.value.value not in CODES:
+            yield "code", where
+
+
+def _caught(handler: ast.ExceptHandler, where: str) -> Iterator[tuple[str, str]]:
+    caught = "" if handler.type is None else ast.unparse(handler.type)
+    again = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(handler))
+    named = caught not in ("", "Exception", "BaseException")
+    if not (named or (caught and again)):
+        yield "caught", where
+
+
+def faults_of(source: str, name: str) -> Faults:
+    """All that one reading of a file finds."""
+    found: Faults = {}
+    prints = taken = False
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FAMILY:
-            yield node, ast.get_source_segment(source, node) or ""
+        where = f"{name}:{getattr(node, 'lineno', 0)}"
+        told: list[tuple[str, str]] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in FAMILY:
+                told += _message(node, where)
+            if node.func.id == "print" and not any(keyword.arg == "file" for keyword in node.keywords):
+                told.append(("result", f"{where} prints on standard output"))
+        elif isinstance(node, ast.ExceptHandler):
+            told += _caught(node, where)
+        elif isinstance(node, ast.ImportFrom):
+            taken |= any((node.module, alias.name) == PRINT for alias in node.names)
+        elif isinstance(node, ast.Name):
+            prints |= node.id == "print"
+        for rule, text in told:
+            found.setdefault(rule, []).append(text)
+    if prints and not taken:
+        found["screen"] = [f"{name} prints as Python does"]
+    return found
+
+
+@cache
+def faults(path: Path) -> Faults:
+    """Those of a file of the package, read once for all tests."""
+    return faults_of(path.read_text(encoding="utf-8"), path.name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_every_message_says_what_to_expect_or_to_do(path: Path) -> None:
-    for call, text in raises(path):
-        first = ast.unparse(call.args[0]).lower() if call.args else ""
-        only_a_variable = isinstance(call.args[0], ast.Name | ast.Call) if call.args else True
-        assert only_a_variable or any(guide in first for guide in GUIDES), f"{path.name}:{call.lineno}: {text}"
+    assert faults(path).get("guide", []) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_every_code_is_one_of_the_contract(path: Path) -> None:
-    for call, _ in raises(path):
-        for keyword in call.keywords:
-            if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                assert keyword.value.value in CODES, f"{path.name}:{call.lineno}"
+    assert faults(path).get("code", []) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_nothing_is_caught_without_a_name(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ExceptHandler):
-            caught = "" if node.type is None else ast.unparse(node.type)
-            again = any(isinstance(inner, ast.Raise) and inner.exc is None for inner in ast.walk(node))
-            named = caught not in ("", "Exception", "BaseException")
-            assert named or (caught and again), f"{path.name}:{node.lineno}"
+    assert faults(path).get("caught", []) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_only_the_command_line_prints_results(path: Path) -> None:
-    if path.parent.name == "cli":
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            assert any(k.arg == "file" for k in node.keywords), f"{path.name}:{node.lineno} prints on standard output"
+    assert path.parent.name == "cli" or faults(path).get("result", []) == []
 
 
 @pytest.mark.parametrize("path", sorted((SRC / "cli").glob("*.py")), ids=lambda path: path.name)
 def test_a_command_prints_by_what_shows_control_characters(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    prints = any(isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(tree))
-    taken = any(
-        isinstance(node, ast.ImportFrom)
-        and node.module == "ssan.cli.screen"
-        and any(alias.name == "print" for alias in node.names)
-        for node in ast.walk(tree)
-    )
-    assert taken or not prints or path.name == "screen.py", f"{path.name} prints as Python does"
+    assert path.name == "screen.py" or faults(path).get("screen", []) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("raise UsageError(f'it is {x}')", "guide"),
+        ("raise UsageError(f'it is {x}; use another', code='odd')", "code"),
+        ("try: pass\nexcept: pass", "caught"),
+        ("try: pass\nexcept Exception: pass", "caught"),
+        ("from ssan.cli.screen import print\nprint(1)", "result"),
+        ("print(1, file=sys.stderr)", "screen"),
+    ],
+)
+def test_each_rule_sees_what_breaks_it(source: str, rule: str) -> None:
+    assert list(faults_of(source, "a.py")) == [rule]
 
 
 def test_the_codes_are_those_of_the_contract() -> None:

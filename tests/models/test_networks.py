@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.layers import NonLocal, SeparableSelfAttention, TemporalShift
-from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification
+from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification, without_memory
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
@@ -34,7 +34,7 @@ TORCHVISION = {
 
 def on_meta(name: str, num_classes: int = 174, **options: object) -> Classifier:
     """The named model's shapes without its numbers."""
-    with torch.device("meta"):
+    with without_memory():
         return build(name, num_classes, **options)  # type: ignore[arg-type]
 
 

@@ -24,7 +24,7 @@ def row(name: str, title: str, top1: list[float], difference: tuple[float, float
 def test_the_page_is_that_of_its_results() -> None:
     content = evidence.read_json(evidence.RESULTS)
     assert evidence.PAGE.read_text(encoding="utf-8") == evidence.page(content), (
-        "run `benchmarks/pages/evidence.py --page`"
+        "run `python -m benchmarks.pages.evidence --page`"
     )
     assert set(content["tables"]) == set(evidence.EVERYTHING)
     for name, sets in content["tables"].items():

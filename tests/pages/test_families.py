@@ -30,7 +30,7 @@ def row(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("script", [families, relation])
 def test_a_page_is_what_its_results_give(script: Any) -> None:
     written = script.PAGE.read_text(encoding="utf-8")
-    assert written == script.page(), f"run `python benchmarks/{script.__name__}.py` and commit what it wrote"
+    assert written == script.page(), f"run `python -m {script.__name__}` and commit what it wrote"
 
 
 def test_the_head_names_tests_that_there_are() -> None:

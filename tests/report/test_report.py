@@ -571,16 +571,6 @@ def test_several_runs_need_a_name_for_their_page_and_none_may_be_named_twice(tmp
 # ------------------------------------------------------------------------------- what training and eval write down
 
 
-@pytest.fixture(scope="module")
-def trained(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report") / "run"
-    settings = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=2", "crop=center", "flip=off"]
-    common = ["--data", str(order_set), "--workers", "0", "--quiet"]
-    assert status(["train", "--model", "ssan_tiny", "--out", str(out), *common, *settings]) == 0
-    assert status(["eval", str(out), "--split", "test", "--probe", *common]) == 0
-    return out
-
-
 def test_a_real_run_is_reported_as_it_was_trained_and_evaluated(
     trained: Path, order_set: Path, tmp_path: Path, ssan: Any, drawn: None
 ) -> None:

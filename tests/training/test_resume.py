@@ -1,4 +1,7 @@
-"""A run that is stopped anywhere, by anything, goes on to the end of the run that was never stopped."""
+"""A run that is stopped anywhere, by anything, goes on to the end of the run that was never stopped.
+
+Most moments are tried on a toy, whose steps cost nothing and whose files are those of any run; some on videos too.
+"""
 
 import csv
 import itertools
@@ -15,20 +18,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from benchmarks.robustness import soak
+from safetensors.torch import save_file
+from tests import training_runs
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from ssan.cli.main import status
 from ssan.errors import SsanError, TrainingError, UsageError
 from ssan.recipe import Recipe, make_recipe
 from ssan.recognition.train import DataSource, train
+from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.callbacks import CheckpointKeeper, Recorder
 from ssan.training.checkpoint import StateFile
-from ssan.training.fit import TrainingModule
+from ssan.training.fit import Task, TrainingModule, fit
 from ssan.training.journal import Journal, read_journal
-from ssan.training.optim import LearningRate
+from ssan.training.optim import LearningRate, make_optimizer
+from ssan.training.run_folder import open_run
 from ssan.weights.classifier_file import load_labeller
 
 # Four epochs of four steps: warm-up in the first, and a rate that falls after the second (asserted below).
@@ -54,6 +63,86 @@ def run(data: Path, out: Path, resume: bool = False, **changes: Any) -> dict[str
     return answer
 
 
+class ToyItems(Dataset[tuple[Tensor, int]]):
+    """Vectors of three classes; for training each is seen through noise that its epoch and its index decide."""
+
+    def __init__(self, num_items: int, noise: float) -> None:
+        self.means = np.random.default_rng(1).standard_normal((3, 5))
+        self.num_items, self.noise = num_items, noise
+
+    def __len__(self) -> int:
+        return self.num_items
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:  # type: ignore[override]
+        seen = np.random.default_rng([2, draw.item]).standard_normal(5) / 2
+        seen += self.noise * np.random.default_rng([3, draw.epoch, draw.item]).standard_normal(5)
+        return torch.from_numpy(self.means[draw.item % 3] + seen).float(), draw.item % 3
+
+
+class Toy(nn.Module):
+    """What depends on more than the weights: statistics of batches, and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential()
+        self.backbone.add_module("conv1", nn.Linear(5, 7))
+        self.backbone.add_module("bn1", nn.BatchNorm1d(7))
+        self.dropout, self.fc = nn.Dropout(0.3), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.fc(self.dropout(self.backbone(x).relu()))
+        return scores
+
+
+def run_toy(
+    out: Path, resume: bool = False, *, batch: int = 8, epochs: int = 4, accumulate: int = 1,
+    checkpoint_every_steps: int | None = 1,
+) -> dict[str, Any]:  # fmt: skip
+    """Train the toy on 28 items, by the rules of ``KEYS``, and leave the answer where the comparison looks for it."""
+
+    def batches(split: str, rank: int, world: int) -> Batches:
+        items = ToyItems(28, 0.5) if split == "train" else ToyItems(12, 0.0)
+        plan = BatchPlan(len(items), batch, seed=5, shuffle=split == "train", rank=rank, world=world)
+        return Batches(items, plan)
+
+    def keep(module: nn.Module, measures: dict[str, float]) -> None:
+        save_file(module.state_dict(), out / "model.safetensors", {"top1": str(measures["val_top1"])})
+
+    def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        loss = nn.functional.cross_entropy(scores, labels, reduction="none")
+        return {"loss": loss, "top1": (scores.argmax(dim=1) == labels).float()}
+
+    open_run(
+        out,
+        {"recipe": KEYS, "network": str(Toy())},
+        lambda old, new: [],
+        resume=resume,
+        first=True,
+        begin=lambda folder: None,
+    )
+    torch.manual_seed(4)
+    task = Task(
+        module=Toy(),
+        batches=batches,
+        loss=nn.functional.cross_entropy,
+        measure=measure,
+        optimizer=lambda module, rate: make_optimizer(module, "adamw", lr=rate, momentum=0.9, weight_decay=0.01),
+        rate=lambda steps: LearningRate(0.05, "plateau", steps, epochs, patience=1),
+        keep=keep,
+    )
+    outcome = fit(
+        task, out, epochs=epochs, seed=6, accumulate=accumulate, checkpoint_every_steps=checkpoint_every_steps,
+        quiet=True, resume=resume,
+    )  # fmt: skip
+    answer = {
+        "steps": outcome.steps, "best_epoch": outcome.best_epoch, "val_top1": outcome.best["val_top1"],
+        "resumed_from_step": outcome.resumed_from_step,
+    }  # fmt: skip
+    Journal(out).record("end", **answer)
+    Path(f"{out}.json").write_text(json.dumps(answer))
+    return answer
+
+
 def killed(
     monkeypatch: pytest.MonkeyPatch, owner: type, method: str, when: Callable[..., bool], start: Callable[[], Any]
 ) -> None:
@@ -73,7 +162,7 @@ def killed(
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights, optimizer, best model, best epoch, journal, table and curves."""
-    found = soak.differences(soak.content(one), soak.content(other))
+    found = training_runs.differences(training_runs.content(one), training_runs.content(other))
     assert not found, f"{len(found)} differ, first {found[:3]}"
 
 
@@ -96,10 +185,22 @@ def whole(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that is never stopped."""
     out = tmp_path_factory.mktemp("resume") / "whole"
     run(order_set, out)
+    check_rates(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("resume") / "toy"
+    run_toy(out)
+    check_rates(out)
+    return out
+
+
+def check_rates(out: Path) -> None:
     rates = [row["lr"] for row in read_journal(out / "journal.jsonl", "epoch")]
     assert rates[0] < rates[1], "no warm-up"
     assert rates[2] < rates[1], "the rate does not fall after the second epoch"
-    return out
 
 
 def _at_step(step: int) -> Callable[..., bool]:
@@ -139,6 +240,18 @@ MOMENTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
 
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_run_killed_anywhere_and_resumed_is_the_run_never_stopped(
+    moment: str, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, *MOMENTS[moment], lambda: run_toy(out))
+    run_toy(out, resume=True)
+    assert_same_run(whole_toy, out)
+
+
+@pytest.mark.parametrize(
+    "moment", ["after_the_rate_fell", "in_validation", "between_the_best_model_and_the_first_epochs_state"]
+)
+def test_a_run_on_videos_killed_and_resumed_is_the_run_never_stopped(
     moment: str, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
@@ -148,18 +261,18 @@ def test_a_run_killed_anywhere_and_resumed_is_the_run_never_stopped(
 
 
 def test_a_run_killed_again_and_again_is_the_run_never_stopped(
-    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     for moment in ("before_the_first_state", "in_warm_up", "between_the_state_and_the_journal", "in_the_epoch_after",
                    "in_validation", "between_the_last_state_and_the_journal"):  # fmt: skip
-        killed(monkeypatch, *MOMENTS[moment], lambda: run(order_set, out, resume=True))
-    run(order_set, out, resume=True)
-    assert_same_run(whole, out)
+        killed(monkeypatch, *MOMENTS[moment], lambda: run_toy(out, resume=True))
+    run_toy(out, resume=True)
+    assert_same_run(whole_toy, out)
 
 
 def test_an_early_best_model_is_still_the_best_after_a_resumption(
-    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = TrainingModule.on_validation_epoch_end
 
@@ -169,16 +282,16 @@ def test_an_early_best_model_is_still_the_best_after_a_resumption(
 
     monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", falls)
     out = tmp_path / "run"
-    killed(monkeypatch, TrainingModule, "training_step", _at_step(6), lambda: run(order_set, out))
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(6), lambda: run_toy(out))
     best = (out / "model.safetensors").read_bytes()
-    answer = run(order_set, out, resume=True)
+    answer = run_toy(out, resume=True)
     assert (answer["best_epoch"], answer["val_top1"]) == (1, 1.0)
     assert (out / "model.safetensors").read_bytes() == best
 
 
 @pytest.mark.parametrize("steps", [None, 3])
 def test_rare_states_cost_time_and_not_exactness(
-    steps: int | None, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    steps: int | None, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
     killed(
@@ -186,66 +299,87 @@ def test_rare_states_cost_time_and_not_exactness(
         TrainingModule,
         "training_step",
         _at_step(6),
-        lambda: run(order_set, out, checkpoint_every_steps=steps),
+        lambda: run_toy(out, checkpoint_every_steps=steps),
     )
-    answer = run(order_set, out, resume=True, checkpoint_every_steps=steps)
+    answer = run_toy(out, resume=True, checkpoint_every_steps=steps)
     assert answer["resumed_from_step"] == (4 if steps is None else 6)
-    assert soak.differences(state_of(whole)["state_dict"], state_of(out)["state_dict"]) == []
+    assert training_runs.differences(state_of(whole_toy)["state_dict"], state_of(out)["state_dict"]) == []
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_run_that_accumulates_batches_resumes_exactly(
-    step: int, order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 7 batches of 4 an epoch: steps of 2, 2, 2 and 1.
     changes = {"accumulate": 2, "batch": 4, "epochs": 2}
-    run(order_set, tmp_path / "whole", **changes)
+    run_toy(tmp_path / "whole", **changes)
     out = tmp_path / "run"
-    killed(monkeypatch, TrainingModule, "training_step", _at_step(step), lambda: run(order_set, out, **changes))
-    assert run(order_set, out, resume=True, **changes)["resumed_from_step"] == step
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(step), lambda: run_toy(out, **changes))
+    assert run_toy(out, resume=True, **changes)["resumed_from_step"] == step
     assert_same_run(tmp_path / "whole", out)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, 400])
 def test_a_run_killed_while_the_journals_first_line_was_written_starts_from_its_beginning(
-    cut: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    cut: int, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    killed(monkeypatch, *MOMENTS["before_the_first_step"], lambda: run(order_set, out))
+    killed(monkeypatch, *MOMENTS["before_the_first_step"], lambda: run_toy(out))
     path = out / "journal.jsonl"
-    path.write_bytes(path.read_bytes()[:cut])
-    run(order_set, out, resume=True)
-    assert_same_run(whole, out)
+    line = path.read_bytes()
+    assert cut < len(line) - 1
+    path.write_bytes(line[:cut])
+    run_toy(out, resume=True)
+    assert_same_run(whole_toy, out)
     assert len(read_journal(path, "start")) == 1
 
 
-def test_a_line_and_files_left_half_written_are_put_right(
-    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_on_videos_whose_journal_was_cut_begins_its_folder_once_more(
+    order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    killed(monkeypatch, TrainingModule, "training_step", _at_step(9), lambda: run(order_set, out))
+    killed(monkeypatch, *MOMENTS["before_the_first_step"], lambda: run(order_set, out))
+    (start,) = read_journal(out / "journal.jsonl", "start")
+    written = (out / "recipe.yaml").read_bytes()
+    (out / "journal.jsonl").write_bytes((out / "journal.jsonl").read_bytes()[:400])
+    (out / "recipe.yaml").unlink()
+    killed(monkeypatch, *MOMENTS["before_the_first_step"], lambda: run(order_set, out, resume=True))
+    (again,) = read_journal(out / "journal.jsonl", "start")
+    assert {**again, "time": 0} == {**start, "time": 0}
+    assert (out / "recipe.yaml").read_bytes() == written
+
+
+def test_a_line_and_files_left_half_written_are_put_right(
+    tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(monkeypatch, TrainingModule, "training_step", _at_step(9), lambda: run_toy(out))
     path = out / "journal.jsonl"
     path.write_bytes(path.read_bytes()[:-30])
     for name in (".model.safetensors.77.part", ".metrics.csv.77.part", "last/.state.ckpt.77.part"):
         (out / name).write_bytes(b"half")
-    run(order_set, out, resume=True)
-    assert_same_run(whole, out)
+    run_toy(out, resume=True)
+    assert_same_run(whole_toy, out)
     assert not list(out.glob("**/*.part"))
 
 
 def test_the_comparison_sees_a_weight_a_row_and_a_file_too_many(whole: Path, tmp_path: Path) -> None:
-    expected = soak.content(whole)
+    expected = training_runs.content(whole)
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
     shutil.copy(f"{whole}.json", f"{copy}.json")
-    assert soak.differences(expected, soak.content(copy)) == []
+    assert training_runs.differences(expected, training_runs.content(copy)) == []
     with open(copy / "journal.jsonl", "a") as journal:
         journal.write(json.dumps(read_journal(copy / "journal.jsonl", "epoch")[-1]) + "\n")
     state = state_of(copy)
     state["state_dict"]["module.fc.bias"][0] += 1e-7
     torch.save(state, copy / "last" / "state.ckpt")
     (copy / ".x.part").touch()
-    assert soak.differences(expected, soak.content(copy)) == ["journal", "left over", "state/state_dict/module.fc.bias"]
+    assert training_runs.differences(expected, training_runs.content(copy)) == [
+        "journal",
+        "left over",
+        "state/state_dict/module.fc.bias",
+    ]
 
 
 def test_curves_follow_the_making_of_their_files_not_the_letters_of_their_names(tmp_path: Path) -> None:
@@ -255,14 +389,14 @@ def test_curves_follow_the_making_of_their_files_not_the_letters_of_their_names(
                 board.add_scalar("loss", value, step)
         (file,) = (tmp_path / str(number)).iterdir()
         file.rename(tmp_path / f"events.out.tfevents.1700000000.a.host.77.{number}")
-    assert soak.curves(tmp_path) == {"loss": [(1, 1.0), (2, 5.0)]}
+    assert training_runs.curves(tmp_path) == {"loss": [(1, 1.0), (2, 5.0)]}
 
 
 # --------------------------------------------------------------------------------------------------- two processes
 
 
 def _launch(data: Path, out: Path, processes: int, *overrides: str) -> "subprocess.Popen[bytes]":
-    process: subprocess.Popen[bytes] = soak.start(data, out, processes, 0, *overrides)
+    process: subprocess.Popen[bytes] = training_runs.start(data, out, processes, 0, *overrides)
     return process
 
 
@@ -278,9 +412,9 @@ def test_two_processes_equal_one_and_resume_exactly(order_set: Path, tmp_path: P
         assert process.poll() is None, Path(f"{out}.log").read_text()
         assert time.monotonic() < deadline, "no step in two minutes"
         time.sleep(0.01)
-    soak.kill_all(process)
-    assert soak.finish(_launch(order_set, out, 2, *overrides), out, 120)["resumed_from_step"] >= 6
-    soak.finish(_launch(order_set, whole, 2, *overrides), whole, 120)
+    training_runs.kill_all(process)
+    assert training_runs.finish(_launch(order_set, out, 2, *overrides), out, 120)["resumed_from_step"] >= 6
+    training_runs.finish(_launch(order_set, whole, 2, *overrides), whole, 120)
     assert_same_run(whole, out)
 
     train(recipe(**keys), DataSource(str(order_set)), tmp_path / "one", quiet=True)
@@ -319,7 +453,7 @@ def test_when_one_process_is_killed_the_other_ends_and_says_why(order_set: Path,
 
 
 def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
-    order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = TrainingModule.on_train_batch_start
 
@@ -334,17 +468,17 @@ def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
         with pytest.raises(
             TrainingError, match=r"nan at step 6 \(epoch 2, batch 3\), first not finite in fc;"
         ) as caught:
-            run(order_set, out, resume=resume)
+            run_toy(out, resume=resume)
         assert caught.value.code == "nan"
     assert all(torch.isfinite(weight).all() for weight in state_of(out)["state_dict"].values())
     monkeypatch.setattr(TrainingModule, "on_train_batch_start", original)
-    assert run(order_set, out, resume=True)["resumed_from_step"] == 6
-    assert_same_run(whole, out)
+    assert run_toy(out, resume=True)["resumed_from_step"] == 6
+    assert_same_run(whole_toy, out)
 
 
 @pytest.mark.parametrize("step", [5, 7])
 def test_weights_that_are_lost_in_a_step_never_replace_good_ones(
-    step: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = TrainingModule.on_before_optimizer_step
 
@@ -357,11 +491,11 @@ def test_weights_that_are_lost_in_a_step_never_replace_good_ones(
     monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", poisons)
     message = rf"the weights of backbone\.conv1\.weight are not finite after step {step + 1} \(epoch 2\)"
     with pytest.raises(TrainingError, match=message) as caught:
-        run(order_set, out)
+        run_toy(out)
     assert caught.value.code == "nan"
     monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", original)
-    assert run(order_set, out, resume=True)["resumed_from_step"] == min(step, 7)
-    assert_same_run(whole, out)
+    assert run_toy(out, resume=True)["resumed_from_step"] == min(step, 7)
+    assert_same_run(whole_toy, out)
 
 
 COMMAND = ["train", "--model", "ssan_tiny", "--quiet", "--workers", "0"]
@@ -537,7 +671,7 @@ def test_without_its_state_a_run_starts_from_its_beginning(order_set: Path, stop
     (stopped / "last" / "state.ckpt").unlink()
     answer = run(order_set, stopped, resume=True)
     assert answer["resumed_from_step"] is None
-    assert soak.differences(state_of(whole)["state_dict"], state_of(stopped)["state_dict"]) == []
+    assert training_runs.differences(state_of(whole)["state_dict"], state_of(stopped)["state_dict"]) == []
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -8,7 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from benchmarks.robustness.exactness import picture
+from tests.encoded_videos import picture
 
 from ssan.video import bitstream, decode
 from ssan.video.bitstream import VOP

@@ -6,8 +6,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from benchmarks.robustness.exactness import cut_start
 from test_decode_selected import CHOICES, NUM_FRAMES, STRUCTURES, everything, render
+from tests.encoded_videos import cut_start
 
 from ssan.errors import UsageError, VideoError
 from ssan.video import groups, part, reader

@@ -9,7 +9,7 @@ from typing import Any, cast
 import av
 import numpy as np
 import pytest
-from benchmarks.robustness.exactness import STREAMS, picture
+from tests.encoded_videos import STREAMS, picture
 
 from ssan.video import decode, packets
 from ssan.video.reader import open_video

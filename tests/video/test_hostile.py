@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.robustness import hostile, hostile_files
+from tests import hostile_files, hostile_runs
 
 from ssan.errors import CODES
 
@@ -25,7 +25,7 @@ def results(everything: list[hostile_files.Hostile], tmp_path_factory: pytest.Te
     chosen = [one for one in everything if not (one.unreadable or one.moving)]
     chosen = hostile_files.pick(chosen, NUM_FILES, seed=0)
     work = tmp_path_factory.mktemp("hostile")
-    return hostile.run(chosen, work, seed=0, seconds=60, memory_gb=12, rounds=0, trainings=["at_once"])
+    return hostile_runs.run_hostile(chosen, work, seed=0, seconds=60, memory_gb=12, rounds=0, trainings=["at_once"])
 
 
 def test_no_hostile_file_ends_in_a_traceback_a_hang_or_a_crash(results: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ def test_a_part_of_the_files_has_every_kind(everything: list[hostile_files.Hosti
 
 def outcome(line: bytes) -> str:
     one = hostile_files.Hostile("a.mp4", "whole", lambda path, rng: None, frozenset({"ok"}))
-    return hostile._outcome(one, "a.mp4", line, 0.1).outcome
+    return hostile_runs._outcome(one, "a.mp4", line, 0.1).outcome
 
 
 @pytest.mark.parametrize(
@@ -111,23 +111,23 @@ def test_an_answer_that_is_no_json_is_a_fault() -> None:
 def test_a_wrong_code_is_counted_as_wrong() -> None:
     one = hostile_files.Hostile("a.mp4", "zero bytes", lambda path, rng: None, frozenset({"empty"}))
     for code, right in (("empty", True), ("not_video", False)):
-        found = hostile.Outcome("a.mp4", "zero bytes", code, 0.1)
-        assert hostile._together(one, [found]).right is right
+        found = hostile_runs.Outcome("a.mp4", "zero bytes", code, 0.1)
+        assert hostile_runs._together(one, [found]).right is right
 
 
 def test_frames_that_are_not_those_of_the_sequence_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").write_bytes(hostile_files.video("h264.mp4"))
-    (row,) = hostile.compare_here(tmp_path, ["a.mp4"])
+    (row,) = hostile_runs.compare_here(tmp_path, ["a.mp4"])
     assert (row["compared"], row["different"]) == (8, 0)
-    real = hostile.read_clip
+    real = hostile_runs.read_clip
 
     def one_pixel_off(*args: Any) -> Any:
         clip = real(*args)
         clip.frames[3, 0, 0, 0] ^= 1
         return clip
 
-    monkeypatch.setattr(hostile, "read_clip", one_pixel_off)
-    (row,) = hostile.compare_here(tmp_path, ["a.mp4"])
+    monkeypatch.setattr(hostile_runs, "read_clip", one_pixel_off)
+    (row,) = hostile_runs.compare_here(tmp_path, ["a.mp4"])
     assert (row["compared"], row["different"]) == (8, 1)
 
 

@@ -1,4 +1,4 @@
-"""Hostile files, from a seed: damaged videos, things that pose as videos, and places that are no files at all.
+"""Hostile files, from a seed: damaged videos, things that pose as videos, and paths that are no files at all.
 
 ``plans`` lists them; each makes its own file from its own random numbers, so a part of the list gives the same files as
 the whole. Sources are rendered here, small; real videos may be added.
@@ -92,7 +92,7 @@ def make_all(hostile: list[Hostile], folder: Path, seed: int) -> None:
 
 
 def make(one: Hostile, path: Path, seed: int) -> None:
-    """Make one file, the same at any place."""
+    """Make one file, the same in any folder."""
     one.make(path, np.random.default_rng([seed, zlib.crc32(os.fsencode(one.name))]))
 
 
@@ -100,11 +100,11 @@ def pick(hostile: list[Hostile], number: int, seed: int) -> list[Hostile]:
     """A part of the list, in its order: as many kinds as there is room for, then anything."""
     order = np.random.default_rng([seed, 1]).permutation(len(hostile)).tolist()
     first: dict[str, int] = {}
-    for place in order:
-        first.setdefault(hostile[place].kind, place)
+    for index in order:
+        first.setdefault(hostile[index].kind, index)
     chosen = list(first.values())[:number]
-    chosen += [place for place in order if place not in set(chosen)][: number - len(chosen)]
-    return [hostile[place] for place in sorted(chosen)]
+    chosen += [index for index in order if index not in set(chosen)][: number - len(chosen)]
+    return [hostile[index] for index in sorted(chosen)]
 
 
 # ---------------------------------------------------------------------------------------------------- whole things
@@ -209,8 +209,8 @@ def flips(count: int, where: str) -> Damage:
     def damage(data: bytes, rng: Rng) -> bytes:
         inside = parts(data)[where]
         changed = bytearray(data)
-        for place in rng.integers(inside.start, inside.stop, count).tolist():
-            changed[place] ^= 1 << int(rng.integers(8))
+        for position in rng.integers(inside.start, inside.stop, count).tolist():
+            changed[position] ^= 1 << int(rng.integers(8))
         return bytes(changed)
 
     return damage
@@ -255,8 +255,8 @@ def with_a_piece_of_zeros(data: bytes, rng: Rng) -> bytes:
 def with_a_piece_elsewhere(data: bytes, rng: Rng) -> bytes:
     start, stop = _piece(data, rng)
     rest = data[:start] + data[stop:]
-    place = int(rng.integers(len(rest)))
-    return rest[:place] + data[start:stop] + rest[place:]
+    position = int(rng.integers(len(rest)))
+    return rest[:position] + data[start:stop] + rest[position:]
 
 
 def _piece(data: bytes, rng: Rng) -> tuple[int, int]:
@@ -297,7 +297,7 @@ def several(data: bytes, rng: Rng) -> bytes:
     return data
 
 
-# Fields of mp4 and mov boxes: the box, the field, its place after the box's four letters, its form, and lies to tell.
+# Fields of mp4 and mov boxes: the box, the field, its offset after the box's four letters, its form, and lies to tell.
 HUGE = (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)
 BOXES = [
     (b"stco", "count", 8, ">I", HUGE),
@@ -403,7 +403,7 @@ def plans(sources: Mapping[str, bytes] | None = None, *, at_least: int = 0) -> l
         *_lies(rendered),
         *_impostors(rendered),
         *_short(rendered),
-        *_places(rendered),
+        *_paths(rendered),
         *_names(rendered),
         *_folders(rendered),
         *_moving(rendered),
@@ -420,7 +420,7 @@ def plans(sources: Mapping[str, bytes] | None = None, *, at_least: int = 0) -> l
 
 def _damaged(whole: Mapping[str, bytes]) -> Iterator[Hostile]:
     names = list(whole)
-    for place, (name, data) in enumerate(whole.items()):
+    for index, (name, data) in enumerate(whole.items()):
 
         def one(label: str, kind: str, damage: Damage, name: str = name, data: bytes = data) -> Hostile:
             return Hostile(f"{label}_{name}", kind, damages(data, damage), damaged=True)
@@ -438,7 +438,7 @@ def _damaged(whole: Mapping[str, bytes]) -> Iterator[Hostile]:
             for turn in range(2):
                 yield one(f"piece_{label.replace(' ', '_')}_{turn}", f"a piece {label}", damage)
         for step in (1, 2, 3):
-            other = names[(place + step) % len(names)]
+            other = names[(index + step) % len(names)]
             yield one(f"body_of_{other.replace('.', '_')}_in", "the body of another", body_of(whole[other]))
 
 
@@ -550,7 +550,7 @@ def _short(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     yield Hostile("sound_cut.mp4", "sound alone", writes(aac[: len(aac) // 2]), ANY_ERROR)
 
 
-def _places(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
+def _paths(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     data = rendered["h264.mp4"]
 
     def link(target: str) -> Callable[[Path, Rng], None]:
@@ -681,23 +681,23 @@ def _folders(rendered: Mapping[str, bytes]) -> Iterator[Hostile]:
     for name, (files, truth) in folders.items():
         yield Hostile(f"frames_{name}", "a folder of pictures", pictures(files), truth)
 
-    def with_place(kind: str) -> Callable[[Path, Rng], None]:
+    def with_odd_picture(kind: str) -> Callable[[Path, Rng], None]:
         def make(path: Path, rng: Rng) -> None:
             pictures(good)(path, rng)
-            place = path / "00004.jpg"
-            place.unlink()
+            picture_path = path / "00004.jpg"
+            picture_path.unlink()
             if kind == "fifo":
-                os.mkfifo(place)
+                os.mkfifo(picture_path)
             elif kind == "folder":
-                place.mkdir()
+                picture_path.mkdir()
             else:
-                place.symlink_to({"dangling": "nowhere.jpg", "itself": "00004.jpg", "zero": "/dev/zero"}[kind])
+                picture_path.symlink_to({"dangling": "nowhere.jpg", "itself": "00004.jpg", "zero": "/dev/zero"}[kind])
 
         return make
 
     for kind in ("fifo", "folder", "dangling", "itself", "zero"):
         yield Hostile(
-            f"frames_with_{kind}", "a folder with a picture that is no file", with_place(kind), ANY_ERROR
+            f"frames_with_{kind}", "a folder with a picture that is no file", with_odd_picture(kind), ANY_ERROR
         )  # fmt: skip
 
 

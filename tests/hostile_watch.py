@@ -53,10 +53,14 @@ class Watch:
         while (left := self.processes()) and time.monotonic() < until:
             time.sleep(0.05)
         self.problems += [f"a process is left: {_command(pid)}" for pid in left]
-        if SHARED.is_dir():
-            # Of other programs there may be some, too; ours and torch's have these names.
-            new = set(os.listdir(SHARED)) - self._shared
-            self.problems += [f"shared memory is left: {name}" for name in sorted(new) if name.startswith("torch_")]
+        while (names := self._new_shared_memory()) and time.monotonic() < until:
+            time.sleep(0.05)  # of others on the machine there may be some, which they remove
+        self.problems += [f"shared memory is left: {name}" for name in sorted(names)]
+
+    def _new_shared_memory(self) -> set[str]:
+        """What is there by the names that ours and torch's have, and was not before."""
+        names = set(os.listdir(SHARED)) - self._shared if SHARED.is_dir() else set()
+        return {name for name in names if name.startswith("torch_")}
 
     def processes(self) -> list[int]:
         """Those of the command and of all that it has started, as far as they live."""

@@ -11,9 +11,7 @@ from ssan.errors import CODES
 
 SRC = Path(ssan.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
-FAMILY = {
-    "SsanError", "UsageError", "VideoError", "AnnotationError", "ModelError", "TrainingError", "fault", "wrong_model",
-}  # fmt: skip
+FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelError", "TrainingError", "wrong_model"}
 # A message that only says what happened leaves its reader alone. One of these tells what was expected or what to do.
 GUIDES = (
     "expected", "must", "known", "did you mean", "unknown(", "need", "give ", "use ", "copy", "leave out",

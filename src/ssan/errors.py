@@ -1,4 +1,4 @@
-"""The one family of errors that a user's mistake or a user's file can raise.
+"""Errors that a user's mistake or a user's file can raise, one family, and how values are written in their messages.
 
 Every message says what happened with its values, what was expected, and what to do. The command line prints one of
 these as one line, without a traceback; anything else that escapes is a defect of the package.
@@ -6,7 +6,7 @@ these as one line, without a traceback; anything else that escapes is a defect o
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 CODES = (
@@ -87,18 +87,23 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     "unknown layer 'sssa'. Did you mean 'ssa'? Known: ssa, temporal_shift"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word[:80], names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}"
+    return f"unknown {kind} {quoted(word, 80)}.{hint} Known: {', '.join(names)}"
 
 
-def few(names: Sequence[str], most: int = 3) -> str:
-    """The first of many names, for a message.
+def shortened(text: str, most: int = 200) -> str:
+    """A text for a message, cut where it is longer than ``most`` letters.
 
-    >>> few(["a", "b", "c", "d"])
-    "'a', 'b', 'c', ..."
+    >>> shortened("abcdef", 4)
+    'abcd...'
     """
-    return (", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")) or "none"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def quoted(text: str, most: int = 200) -> str:
+    """A value for a message, in quotes, and cut where it is long."""
+    return repr(shortened(text, most))
 
 
 def printable(path: str) -> str:
@@ -106,9 +111,34 @@ def printable(path: str) -> str:
     return path if path.isprintable() else repr(path)
 
 
-def quoted(text: str) -> str:
-    """A value for a message, in quotes, and cut where it is long."""
-    return repr(text if len(text) <= 200 else f"{text[:200]}...")
+def named(name: str, most: int = 120) -> str:
+    """A name for a message, without quotes where it can do without, and cut where it is long."""
+    return printable(shortened(name, most))
+
+
+def few(names: Sequence[str], most: int = 3, show: Callable[[str], str] = repr) -> str:
+    """The first of many names, for a message.
+
+    >>> few(["a", "b", "c", "d"])
+    "'a', 'b', 'c', ..."
+
+    :param show: how each name is written, such as ``named``.
+    """
+    return (", ".join(map(show, names[:most])) + (", ..." if len(names) > most else "")) or "none"
+
+
+def first_line(error: object, most: int = 200) -> str:
+    """What an error from elsewhere says, for a message: its first line, or its kind where it says nothing.
+
+    >>> first_line(ValueError("no number\nat line 3")), first_line(KeyError())
+    ('no number', 'KeyError')
+    """
+    return shortened(next(iter(str(error).splitlines()), type(error).__name__), most)
+
+
+def on_one_line(error: object, most: int = 200) -> str:
+    """All that an error from elsewhere says, for a message, its lines joined to one; its kind where it says nothing."""
+    return shortened(" ".join(str(error).split()), most) or type(error).__name__
 
 
 # What a terminal obeys or reorders text by, and halves of letters (but bytes of names that are not UTF-8).

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, that one process at a time writes, and hashes of what is in them."""
+"""Files that appear whole or not at all and that one process at a time writes; their text, JSON, lines and hashes."""
 
 import errno
 import glob
@@ -178,12 +178,12 @@ def one_writer(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     :raises UsageError: another process, or another thread of this one, is writing there.
     """
     path = Path(path)
-    place = path if folder else path.parent
+    directory = path if folder else path.parent
     if folder and path.exists() and not path.is_dir():
         raise UsageError("a file lies where the folder is to be; name another folder", path=str(path))
-    lock = place / (LOCK if folder else _lock_name(path.name))
-    new = [parent for parent in (place, *place.parents) if not parent.exists()]
-    place.mkdir(parents=True, exist_ok=True)
+    lock = directory / (LOCK if folder else _lock_name(path.name))
+    new = [parent for parent in (directory, *directory.parents) if not parent.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = _locked(lock, path)
         _locks.add(descriptor)
@@ -219,7 +219,7 @@ def _locked(lock: Path, path: Path) -> int:
         try:
             if sys.platform != "win32" and not _lock(descriptor, path):
                 raise UsageError(
-                    f"it is being written by {_holder(descriptor)}; wait until that has ended, or name another place",
+                    f"it is being written by {_holder(descriptor)}; wait until that has ended, or name another path",
                     path=str(path),
                 )
             # Whoever had it may have removed it between our opening and our locking it.
@@ -315,7 +315,7 @@ def open_regular(path: str | Path, expected: str) -> IO[bytes]:
 
 
 def pread_exactly(descriptor: int, into: memoryview, offset: int) -> bool:
-    """Fill ``into`` from a place of a file; whether there was enough there.
+    """Fill ``into`` from byte ``offset`` of a file on; whether there was enough.
 
     A file that shrinks meanwhile gives less, where a memory map of it would end the process.
     """
@@ -397,6 +397,33 @@ def read_json(path: str | Path, *, pairs: Callable[[list[tuple[str, Any]]], Any]
         raise UsageError(
             f"not usable JSON: {error}; copy or export the file again", code="bad_annotation", path=str(path)
         ) from None
+
+
+def read_jsonl(
+    path: str | Path, expected: str, *, most_bytes: int | None = None
+) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The complete lines of a file with a JSON object a line: each as the byte that it ends before, and the object.
+
+    A line is complete with its newline, and ends at no other character: a name may hold what Python takes for the end
+    of a line. What follows the last newline was cut off by a crash, and is left out. A line that is no object is None.
+
+    :param expected: what should be there, for the message.
+    :param most_bytes: of a line; a longer one is none, and the last that is read.
+    :raises UsageError: there is no such file, or it is none.
+    """
+    with open_regular(path, expected) as handle:
+        end = 0
+        while line := handle.readline(-1 if most_bytes is None else most_bytes + 1):
+            if not line.endswith(b"\n"):
+                if most_bytes is not None and len(line) > most_bytes:
+                    yield end, None
+                return
+            end += len(line)
+            try:
+                content = json.loads(line)
+            except (ValueError, RecursionError):
+                content = None
+            yield end, content if isinstance(content, dict) else None
 
 
 def is_text(word: str) -> bool:

@@ -4,6 +4,11 @@ Nothing is called that a file names. What stands for numpy's own is made here of
 else is refused by its name. The instructions are split by the standard library's ``pickletools``; the few that data
 needs are carried out here, and what they make is bounded by what is in the file: memory by a hundred bytes a byte, and
 what a walk through the result comes by, since a value may be referred to again and again, by a few times that.
+
+One reader for all pickles: those of published features, of what is said in HowTo100M's videos, and, with torch's
+storages in addition (``weights/torch_files``), of imported weights. It is our own because those that are there, a
+``pickle.Unpickler`` that looks up few names and torch's with ``weights_only``, bound neither: a file of a few bytes
+makes either fill the memory, or count for hours.
 """
 
 import math
@@ -19,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ssan.errors import printable
+from ssan.errors import named, quoted
 
 MOST_DEPTH = 100
 MOST_BITS = 128
@@ -67,7 +72,7 @@ class _Dtype(Unbuilt):
 
     def __init__(self, name: object, align: object = False, copy: object = False) -> None:
         if not isinstance(name, str) or re.fullmatch(r"[biuf][1248]|[US]\d{1,4}|O8?", name) is None:
-            raise pickle.UnpicklingError(f"numpy.dtype of {str(name)[:40]!r}, neither numbers nor text")
+            raise pickle.UnpicklingError(f"numpy.dtype of {quoted(str(name), 40)}, neither numbers nor text")
         self.name, self.byte_order = name, "<"
 
     def build(self, state: object) -> "_Dtype":
@@ -194,10 +199,10 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def _hashable(key: Any) -> Any:
-    """A key of a dict or a set, as plain data has them: one whose place in it no file can have chosen.
+    """A key of a dict or a set, as plain data has them: one whose hash no file can have chosen.
 
-    Where all keys fall on one place, a million take hours. Of text Python mixes a number of its own into the place; of
-    whole numbers below its modulus each has another.
+    Where all keys have one hash, a million take hours. Of text Python mixes a number of its own into the hash; of whole
+    numbers below its modulus each has another.
     """
     if isinstance(key, str | bytes) or key is None:
         return key
@@ -224,7 +229,7 @@ class PlainReader:
         self.memo: dict[int, Any] = {}
         self.num_sets = 0
         # Under which numbers what is yet to be built is remembered.
-        self.places: dict[int, list[int]] = {}
+        self.unbuilt: dict[int, list[int]] = {}
 
     def load(self) -> Any:
         """The value of the pickle.
@@ -306,12 +311,12 @@ class PlainReader:
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise DamagedPickle(f"the instruction {name}, which plain data does not need")
 
-    def _remember(self, place: int) -> None:
-        if not 0 <= place < 1 << 32:
-            raise DamagedPickle("a place that no pickle has")
-        self.memo[place] = made = self.stack[-1]
+    def _remember(self, key: int) -> None:
+        if not 0 <= key < 1 << 32:
+            raise DamagedPickle("a key that no pickle has")
+        self.memo[key] = made = self.stack[-1]
         if isinstance(made, Unbuilt):
-            self.places.setdefault(id(made), []).append(place)
+            self.unbuilt.setdefault(id(made), []).append(key)
 
     def _set_items(self, name: str) -> None:
         if name == "SETITEM":
@@ -340,7 +345,7 @@ class PlainReader:
 
     def _named(self, name: str) -> None:
         if name not in self.calls:
-            raise pickle.UnpicklingError(printable(name[:200]))
+            raise pickle.UnpicklingError(named(name, 200))
         self.stack.append(Name(name))
 
     def _call(self) -> None:
@@ -358,8 +363,8 @@ class PlainReader:
         state, made = self.stack.pop(), self.stack.pop()
         value = self.build(made, state)
         self.stack.append(value)
-        for place in self.places.pop(id(made), ()):
-            self.memo[place] = value
+        for key in self.unbuilt.pop(id(made), ()):
+            self.memo[key] = value
 
     def _walk(self, value: Any, most: int) -> None:
         """Go through all values, as often as they are referred to."""

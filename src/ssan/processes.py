@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted, shortened
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
@@ -185,12 +185,14 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment[name]
     # int() also takes signs, spaces and underscores.
     if not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise UsageError(f"{name} is {text[:80]!r}; expected a whole number, as torchrun and srun set it; unset it")
+        raise UsageError(
+            f"{name} is {quoted(text, 80)}; expected a whole number, as torchrun and srun set it; unset it"
+        )
     return int(text)
 
 
 def _shown(environment: Mapping[str, str], *names: str) -> str:
-    return " ".join(f"{name}={environment[name][:80]}" for name in names if name in environment)
+    return " ".join(f"{name}={shortened(environment[name], 80)}" for name in names if name in environment)
 
 
 def _port(environment: Mapping[str, str], otherwise: int) -> int:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ssan.errors import UsageError, unknown
+from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.files import read_text
 
 MAX_RECIPE_BYTES = 200_000
@@ -274,7 +274,7 @@ def _make(
             raise UsageError(f"{_shown(override)} is not an override; write key=value, such as epochs=20")
         head, _, tail = key.partition(".")
         if head not in kind.model_fields:
-            raise UsageError(f"in {_shown(override)}: {unknown('key', head[:80], recipe_keys(kind))}")
+            raise UsageError(f"in {_shown(override)}: {unknown('key', head, recipe_keys(kind))}")
         value = _parse_scalar(text, override)
         if tail:
             inner = values.get(head)
@@ -295,7 +295,7 @@ def _make(
         key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
-            message = _not_of_this_kind(kind, values) or unknown("key", key[:80], recipe_keys(kind))
+            message = _not_of_this_kind(kind, values) or unknown("key", key, recipe_keys(kind))
         elif not head:
             message = problem["msg"]
         else:
@@ -329,7 +329,7 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"its recipe is not valid JSON: {_first_line(error)}; copy the file again", code="wrong_model", path=path
+            f"its recipe is not valid JSON: {first_line(error)}; copy the file again", code="wrong_model", path=path
         ) from None
     if not isinstance(values, dict):
         raise UsageError("its recipe is not a mapping; copy the file again", code="wrong_model", path=path)
@@ -345,10 +345,10 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise UsageError(
-            f"not valid YAML: {_first_line(error.problem)}; expected lines like `epochs: 20`", path=path, line=line
+            f"not valid YAML: {first_line(error.problem)}; expected lines like `epochs: 20`", path=path, line=line
         ) from None
     except (yaml.YAMLError, ValueError, ArithmeticError, RecursionError) as error:
-        raise UsageError(f"not valid YAML: {_first_line(error)}; expected lines like `epochs: 20`", path=path) from None
+        raise UsageError(f"not valid YAML: {first_line(error)}; expected lines like `epochs: 20`", path=path) from None
     except (LookupError, AttributeError):  # PyYAML's own, for a tag such as !!bool before what is none
         raise UsageError(
             "not valid YAML: a value is not of the type that its tag says; leave out the tag", path=path
@@ -423,8 +423,4 @@ def _shown(value: Any) -> str:
         text = repr(value)
     except ValueError:  # a number of thousands of digits
         text = "a huge number"
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _first_line(problem: object) -> str:
-    return next(iter(str(problem).splitlines()), "nothing is said about it")[:200]
+    return shortened(text)

@@ -72,6 +72,69 @@ def test_the_rule_itself_catches_sideways_and_upward_imports() -> None:
     assert forbidden("models", {"layers", "errors", "models"}) == set()
 
 
+def imports_of(tree: ast.Module, modules: set[str]) -> set[str]:
+    """The modules among ``modules`` that a file imports while it is imported itself, so not those in functions."""
+    found: set[str] = set()
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & modules
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= submodules or {node.module or ""} & modules
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """A way from a module back to itself, none if there is no such way."""
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        if module not in done:
+            for other in sorted(imports.get(module, ())):
+                if found := walk(other, [*way, module]):
+                    return found
+            done.add(module)
+        return []
+
+    return next(filter(None, (walk(module, []) for module in sorted(imports))), [])
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SRC.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    trees = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+    imports = {module: imports_of(tree, set(trees)) for module, tree in trees.items()}
+    assert sum(map(len, imports.values())) > len(FILES)
+    assert circle(imports) == []
+
+
+def test_a_circle_of_imports_would_be_seen() -> None:
+    modules = {"ssan.a", "ssan.a.one", "ssan.b", "ssan.c"}
+    code = {
+        "ssan.a": "from ssan.a.one import word",
+        "ssan.a.one": "try:\n    from ssan import b\nexcept ImportError:\n    b = None",
+        "ssan.b": "import ssan.c",
+        "ssan.c": "def late():\n    from ssan.a import word",
+    }
+    imports = {module: imports_of(ast.parse(text), modules) for module, text in code.items()}
+    assert imports == {"ssan.a": {"ssan.a.one"}, "ssan.a.one": {"ssan.b"}, "ssan.b": {"ssan.c"}, "ssan.c": set()}
+    assert circle(imports) == []
+    imports["ssan.c"] = imports_of(ast.parse("class C:\n    from ssan.a.one import word"), modules)
+    assert circle(imports) == ["ssan.a.one", "ssan.b", "ssan.c", "ssan.a.one"]
+    assert circle({"ssan.b": {"ssan.b"}}) == ["ssan.b", "ssan.b"]
+
+
 def test_no_room_has_a_name_that_explains_nothing() -> None:
     empty = {"util", "utils", "common", "core", "misc", "helper", "helpers", "registry", "base"}
     assert not [path for path in FILES if path.stem in empty or path.parent.name in empty]

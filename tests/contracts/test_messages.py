@@ -12,7 +12,7 @@ from ssan.errors import CODES
 
 SRC = Path(ssan.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
-FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelError", "TrainingError"}
+FAMILY = {"SsanError", "UsageError", "VideoError", "AnnotationError", "ModelError", "TrainingError", "wrong_model"}
 # A message that only says what happened leaves its reader alone. One of these tells what was expected or what to do.
 GUIDES = (
     "expected", "must", "known", "did you mean", "unknown(", "need", "give ", "use ", "copy", "leave out",
@@ -86,6 +86,30 @@ def test_every_message_says_what_to_expect_or_to_do(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
 def test_every_code_is_one_of_the_contract(path: Path) -> None:
     assert faults(path).get("code", []) == []
+
+
+def own_cuts(tree: ast.AST) -> list[int]:
+    """Lines in which a value is cut where it is put into a text."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue)
+        and isinstance(node.value, ast.Subscript)
+        and isinstance(node.value.slice, ast.Slice)
+        and isinstance(node.value.slice.upper, ast.Constant)
+        and node.value.slice.upper.value >= 20
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_long_values_are_cut_by_the_functions_in_errors_alone(path: Path) -> None:
+    cuts = own_cuts(ast.parse(path.read_text(encoding="utf-8")))
+    assert not cuts or path == SRC / "errors.py", f"{path}: lines {cuts}; use shortened, quoted or first_line"
+
+
+def test_a_cut_of_its_own_would_be_seen() -> None:
+    assert own_cuts(ast.parse("f'{name[:80]!r} is {str(value)[:40]}'")) == [1, 1]
+    assert own_cuts(ast.parse("f'{quoted(name, 80)} {digest[:16]}'")) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())

@@ -284,12 +284,12 @@ def test_what_is_no_json_of_captions_is_refused_with_its_place(
         ({"text": ["a"]}, "has 2 starts, 2 ends and 1 texts"),
         ({"text": None}, "the captions of 'v' are no such object"),
         ({"text": ["a", 5]}, "caption 1 of 'v' is no text"),
-        ({"start": [0, float("nan")]}, "caption 1 of 'v' is from 'nan' to '2'"),
-        ({"start": [0, -1]}, "caption 1 of 'v' is from '-1' to '2'"),
-        ({"end": [1, 1e400]}, "caption 1 of 'v' is from '1' to 'inf'"),
+        ({"start": [0, float("nan")]}, "caption 1 of 'v' is from nan to 2"),
+        ({"start": [0, -1]}, "caption 1 of 'v' is from -1 to 2"),
+        ({"end": [1, 1e400]}, "caption 1 of 'v' is from 1 to inf"),
         ({"end": [1, 0.5]}, "with no end before its start"),
-        ({"end": [1, "2"]}, "caption 1 of 'v' is from '1' to '2'"),
-        ({"end": [1, True]}, "caption 1 of 'v' is from '1' to 'True'"),
+        ({"end": [1, "2"]}, "caption 1 of 'v' is from 1 to '2'"),
+        ({"end": [1, True]}, "caption 1 of 'v' is from 1 to True"),
     ],
 )
 @pytest.mark.parametrize("pickled", [False, True])

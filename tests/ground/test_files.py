@@ -4,6 +4,7 @@ import csv
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -30,12 +31,19 @@ from ssan.errors import (
     TrainingError,
     UsageError,
     VideoError,
+    few,
+    first_line,
+    named,
+    on_one_line,
+    quoted,
+    shortened,
     unknown,
 )
 from ssan.files import (
     one_writer,
     open_regular,
     read_json,
+    read_jsonl,
     read_text,
     remove_partials,
     replacing,
@@ -187,7 +195,7 @@ def test_one_process_at_a_time_writes_and_the_other_is_told_who_does(tmp_path: P
             assert caught.value.path == str(path)
             assert re.fullmatch(
                 rf"it is being written by process {os.getpid()} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d; wait until "
-                "that has ended, or name another place",
+                "that has ended, or name another path",
                 caught.value.message,
             )
         with one_writer(path, folder=folder):
@@ -364,6 +372,32 @@ def test_missing_json_is_missing(tmp_path: Path) -> None:
         assert (caught.value.path, caught.value.code, caught.value.line) == (str(path), "missing", None)
 
 
+def test_lines_of_json_are_objects_or_none_and_end_at_newlines_alone(tmp_path: Path) -> None:
+    lines = ['{"a": "x\u2028y"}', "[1]", "", "{", '{"b": 2}']
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines) + '\n{"cut": of', encoding="utf-8")
+    found = list(read_jsonl(path, "lines"))
+    assert [content for _, content in found] == [{"a": "x\u2028y"}, None, None, None, {"b": 2}]
+    ends = [end for end, _ in found]
+    assert ends == list(itertools.accumulate(len(line.encode()) + 1 for line in lines))
+    path.write_bytes(b"")
+    assert list(read_jsonl(path, "lines")) == []
+
+
+def test_a_line_of_json_longer_than_lines_may_be_is_none_and_the_last(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a":1}\n' + b'{"b":23}\n' + b"{}\n")
+    assert [content for _, content in read_jsonl(path, "lines", most_bytes=9)] == [{"a": 1}, {"b": 23}, {}]
+    assert list(read_jsonl(path, "lines", most_bytes=8)) == [(8, {"a": 1}), (17, {"b": 23}), (20, {})]
+    assert list(read_jsonl(path, "lines", most_bytes=7)) == [(8, {"a": 1}), (8, None)]
+
+
+def test_lines_of_json_that_are_no_file_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file; expected lines") as caught:
+        list(read_jsonl(tmp_path / "a.jsonl", "lines"))
+    assert caught.value.code == "missing"
+
+
 def test_the_hash_of_a_file_is_sha_256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -420,6 +454,29 @@ def test_a_code_outside_the_list_is_refused() -> None:
 def test_unknown_suggests_the_nearest_and_lists_all_sorted() -> None:
     sentence = unknown("layer", "sssa", ["temporal_shift", "ssa"])
     assert sentence == "unknown layer 'sssa'. Did you mean 'ssa'? Known: ssa, temporal_shift"
+
+
+def test_a_long_word_that_is_unknown_is_cut() -> None:
+    assert unknown("layer", "x" * 81, ["ssa"]) == f"unknown layer {'x' * 80 + '...'!r}. Known: ssa"
+
+
+def test_values_are_cut_where_they_are_long_and_quoted_where_no_screen_shows_them() -> None:
+    assert [shortened("abcd", most) for most in (4, 3)] == ["abcd", "abc..."]
+    assert [quoted("a" * count) for count in (200, 201)] == [f"'{'a' * 200}'", f"'{'a' * 200}...'"]
+    assert [named(name, 5) for name in ("a b", "a\nb", "abcdef")] == ["a b", r"'a\nb'", "abcde..."]
+
+
+def test_of_many_names_the_first_are_shown() -> None:
+    assert few(["a", "b", "c"]) == "'a', 'b', 'c'"
+    assert few(["a", "b", "c", "d"], 2, show=named) == "a, b, ..."
+    assert few([]) == "none"
+
+
+def test_an_error_from_elsewhere_is_its_first_line_or_one_line_or_its_kind() -> None:
+    error = ValueError("no number\n  in  line 3")
+    assert (first_line(error), on_one_line(error)) == ("no number", "no number in line 3")
+    assert (first_line(error, 4), on_one_line(error, 12)) == ("no n...", "no number in...")
+    assert (first_line(KeyError()), on_one_line(KeyError())) == ("KeyError", "KeyError")
 
 
 def test_unknown_suggests_nothing_where_nothing_is_near() -> None:

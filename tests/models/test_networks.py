@@ -18,7 +18,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
-from ssan.models.slots import SlotChoice, place
+from ssan.models.slots import SlotChoice, fill_slots
 from ssan.video.transforms import normalise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -392,7 +392,7 @@ def test_the_layers_options_reach_every_layer() -> None:
 
 def test_a_layer_of_ones_own_can_be_placed_and_the_names_come_back() -> None:
     network = ResNet(BasicBlock, (1, 2), width=8)
-    names = place(network, lambda channels: Times(channels), SlotChoice(("res3",), "after_block"))
+    names = fill_slots(network, lambda channels: Times(channels), SlotChoice(("res3",), "after_block"))
     assert names == ["layer2.0.after_block", "layer2.1.after_block"]
     assert network.layer2[1].after_block.factor == 16
 

@@ -78,6 +78,7 @@ def test_a_vocabulary_knows_its_words_and_not_its_padding() -> None:
     assert "" not in vocabulary
     assert "\ud800" not in vocabulary
     assert 0 not in vocabulary
+    assert [] not in vocabulary
     assert vocabulary.encode(["man man"], 3).tolist() == [[1, 1, 0]]
 
 
@@ -128,6 +129,8 @@ def test_vocabularies_that_cannot_be_made_are_refused() -> None:
         Vocabulary(["a", "b", "a"], "lower")
     with pytest.raises(UsageError, match="the empty word in a vocabulary, at index 2"):
         Vocabulary(["a", ""], "lower")
+    with pytest.raises(UsageError, match="in a vocabulary, at index 2, is no text"):
+        Vocabulary(["a", "\ud800"], "lower")
     with pytest.raises(UsageError, match="without words"):
         Vocabulary([], "lower")
     with pytest.raises(UsageError, match=r"at least 4 times in them \(7 distinct words\)"):

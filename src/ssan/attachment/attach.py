@@ -8,8 +8,8 @@ of the network's own changes::
     layer1.0.bn2.after_output.theta.weight        <- added by attach(..., side="after")
 
 Two small things make it run: a forward hook of that module gives the layer its features as (b, t, c, h, w), and the
-network folds the frames of a video into its batch (``models/folding``). Which modules a name means, and what passes
-there, is found in ``models/attach_places``.
+network folds the frames of a video into its batch (``fold_frames``). Which modules a name means, and what passes there,
+is found in ``targets``.
 """
 
 import functools
@@ -20,9 +20,9 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from ssan.attachment.fold_frames import SEEN, UNFIT, across_frames, evaluating, example_images, first_line, video_class
-from ssan.attachment.targets import SLOTS, Side, half_size, match, resolve, watch
-from ssan.errors import UsageError, unknown
+from ssan.attachment.fold_frames import SEEN, UNFIT, across_frames, evaluating, example_images, video_class
+from ssan.attachment.targets import SLOTS, Side, half_size, inspect_targets, match_modules, resolve_target
+from ssan.errors import UsageError, first_line, unknown
 from ssan.layers import LAYERS
 from ssan.models.catalogue import call_with_options
 
@@ -33,32 +33,33 @@ HANDLES = "_ssan_handles"
 
 def attach(
     network: Network,
-    places: str | Sequence[str],
+    modules: str | Sequence[str],
     layer: str | nn.Module | Callable[[int], nn.Module] = "ssa",
     *,
     side: Side = "after",
     example: Tensor | None = None,
     **options: Any,
 ) -> Network:
-    """Put a layer into an image network at named places, and return the network, which then takes videos.
+    """Put a layer into an image network at named modules, and return the network, which then takes videos.
 
     It is the same object with the same keys and the layers' in addition. Called with (b, t, 3, h, w) it runs on all
     frames, and every tensor that it returns has the axes b and t where the bare network has n. ``detach`` undoes it.
 
     ::
 
-        attach(resnet, "layer[12].*.conv2", "ssa", side="before")   # the paper's place in torchvision's and timm's
-        attach(resnet, "layer[1234].*.conv1", "temporal_shift", side="before")                          # TSM's place
+        attach(resnet, "layer[12].*.conv2", "ssa", side="before")  # as the paper, in torchvision's and timm's
+        attach(resnet, "layer[1234].*.conv1", "temporal_shift", side="before")  # as TSM
         attach(convnext, ["stages.1", "stages.2"], "ssa")
 
     Unsaid by the paper, our choice: SSA, and any other layer that can, starts as the identity, so that the network
     answers as it did until the layer has learnt something (``identity_start=False`` for a network with random weights;
     pinned in tests/attach/test_attach.py).
 
-    :param places: names of modules, as in ``network.named_modules()``; in each part of a name ``*``, ``?`` and ``[12]``
-        are wildcards. An ``nn.Sequential`` stands for its last module (or its first, where ``side`` is ``before``).
+    :param modules: names of modules, as in ``network.named_modules()``; in each part of a name ``*``, ``?`` and
+        ``[12]`` are wildcards. An ``nn.Sequential`` stands for its last module (or its first, where ``side`` is
+        ``before``).
     :param layer: a name in ``LAYERS``, or what makes a module from a number of channels; it maps (b, t, c, h, w) to the
-        same shape. For a single place also the module itself.
+        same shape. Where only one is named also the module itself.
     :param side: ``after`` the module's output or ``before`` its (first) input: a tensor (n, c, h, w), or (n, h, w, c)
         inside networks that compute so, which is found out by running ``example`` in two sizes. A network that takes
         one size alone is taken to compute in (n, c, h, w).
@@ -73,21 +74,21 @@ def attach(
         )
     if side not in SLOTS:
         raise UsageError(f"attach: side is {side!r}; it must be {' or '.join(map(repr, get_args(Side)))}")
-    targets = [resolve(network, name, side) for name in match(network, places)]
+    targets = [resolve_target(network, name, side) for name in match_modules(network, modules)]
     for position, name in enumerate(targets):
         if SLOTS[side] in network.get_submodule(name)._modules or name in targets[:position]:
-            raise UsageError(f"attach: there is a layer {side} {name} already; name each place once, or detach first")
+            raise UsageError(f"attach: there is a layer {side} {name} already; name each module once, or detach first")
     make = _maker(layer, len(targets), options)
     example = example_images(network) if example is None else example
-    seen = watch(network, example, targets, side)
-    added = {name: make(seen[name].channels).to(seen[name].device, seen[name].dtype) for name in targets}
+    found = inspect_targets(network, example, targets, side)
+    added = {name: make(found[name].channels).to(found[name].device, found[name].dtype) for name in targets}
     original: Any = type(network)
     try:
         for name, new in added.items():
-            _put(network.get_submodule(name), side, new, seen[name].channels_last)
+            _put(network.get_submodule(name), side, new, found[name].channels_last)
         if not hasattr(original, "ssan_image_class"):
             network.__class__ = video_class(original)
-        _try(network, example if any(len(one.shapes) < 2 for one in seen.values()) else half_size(example), added)
+        _try(network, example if any(len(one.shapes) < 2 for one in found.values()) else half_size(example), added)
     except BaseException:
         for name in added:
             _take_out(network.get_submodule(name), side)
@@ -124,15 +125,15 @@ def attached_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def _maker(
-    layer: str | nn.Module | Callable[[int], nn.Module], num_places: int, options: Mapping[str, Any]
+    layer: str | nn.Module | Callable[[int], nn.Module], num_targets: int, options: Mapping[str, Any]
 ) -> Callable[[int], nn.Module]:
-    """From a number of channels to the module that goes to a place."""
+    """From a number of channels to the module that goes to a target."""
     if isinstance(layer, nn.Module):
-        if num_places > 1 or options:
+        if num_targets > 1 or options:
             raise UsageError(
-                f"attach: one {type(layer).__name__} was given for {num_places} places"
+                f"attach: one {type(layer).__name__} was given for {num_targets} modules"
                 + (f" with options {dict(options)}" if options else "")
-                + "; give a class, or a function of the number of channels, and each place gets its own"
+                + "; give a class, or a function of the number of channels, and each gets its own"
             )
         return lambda channels: layer
     if isinstance(layer, str):
@@ -213,5 +214,5 @@ def _try(network: nn.Module, example: Tensor, added: Mapping[str, nn.Module]) ->
     if wrong is not None:
         raise UsageError(
             f"attach: the layer at {wrong} ran {runs[wrong]} times in one pass, not once; the network calls that "
-            "module otherwise than as a module. Name another place"
+            "module otherwise than as a module. Name another module"
         )

@@ -1,4 +1,4 @@
-"""Videos through an image network: frames folded into the batch, and how many a video has, known while it runs.
+"""Frames folded into the batch of an image network, which then takes videos, and how many a video has while it runs.
 
 The network's class is replaced by a subclass of it whose ``forward`` folds the frames of a video into the batch, and
 unfolds what comes out. How many frames a video has is known from the input, for the time of the call, in the thread
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, first_line
 
 SEEN = "_ssan_frames_seen"
 
@@ -187,8 +187,3 @@ def run_images(network: nn.Module, images: Tensor) -> Any:
             f"the network does not take images {tuple(images.shape)} ({first_line(error)}); give images that it takes "
             "as example="
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough to stand within another message."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]

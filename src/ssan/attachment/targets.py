@@ -1,4 +1,4 @@
-"""Where in an image network a layer can go: modules by name, and what passes there when images run."""
+"""Targets, the modules of an image network where a layer can go: found by name, with what passes there."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,14 @@ def _names(network: nn.Module) -> Iterator[str]:
     return (name for name, _ in network.named_modules() if name and not slots & set(name.split(".")))
 
 
-def match(network: nn.Module, places: str | Sequence[str]) -> list[str]:
+def match_modules(network: nn.Module, patterns: str | Sequence[str]) -> list[str]:
     """Names of the network's modules that fit the patterns, in the order of these and, within one, of the network.
 
     :raises UsageError: a pattern fits none, or there is none.
     """
     names = list(_names(network))
     found: list[str] = []
-    for pattern in [places] if isinstance(places, str) else places:
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
         parts = pattern.split(".")
         matching = [
             name
@@ -47,16 +47,16 @@ def match(network: nn.Module, places: str | Sequence[str]) -> list[str]:
             )
         found += matching
     if not found:
-        raise UsageError("attach: no place is named; give names of modules, such as 'layer[12].*.conv2'")
+        raise UsageError("attach: no module is named; give names of modules, such as 'layer[12].*.conv2'")
     return found
 
 
-def resolve(network: nn.Module, name: str, side: Side) -> str:
+def resolve_target(network: nn.Module, name: str, side: Side) -> str:
     """A module that can have a child. A Sequential runs whatever it holds: its last or first module stands for it."""
     module = network.get_submodule(name)
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
         children = list(module._modules)
-        return resolve(network, f"{name}.{children[-1 if side == 'after' else 0]}", side)
+        return resolve_target(network, f"{name}.{children[-1 if side == 'after' else 0]}", side)
     if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         parts = [f"{name}.{child}" for child in module._modules]
         raise UsageError(
@@ -67,8 +67,8 @@ def resolve(network: nn.Module, name: str, side: Side) -> str:
 
 
 @dataclass
-class Seen:
-    """What passes at a place, over runs of images in two sizes."""
+class Target:
+    """What passes at a module where a layer goes, over runs of images in two sizes."""
 
     shapes: list[torch.Size] = field(default_factory=list)
     device: torch.device | None = None
@@ -87,9 +87,9 @@ class Seen:
         return self.shapes[0][-1 if self.channels_last else 1]
 
 
-def watch(network: nn.Module, example: Tensor, targets: Sequence[str], side: Side) -> dict[str, Seen]:
-    """Run images through the network and see what passes at each place."""
-    seen = {name: Seen() for name in targets}
+def inspect_targets(network: nn.Module, example: Tensor, targets: Sequence[str], side: Side) -> dict[str, Target]:
+    """Run images through the network and see what passes at each target."""
+    found = {name: Target() for name in targets}
     calls = dict.fromkeys(targets, 0)
     where = f"the {'output' if side == 'after' else 'input'} of"
 
@@ -103,8 +103,8 @@ def watch(network: nn.Module, example: Tensor, targets: Sequence[str], side: Sid
                 f"attach: {where} {name} has {given.dim()} axes, {tuple(given.shape)}; a layer goes where a tensor "
                 "(n, c, h, w) passes"
             )
-        seen[name].shapes.append(given.shape)
-        seen[name].device, seen[name].dtype = given.device, given.dtype
+        found[name].shapes.append(given.shape)
+        found[name].device, found[name].dtype = given.device, given.dtype
 
     handles = []
     for name in targets:
@@ -126,12 +126,12 @@ def watch(network: nn.Module, example: Tensor, targets: Sequence[str], side: Sid
         try:
             run_images(network, half_size(example))
         except UsageError:  # It takes one size alone.
-            for one in seen.values():
+            for one in found.values():
                 del one.shapes[1:]
     finally:
         for handle in handles:
             handle.remove()
-    return seen
+    return found
 
 
 def half_size(example: Tensor) -> Tensor:

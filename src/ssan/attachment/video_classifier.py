@@ -1,4 +1,4 @@
-"""Any image network as the backbone of a video classifier."""
+"""Video classifiers that have any image network for a backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

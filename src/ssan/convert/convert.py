@@ -1,4 +1,4 @@
-"""Data sets converted once, so that they are read quickly ever after: smaller videos, frames, one clip file, flow.
+"""Conversion of data sets, once, so that they are read quickly ever after: smaller videos, frames, one clip file, flow.
 
     SOURCE/walk/daria.avi  ->  DEST/walk/daria.mp4             video
                                DEST/walk/daria/00001.jpg ...   jpeg
@@ -82,7 +82,7 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
     Interrupted at any point, it goes on where it was when it is called again.
 
     :param workers: processes that convert; 1 converts in this one.
-    :raises UsageError: no videos, a place where something else is or where another process is writing, or other
+    :raises UsageError: no videos, a path where something else is or where another process is writing, or other
         settings than before.
     :raises SsanError: the disk is full (code ``no_space``), or a process was ended from outside.
     """
@@ -91,7 +91,7 @@ def convert(source: str, dest: str, settings: Settings, *, workers: int = 1, qui
         require_encoder()
     if settings.method is not None:
         flow_between(settings.method)  # whether there is OpenCV is to be known before the first video
-    _check_places(source, dest, settings.form == "clips")
+    _check_paths(source, dest, settings.form == "clips")
     with one_writer(dest, folder=settings.form != "clips"):
         return _convert(source, dest, settings, workers, quiet, began)
 
@@ -107,7 +107,7 @@ def _convert(source: str, dest: str, settings: Settings, workers: int, quiet: bo
     if there and not os.path.exists(beside):
         raise UsageError(
             f"there is something that was not made here, or its manifest {os.path.basename(beside)} is missing; name "
-            "another place",
+            "another path",
             path=dest,
         )
     summary = Summary(len(jobs) + len(refused), failed=refused)
@@ -141,7 +141,7 @@ def _convert(source: str, dest: str, settings: Settings, workers: int, quiet: bo
     return summary
 
 
-def _check_places(source: str, dest: str, in_one_file: bool) -> None:
+def _check_paths(source: str, dest: str, in_one_file: bool) -> None:
     if not is_tree(source):
         raise UsageError("no such folder; expected a folder of videos, or a clip file", code="missing", path=source)
     if os.path.isdir(source) and is_frame_folder(source):
@@ -151,14 +151,14 @@ def _check_places(source: str, dest: str, in_one_file: bool) -> None:
         raise UsageError(expected if in_one_file else f"a folder's name may not end in {SUFFIX}: {expected}", path=dest)
     if os.path.exists(dest) and os.path.isdir(dest) == in_one_file:
         what = "a folder where a file" if in_one_file else "a file where a folder"
-        raise UsageError(f"{what} is to be written; name another place", path=dest)
+        raise UsageError(f"{what} is to be written; name another path", path=dest)
     here, there = os.path.join(os.path.realpath(source), ""), os.path.join(os.path.realpath(dest), "")
     if not in_one_file and (here.startswith(there) or there.startswith(here)):
-        raise UsageError(f"the copies must lie apart from the videos in {source}; name another place", path=dest)
+        raise UsageError(f"the copies must lie apart from the videos in {source}; name another path", path=dest)
 
 
 def _jobs(source: str, dest: str, settings: Settings) -> tuple[list[CopyJob], list[SsanError]]:
-    """The videos to convert, and an error for each whose copy would have the place of another's."""
+    """The videos to convert, and an error for each whose copy would have the path of another's."""
     suffix = FORMS[settings.form].suffix
     jobs: dict[str, CopyJob] = {}
     refused: list[SsanError] = []
@@ -167,11 +167,11 @@ def _jobs(source: str, dest: str, settings: Settings) -> tuple[list[CopyJob], li
         whole = os.path.isdir(path) or split_path(path) is not None
         name = Path(relative if whole else os.path.splitext(relative)[0]).as_posix()
         above = [str(parent) for parent in Path(name).parents] if suffix is None else []
-        other = next((jobs[place] for place in [name, *above] if place in jobs), None)
+        other = next((jobs[taken] for taken in [name, *above] if taken in jobs), None)
         if other:
             refused.append(
                 VideoError(
-                    f"its copy would have the place of that of {printable(other.source)}; expected videos whose names "
+                    f"its copy would have the path of that of {printable(other.source)}; expected videos whose names "
                     "differ in more than the suffix. Rename one",
                     code="duplicate",
                     path=path,
@@ -194,9 +194,9 @@ def _results(jobs: Sequence[CopyJob], settings: Settings, workers: int) -> Gener
 def _make(settings: Settings, job: CopyJob) -> Made:
     """Make one copy, and compare it with its video."""
     form = FORMS[settings.form]
-    place = replacing_folder(job.target) if form.suffix is None else replacing(job.target, sync=bool(form.suffix))
+    replacement = replacing_folder(job.target) if form.suffix is None else replacing(job.target, sync=bool(form.suffix))
     try:
-        with open_video(job.source) as video, place as written:
+        with open_video(job.source) as video, replacement as written:
             frames = Frames(video, settings.resize)
             form.write(frames, written, settings)
             form.check(frames, written, settings)

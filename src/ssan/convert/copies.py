@@ -1,4 +1,4 @@
-"""Where converted videos are kept, and what is known about them: a tree of files or folders, or one clip file.
+"""Copies of converted videos, and their manifest: a tree of files or folders, or one clip file.
 
 The manifest has a first line with the settings and then a line for each copy; the last line about a copy counts::
 
@@ -20,10 +20,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from ssan.errors import SsanError, UsageError, VideoError
-from ssan.files import NO_LINK, NO_WAIT, naming_a_full_disk, remove_partials
-from ssan.training.journal import read_journal
+from ssan.files import NO_LINK, NO_WAIT, naming_a_full_disk, read_jsonl, remove_partials
 from ssan.video.clip_file import ClipFileWriter, open_clip_file, split_path
 from ssan.video.clip_index import Entry, FrameTable, malformed, old_entry
+
+# What the manifest says of each copy, at least.
+FIELDS = {"name", "source", "bytes", "num_frames", "truncated"}
 
 
 @dataclass(frozen=True)
@@ -57,22 +59,23 @@ class Manifest:
     def __init__(self, path: str, settings: dict[str, Any]) -> None:
         self.path = path
         self.entries: dict[str, dict[str, Any]] = {}
-        lines = read_journal(path) if os.path.exists(path) else []
-        if lines and lines[0].get("settings") != settings:
-            raise UsageError(
-                f"what is there was made with {json.dumps(lines[0].get('settings'))}, and now {json.dumps(settings)} "
-                "is asked for; ask for the same, or name another place",
-                path=path,
-            )
-        for number, line in enumerate(lines[1:], start=2):
-            if not {"name", "source", "bytes", "num_frames", "truncated"} <= line.keys():
+        lines = [line for _, line in read_jsonl(path, "a manifest of copies")] if os.path.exists(path) else []
+        for number, line in enumerate(lines, start=1):
+            if line is None or (number > 1 and not line.keys() >= FIELDS):
                 raise UsageError(
                     "not a line about a copy; remove the copies with this file, and make them again",
                     code="bad_annotation",
                     path=path,
                     line=number,
                 )
-            self.entries[line["name"]] = line
+            if number == 1 and line.get("settings") != settings:
+                raise UsageError(
+                    f"what is there was made with {json.dumps(line.get('settings'))}, and now {json.dumps(settings)} "
+                    "is asked for; ask for the same, or name another path",
+                    path=path,
+                )
+            if number > 1:
+                self.entries[line["name"]] = line
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_LINK | NO_WAIT
         self._handle = open(os.open(path, flags, 0o666), "ab")  # noqa: SIM115, until ``__exit__``
@@ -162,7 +165,7 @@ class OneFile(Tree):
         if there == dest and not self._is_of_manifest():
             raise UsageError(
                 f"the clip file has other videos than its manifest says; remove both, {dest} and {manifest.path}, to "
-                "make it again, or name another place",
+                "make it again, or name another path",
                 path=dest,
             )
         self._drop_overlaps()

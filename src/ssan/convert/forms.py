@@ -1,4 +1,4 @@
-"""What a video is converted to: H.264, a folder of JPEG frames, bare pixels, or optical flow; and whether it came out.
+"""Forms that a video is converted to: H.264, a folder of JPEG frames, bare pixels, or optical flow; each checked.
 
 A writer is ``write(frames, partial, settings)``: it puts what it makes of the frames under the name ``partial``.
 """
@@ -34,7 +34,7 @@ of 24 and 64 px the bytes differed from process to process; below this width it 
 
 @dataclass(frozen=True)
 class Settings:
-    """How videos are converted; results of other settings do not go into the same place.
+    """How videos are converted; results of other settings do not go into the same folder or file.
 
     :param form: a key of ``FORMS``.
     :param short_side_px: of the pictures, or

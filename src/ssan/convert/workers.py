@@ -1,4 +1,4 @@
-"""Work spread over processes that end with the one that has asked for it."""
+"""Worker processes that share work and end with the process that has asked for it."""
 
 import multiprocessing
 import multiprocessing.connection

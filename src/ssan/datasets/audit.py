@@ -1,4 +1,4 @@
-"""Looking at every video of a list before a run depends on it.
+"""Audit of a list of videos: each is looked at before a run depends on it.
 
 Each distinct video is looked at once, several side by side in processes apart, and what is found is remembered as it
 comes (``ssan.datasets.audit_cache``), so that a check that was interrupted goes on, and an unchanged video is not
@@ -154,12 +154,12 @@ def audit(
     workers = max(1, num_cores() if workers is None else workers)
     silent = quiet or not sys.stderr.isatty()
     with Memory(memory, quiet=quiet) as remembered:
-        for place, path in enumerate(paths):
+        for index, path in enumerate(paths):
             stamps.append(stamp(path))
-            known = None if again else _recall(remembered, path, stamps[place], depth)
-            looks[place] = known or _not_there(path, stamps[place])
+            known = None if again else _recall(remembered, path, stamps[index], depth)
+            looks[index] = known or _not_there(path, stamps[index])
         num_remembered = sum(look is not None and look.code != "missing" for look in looks)
-        unknown = [place for place, look in enumerate(looks) if look is None]
+        unknown = [index for index, look in enumerate(looks) if look is None]
         # A process apart takes as long to start as some fifty videos to open.
         most = workers if depth == "whole" else 1 + len(unknown) // 50
         with (
@@ -167,22 +167,22 @@ def audit(
                 total=len(paths), initial=len(paths) - len(unknown), desc="checking videos", unit="video",
                 disable=silent, file=sys.stderr, leave=False,
             ) as bar,
-            closing(_side_by_side(lambda place: look_at(paths[place], depth), unknown, min(workers, most))) as found,
+            closing(_side_by_side(lambda index: look_at(paths[index], depth), unknown, min(workers, most))) as found,
         ):  # fmt: skip
-            for place, look in found:
-                looks[place] = look
-                mark = stamps[place]
+            for index, look in found:
+                looks[index] = look
+                mark = stamps[index]
                 if mark is not None and look.is_final:
-                    remembered.keep(paths[place], mark, asdict(look), whole=depth == "whole")
+                    remembered.keep(paths[index], mark, asdict(look), whole=depth == "whole")
                 bar.update()
         twins = _twins(paths, stamps, remembered, workers) if compare else {}
-        place_of_memory = None if remembered.problem else remembered.path
-    findings, by_place = [], list(groups.values())
-    for place, group in enumerate(by_place):
-        seen = looks[place]
+        memory_path = None if remembered.problem else remembered.path
+    findings, listed = [], list(groups.values())
+    for index, group in enumerate(listed):
+        seen = looks[index]
         assert seen is not None
-        findings.append(_judged(seen, group, by_place[twins[place]] if place in twins else None))
-    return Audit(samples, findings, num_remembered, place_of_memory)
+        findings.append(_judged(seen, group, listed[twins[index]] if index in twins else None))
+    return Audit(samples, findings, num_remembered, memory_path)
 
 
 def look_at(path: str, depth: Depth) -> Look:
@@ -303,25 +303,25 @@ def _side_by_side(do: Callable[[Task], Answer], tasks: Iterable[Task], num: int)
 
 
 def _twins(paths: Sequence[str], stamps: Sequence[str | None], memory: Memory, workers: int) -> dict[int, int]:
-    """Of each file that has the bytes of an earlier one: the place of the first with them."""
+    """Of each file that has the bytes of an earlier one: the number of the first with them, both by their order."""
     sizes: dict[int, list[int]] = {}
-    for place, mark in enumerate(stamps):
-        if mark is not None and os.path.isfile(paths[place]) and (size := os.path.getsize(paths[place])):
-            sizes.setdefault(size, []).append(place)
-    alike = [place for places in sizes.values() if len(places) > 1 for place in places]
-    hashes = {place: known for place in alike if (known := memory.hash(paths[place], str(stamps[place])))}
-    unknown = [place for place in alike if place not in hashes]
-    with closing(_side_by_side(lambda place: _hash(paths[place]), unknown, min(workers, len(unknown)))) as found:
-        for place, digest in found:
+    for index, mark in enumerate(stamps):
+        if mark is not None and os.path.isfile(paths[index]) and (size := os.path.getsize(paths[index])):
+            sizes.setdefault(size, []).append(index)
+    alike = [index for indices in sizes.values() if len(indices) > 1 for index in indices]
+    hashes = {index: known for index in alike if (known := memory.hash(paths[index], str(stamps[index])))}
+    unknown = [index for index in alike if index not in hashes]
+    with closing(_side_by_side(lambda index: _hash(paths[index]), unknown, min(workers, len(unknown)))) as found:
+        for index, digest in found:
             if digest is not None:
-                hashes[place] = digest
-                memory.keep_hash(paths[place], str(stamps[place]), digest)
+                hashes[index] = digest
+                memory.keep_hash(paths[index], str(stamps[index]), digest)
     first: dict[str, int] = {}
     twins = {}
-    for place in sorted(hashes):
-        original = first.setdefault(hashes[place], place)
-        if original != place:
-            twins[place] = original
+    for index in sorted(hashes):
+        original = first.setdefault(hashes[index], index)
+        if original != index:
+            twins[index] = original
     return twins
 
 

@@ -1,4 +1,4 @@
-"""What checks of videos have found, remembered from one to the next in a small SQLite file."""
+"""Cache of audits: what they have found, remembered from one to the next in a small SQLite file."""
 
 import hashlib
 import json
@@ -53,8 +53,8 @@ class Memory:
         self._version = f"{CHECK} av {version('av')}"
         self._file: sqlite3.Connection | None = None
         if self.path is not None:
-            place = self.path
-            self._file = self._trying(lambda: _opened(place), None)
+            path = self.path
+            self._file = self._trying(lambda: _opened(path), None)
 
     def __enter__(self) -> Self:
         return self

@@ -12,12 +12,12 @@ from typing import Any
 from ssan.datasets.samples import Sample, Samples, is_plain
 from ssan.datasets.tables import beginning_of, check_id, fault, known_split, part, table_with_header
 from ssan.datasets.tree import Finder, is_tree
-from ssan.errors import quoted
+from ssan.errors import quoted, shortened
 from ssan.files import is_text
 
 
-class CaptionPlaces:
-    """Where the videos of captions are or would be, by their ids."""
+class VideosById:
+    """Videos that captions belong to, found by their ids: where each is, or would be."""
 
     def __init__(self, root: str, videos: str | None, folders: Sequence[str] = (), suffix: str = ".mp4") -> None:
         self._home = videos or (os.path.dirname(root) or "." if os.path.isfile(root) else root)
@@ -26,7 +26,7 @@ class CaptionPlaces:
         self._suffix = suffix
         self._known: dict[str, tuple[str, bool]] = {}
 
-    def place(self, video: str, folder: str = "") -> tuple[str, bool]:
+    def locate(self, video: str, folder: str = "") -> tuple[str, bool]:
         """The path of a video, and whether it is there.
 
         :param folder: where else it may lie, below each of the folders that videos may be in.
@@ -70,10 +70,10 @@ class CaptionIds:
         return f"{video}#{number}"
 
 
-def caption_of(text: object, source: str, line: int | None = None, *, place: str = "") -> str:
+def caption_of(text: object, source: str, line: int | None = None, *, prefix: str = "") -> str:
     """What a caption says, without the blanks around it."""
     if not isinstance(text, str) or not text.strip() or not is_text(text):
-        raise fault(f"{place}the caption is {shown(text)}; expected what is said of the video", source, line)
+        raise fault(f"{prefix}the caption is {shown(text)}; expected what is said of the video", source, line)
     return text.strip()
 
 
@@ -83,7 +83,7 @@ def shown(value: object) -> str:
         return "a list" if isinstance(value, list) else "an object"
     if type(value) is int and value.bit_length() > 999:  # Python writes out no number of thousands of digits
         return "a huge number"
-    return quoted(value) if isinstance(value, str) else str(value)[:40]
+    return quoted(value) if isinstance(value, str) else shortened(str(value), 40)
 
 
 def entries(content: object, key: str, path: str, wrong: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -97,19 +97,30 @@ def entries(content: object, key: str, path: str, wrong: str) -> Iterator[tuple[
         yield number, row
 
 
-def id_of(value: object, path: str, place: str) -> str:
+def id_of(value: object, path: str, prefix: str) -> str:
     """An id that stands in a JSON file, which is the name of a video's file."""
     if not isinstance(value, str):
-        raise fault(f"{place}the id of the video is {shown(value)}; expected text", path)
-    check_id(value, path, place=place)
+        raise fault(f"{prefix}the id of the video is {shown(value)}; expected text", path)
+    check_id(value, path, prefix=prefix)
     return value
 
 
-def files_named(place: str, folders: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+def caption_id(video: str, number: object, path: str, what: str) -> str:
+    """The id of a caption: that of its video, ``#``, and the number or word that a JSON file gives it.
+
+    :param what: what of the file has that number, for the message.
+    """
+    word = str(number)[:80] if type(number) in (int, str) else ""
+    if type(number) not in (int, str) or not is_text(word):
+        raise fault(f"{what} is {shown(number)}; expected a number", path)
+    return f"{video}#{word}"
+
+
+def files_named(root: str, folders: Sequence[str], names: Iterable[str]) -> dict[str, str]:
     """The paths of those files that are there, by name: of each, that in the first folder that has it."""
     found: dict[str, str] = {}
     for name in names:
-        paths = (os.path.join(place, folder, name) for folder in folders)
+        paths = (os.path.join(root, folder, name) for folder in folders)
         path = next(filter(os.path.isfile, paths), None)
         if path is not None:
             found[name] = path
@@ -150,7 +161,7 @@ def read_captions_csv(root: str, split: str, *, annotations: str | None = None, 
         video = row["video"]
         if not video:
             raise fault("the video is empty; expected the id of its features", path, line)
-        _, relative = finder.place(video, source=path, line=line)
+        _, relative = finder.resolve(video, source=path, line=line)
         if relative != video:
             raise fault(f"the video is {quoted(video)}; expected it without detours, {quoted(relative)}", path, line)
         there, exists = finder.locate(video, source=path, line=line)

@@ -1,4 +1,4 @@
-"""The one dataset: from a sample to the clip that a network sees, in training and in testing."""
+"""Dataset of clips, the only one: from a sample to the clip that a network sees, in training and in testing."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What there is in a list of videos: how many, in which classes, how long, how large, and what is missing."""
+"""Description of a list of videos: how many, in which classes, how long, how large, and what is missing."""
 
 import os
 import statistics
@@ -114,7 +114,7 @@ def spread(values: Iterable[float]) -> dict[str, Any] | None:
 def evenly(paths: Sequence[str], most: int) -> list[str]:
     """At most so many of them, spread evenly, in their order."""
     num = min(most, len(paths))
-    return [paths[(2 * place + 1) * len(paths) // (2 * num)] for place in range(num)]
+    return [paths[(2 * number + 1) * len(paths) // (2 * num)] for number in range(num)]
 
 
 def _looked_at(paths: Sequence[str]) -> dict[str, Any]:

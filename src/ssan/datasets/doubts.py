@@ -1,4 +1,4 @@
-"""What is doubtful in a list of videos that can be read all the same: said before anything is trained on it."""
+"""Doubts about a list of videos that can be read all the same: said before anything is trained on it."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""By what two sets of videos are told apart, wherever they lie: what the list says, and the sizes of the files."""
+"""Fingerprints of sets of videos, which tell two apart wherever they lie: what the list says, and sizes of files."""
 
 import hashlib
 import os

@@ -1,9 +1,10 @@
-"""A user's own videos: a folder of classes, or a CSV file."""
+"""Folders of classes and CSV files, which hold a user's own videos."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.splits import SplitRule
@@ -68,44 +69,20 @@ def read_folder(
     if class_folder not in (None, "first", "last"):
         raise UsageError(f"class_folder is {class_folder!r}; it must be 'first' or 'last'")
     rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
-    folders = subfolders(root)
-    by_split = _split_folders(root, folders)
-    if by_split and rule.given:
-        raise UsageError(
-            f"the folder has its own split ({', '.join(by_split)}); leave out {' and '.join(rule.given)}", path=root
-        )
-    stray = sorted(set(folders) - set(by_split)) if by_split else []
-    if stray:
-        raise UsageError(
-            f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
-            "one of them, or elsewhere",
-            path=root,
-        )
     tree = _Tree(root, class_folder)
-    for name in by_split:
-        tree.look(os.path.join(root, name), subfolders(os.path.join(root, name)), SPLIT_FOLDERS[name.lower()])
-    if not by_split:
-        tree.look(root, folders)
+    has_own_split = tree.look_at_all(rule.given)
     homes: dict[str, str] = {}
     said: list[str] = []
-    if not by_split and (split != "all" or rule.given):
+    if not has_own_split and (split != "all" or rule.given):
         homes, said = rule.homes(root, [(label, path) for _, label, path in tree.videos])
-    classes = tree.classes()
-    if not classes and split == "all" and not rule.given:
+    if not tree.classes and split == "all" and not rule.given:
         tree.take_unlabelled()
-    if not classes and not tree.videos:
+    if not tree.classes and not tree.videos:
         raise UsageError(
             "the folder has no class folders; expected FOLDER/CLASS/FILE or FOLDER/train/CLASS/FILE", path=root
         )
-    unwritable = next((label for label in classes if not is_text(label)), None)
-    if unwritable is not None:
-        raise AnnotationError(
-            f"the name of the class folder {quoted(unwritable)} is not UTF-8, so it is no label; name it otherwise",
-            code="bad_annotation",
-            path=root,
-        )
-    refuse_lookalikes(classes, root)
-    index: dict[str | None, int] = {label: number for number, label in enumerate(classes)}
+    _check_class_names(tree.classes, root)
+    index: dict[str | None, int] = {label: number for number, label in enumerate(tree.classes)}
     found = [(homes.get(path, home), label, path) for home, label, path in tree.videos]
     found = [(home, label, path) for home, label, path in found if split in ("all", home)]
     names = _identities([path for _, _, path in found], root, keep_apart=split == "all")
@@ -114,10 +91,21 @@ def read_folder(
             Sample(id=name, path=path, label=label, label_index=index.get(label), split=home or None)
             for name, (home, label, path) in zip(names, found, strict=True)
         ),
-        classes,
+        tree.classes,
         root,
         [*tree.notes(), *said],
     )
+
+
+def _check_class_names(classes: Sequence[str], root: str) -> None:
+    unwritable = next((label for label in classes if not is_text(label)), None)
+    if unwritable is not None:
+        raise AnnotationError(
+            f"the name of the class folder {quoted(unwritable)} is not UTF-8, so it is no label; name it otherwise",
+            code="bad_annotation",
+            path=root,
+        )
+    refuse_lookalikes(classes, root)
 
 
 def _split_folders(root: str, folders: Sequence[str]) -> list[str]:
@@ -145,19 +133,45 @@ class _Tree:
         self._loose: list[str] = []
         self._deeper: list[str] = []
 
-    def look(self, folder: str, labels: Sequence[str], home: str = "") -> None:
+    def look_at_all(self, rules: Sequence[str]) -> bool:
+        """Take the videos in all class folders; whether these lie in folders of their splits.
+
+        :param rules: the options that say the split, with which there must be no such folders.
+        """
+        folders = subfolders(self.root)
+        by_split = _split_folders(self.root, folders)
+        if not by_split:
+            self._look(self.root, folders)
+            return False
+        if rules:
+            raise UsageError(
+                f"the folder has its own split ({', '.join(by_split)}); leave out {' and '.join(rules)}", path=self.root
+            )
+        stray = sorted(set(folders) - set(by_split))
+        if stray:
+            raise UsageError(
+                f"the folder {quoted(stray[0])} lies beside {', '.join(by_split)} and belongs to no split; put it into "
+                "one of them, or elsewhere",
+                path=self.root,
+            )
+        for name in by_split:
+            folder = os.path.join(self.root, name)
+            self._look(folder, subfolders(folder), SPLIT_FOLDERS[name.lower()])
+        return True
+
+    def _look(self, folder: str, labels: Sequence[str], home: str = "") -> None:
         """Take the videos in the class folders of a split, or of all that there is."""
         for label in labels:
-            place = os.path.join(folder, label)
-            found = look_for_videos(place)
+            of_class = os.path.join(folder, label)
+            found = look_for_videos(of_class)
             self._found.add(found)
             if self.class_folder != "last":
                 self._labels.add(label)
                 self.videos += [(home, label, path) for path in found.videos]
-                self._deeper += [path for path in found.videos if path != place and os.path.dirname(path) != place]
+                self._deeper += [p for p in found.videos if p != of_class and os.path.dirname(p) != of_class]
                 continue
             for path in found.videos:
-                if path == place:
+                if path == of_class:
                     self._loose.append(path)
                     continue
                 last = os.path.basename(os.path.dirname(path))
@@ -170,6 +184,7 @@ class _Tree:
         self._found, self._loose = look_for_videos(self.root), []
         self.videos = [("", None, path) for path in self._found.videos if path != self.root]
 
+    @property
     def classes(self) -> list[str]:
         return sorted(self._labels)
 
@@ -225,44 +240,53 @@ def read_csv(
             "test), or take them all with --split all",
             path=table,
         )
-    first: dict[str, Where] = {}
-    for line, row in rows:
-        if row["label"]:
-            first.setdefault(row["label"], (table, line))
-    refuse_lookalikes(first, table, first)
-    classes = sorted(first) if class_order == "sorted" else list(first)
+    classes = _classes_of_rows(rows, table)
+    if class_order == "sorted":
+        classes.sort()
     index = {label: number for number, label in enumerate(classes)}
     samples: list[Sample] = []
     seen: dict[str, Where] = {}
     finder = Finder(folder)
     for line, row in rows:
-        wanted = split == "all" or known_split(row["split"], table, line) == split
+        home = known_split(row["split"], table, line) if split != "all" or row.get("split") else None
         path, exists = finder.locate(row["path"], source=table, line=line)
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
         check_once(seen, identity, table, line, advice=" (a column id sets them)")
         frames = row.get("num_frames") or ""
         if frames and number_of(frames) is None:
-            raise fault(f"num_frames is {frames[:40]!r}; expected a whole number", table, line)
-        start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
-        begin, stop = frame_part(row.get("start_frame"), row.get("end_frame"), table, line)
-        if (begin, stop) != (None, None) != (start, end):
-            raise fault("the part has bounds in seconds and in frames; expected one of the two", table, line)
-        if not wanted:
-            continue
-        samples.append(
-            Sample(
-                id=identity,
-                path=path,
-                label=row["label"] or None,
-                label_index=index.get(row["label"]),
-                start_seconds=start,
-                end_seconds=end,
-                start_frame=begin,
-                end_frame=stop,
-                num_frames=number_of(frames),
-                caption=row.get("caption") or None,
-                exists=exists,
-                split=known_split(row["split"], table, line) if row.get("split") else None,
+            raise fault(f"num_frames is {quoted(frames, 40)}; expected a whole number", table, line)
+        bounds = _bounds(row, table, line)
+        if split in ("all", home):
+            samples.append(
+                Sample(
+                    id=identity,
+                    path=path,
+                    label=row["label"] or None,
+                    label_index=index.get(row["label"]),
+                    num_frames=number_of(frames),
+                    caption=row.get("caption") or None,
+                    exists=exists,
+                    split=home,
+                    **bounds,
+                )
             )
-        )
     return Samples(samples, classes, table)
+
+
+def _classes_of_rows(rows: Sequence[tuple[int, dict[str, str]]], table: str) -> list[str]:
+    """The labels of all rows, in the order in which they first appear."""
+    first: dict[str, Where] = {}
+    for line, row in rows:
+        if row["label"]:
+            first.setdefault(row["label"], (table, line))
+    refuse_lookalikes(first, table, first)
+    return list(first)
+
+
+def _bounds(row: Mapping[str, str], table: str, line: int) -> dict[str, Any]:
+    """The fields of a sample that say which part of the video it is, in seconds or in frames."""
+    start, end = part(row.get("start_seconds"), row.get("end_seconds"), table, line)
+    begin, stop = frame_part(row.get("start_frame"), row.get("end_frame"), table, line)
+    if (begin, stop) != (None, None) != (start, end):
+        raise fault("the part has bounds in seconds and in frames; expected one of the two", table, line)
+    return {"start_seconds": start, "end_seconds": end, "start_frame": begin, "end_frame": stop}

@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssan.datasets.captions import CaptionPlaces, header_of
+from ssan.datasets.captions import VideosById, header_of, shown
 from ssan.datasets.samples import Sample, Samples, is_plain
 from ssan.datasets.tables import MOST_SECONDS, Where, beginning_of, check_id, check_once, fault, rows_with_header
-from ssan.errors import UsageError, quoted
+from ssan.errors import UsageError, first_line, quoted
 from ssan.files import is_text
 from ssan.pickles import DamagedPickle, read_pickle
 
@@ -41,9 +41,9 @@ Caption = tuple[str, float, float]
 # ---------------------------------------------------------------------------------------------------------- the list
 
 
-def find_howto100m(place: str) -> str | None:
+def find_howto100m(folder: str) -> str | None:
     """The list of videos in a folder; None where there is none."""
-    path = os.path.join(place, LIST)
+    path = os.path.join(folder, LIST)
     return path if os.path.isfile(path) else None
 
 
@@ -66,17 +66,17 @@ def read_howto100m(root: str, split: str, *, annotations: str | None = None, vid
     :raises UsageError: there is no such file, or another split is asked for.
     :raises AnnotationError: the file is malformed, or an id is no file name or stands twice.
     """
-    place = annotations or root
-    path = place if os.path.isfile(place) else find_howto100m(place)
+    source = annotations or root
+    path = source if os.path.isfile(source) else find_howto100m(source)
     if path is None:
         raise UsageError(
             f"there is no {LIST} here; expected it in the folder; --annotations names another folder, or the file",
             code="missing",
-            path=place,
+            path=source,
         )
     if split not in ("train", "all"):
         raise UsageError(f"these videos have no split {split!r}; use --split train", path=path)
-    places = CaptionPlaces(root, videos, ("videos",))
+    finder = VideosById(root, videos, ("videos",))
     samples = []
     seen: dict[str, Where] = {}
     for line, row in rows_with_header(path, ["video_id"]):
@@ -91,7 +91,7 @@ def read_howto100m(root: str, split: str, *, annotations: str | None = None, vid
                 line,
                 code="path_escape",
             )
-        there, exists = places.place(identity)
+        there, exists = finder.locate(identity)
         samples.append(Sample(identity, there, exists=exists, video=features or identity))
     if not samples:
         raise fault("there is no video in it; expected one in every line", path, code="empty")
@@ -104,7 +104,7 @@ def read_howto100m(root: str, split: str, *, annotations: str | None = None, vid
 class NarratedVideos:
     """The captions of narrated videos: ``{video: {"start": [...], "end": [...], "text": [...]}}`` as JSON or pickle.
 
-    Of JSON only the places of the videos are kept in memory, and what is said in one is read when it is asked for: that
+    Of JSON only where the videos stand is kept in memory, and what is said in one is read when it is asked for: that
     of all of HowTo100M is larger than the memory of most machines. A pickle has to be read whole, by a reader that
     makes plain containers, strings, numbers and arrays of these, refuses everything else by name and runs nothing. That
     takes some five seconds for a million captions, and all of them are in memory: JSON is the better form for many.
@@ -126,7 +126,7 @@ class NarratedVideos:
                 "no such file; expected captions of narrated videos, JSON or pickle", code="missing", path=self.path
             )
         self._bytes: mmap.mmap | bytes = b""
-        self._places: dict[str, tuple[int, int]] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         self._content: dict[str, Any] = {}
         if os.path.getsize(self.path):
             with open(self.path, "rb") as handle:
@@ -135,7 +135,7 @@ class NarratedVideos:
         if begins[:1] in (b"\x80", b"(", b"}", b"c"):
             self._content = _from_pickle(self.path)
         else:
-            self._places = _places(self._bytes, self.path)
+            self._spans = _spans(self._bytes, self.path)
         self._known = lru_cache(maxsize=256)(self._read)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,13 +148,13 @@ class NarratedVideos:
     @property
     def ids(self) -> list[str]:
         """The videos, in the order of the file."""
-        return [*(self._places or self._content)]
+        return [*(self._spans or self._content)]
 
     def __len__(self) -> int:
-        return len(self._places or self._content)
+        return len(self._spans or self._content)
 
     def __contains__(self, video: object) -> bool:
-        return video in self._places or video in self._content
+        return video in self._spans or video in self._content
 
     def num_captions(self, video: str) -> int:
         """How many captions a video has."""
@@ -211,7 +211,7 @@ class NarratedVideos:
                 last += 1
                 taken.append(last)
             num_words += count_words(texts[taken[-1]])
-        text = " ".join(filter(None, (texts[place] for place in (sorted(taken) if order == "spoken" else taken))))
+        text = " ".join(filter(None, (texts[number] for number in (sorted(taken) if order == "spoken" else taken))))
         return text, starts[first], ends[last]
 
     def clips(
@@ -240,14 +240,14 @@ class NarratedVideos:
         """Texts, starts and ends of a video, checked."""
         if video in self._content:
             return _checked(self._content[video], video, self.path)
-        if video not in self._places:
+        if video not in self._spans:
             raise fault(f"there are no captions of the video {quoted(video)}; expected it in the file", self.path)
-        begin, end = self._places[video]
+        begin, end = self._spans[video]
         try:
             return _checked(json.loads(self._bytes[begin:end]), video, self.path)
         except (ValueError, RecursionError) as error:
             raise fault(
-                f"the captions of {quoted(video)} are no JSON ({str(error)[:200]}); copy or export the file again",
+                f"the captions of {quoted(video)} are no JSON ({first_line(error)}); copy or export the file again",
                 self.path,
             ) from None
 
@@ -273,24 +273,19 @@ def _checked(entry: object, video: str, path: str) -> tuple[list[str], list[floa
             f"{quoted(video)} has {len(starts)} starts, {len(ends)} ends and {len(texts)} texts; {expected}", path
         )
     said = []
-    for place, (text, start, end) in enumerate(zip(texts, starts, ends, strict=True)):
+    for number, (text, start, end) in enumerate(zip(texts, starts, ends, strict=True)):
         if text is None or (isinstance(text, float) and math.isnan(text)):
             text = ""
         if not isinstance(text, str) or not is_text(text):
-            raise fault(f"caption {place} of {quoted(video)} is no text; {expected}", path)
+            raise fault(f"caption {number} of {quoted(video)} is no text; {expected}", path)
         if not all(type(bound) in (int, float) and 0 <= bound < MOST_SECONDS for bound in (start, end)) or end < start:
             raise fault(
-                f"caption {place} of {quoted(video)} is from {_bound(start)} to {_bound(end)}; {expected}, "
+                f"caption {number} of {quoted(video)} is from {shown(start)} to {shown(end)}; {expected}, "
                 "with no end before its start",
                 path,
             )
         said.append(text.strip())
     return said, [float(start) for start in starts], [float(end) for end in ends]
-
-
-def _bound(value: object) -> str:
-    """A time for a message; Python writes out no number of thousands of digits."""
-    return "a huge number" if type(value) is int and value.bit_length() > 999 else repr(str(value)[:40])
 
 
 def _listed(column: object) -> list[Any] | None:
@@ -303,7 +298,7 @@ def _listed(column: object) -> list[Any] | None:
 # --------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _places(content: mmap.mmap | bytes, path: str) -> dict[str, tuple[int, int]]:
+def _spans(content: mmap.mmap | bytes, path: str) -> dict[str, tuple[int, int]]:
     """Where in a JSON file the captions of each video are, [begin, end) in bytes."""
     wrong = 'expected JSON, {"VIDEO": {"start": [...], "end": [...], "text": [...]}, ...}, or the same pickled'
     opening = re.compile(rb"(?:\xef\xbb\xbf)?\s*+\{\s*+(\})?").match(content)
@@ -322,7 +317,7 @@ def _places(content: mmap.mmap | bytes, path: str) -> dict[str, tuple[int, int]]
             video = json.loads(member[1])
         except ValueError as error:
             raise fault(f"the id at byte {here:,} is no text ({error}); {wrong}", path) from None
-        check_id(video, path, place=f"video {len(found) + 1}: ")
+        check_id(video, path, prefix=f"video {len(found) + 1}: ")
         if video in found:
             raise fault(f"the video {quoted(video)} stands twice in it; ids must differ", path, code="duplicate")
         found[video] = member.span(2)
@@ -351,5 +346,5 @@ def _from_pickle(path: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(video, str) for video in found):
         raise fault(f"a pickle of something else; {expected}", path)
     for number, video in enumerate(found, start=1):
-        check_id(video, path, place=f"video {number}: ")
+        check_id(video, path, prefix=f"video {number}: ")
     return found

@@ -46,14 +46,14 @@ def canonical_label(label: str) -> str:
     return plain_form(" ".join(_DROPPED.sub("", label).replace("_", " ").split()))
 
 
-def find_tables(place: str) -> list[str]:
-    """The CSV files of Kinetics in a folder (or its ``annotations``); the one that ``place`` is, if it is a file.
+def find_tables(source: str) -> list[str]:
+    """The CSV files of Kinetics in a folder (or its ``annotations``); the one that ``source`` is, if it is a file.
 
     In a folder those count that are named after a split; without any, all that begin as Kinetics' do.
     """
-    if os.path.isfile(place):
-        return [place]
-    for folder in (place, os.path.join(place, "annotations")):
+    if os.path.isfile(source):
+        return [source]
+    for folder in (source, os.path.join(source, "annotations")):
         names = [name for name in names_in(folder) if name.lower().endswith(".csv")]
         found = [os.path.join(folder, name) for name in names if _TABLE.fullmatch(name)]
         found = found or [path for path in (os.path.join(folder, name) for name in names) if is_table(path)]
@@ -93,43 +93,24 @@ def read_kinetics(
     :raises AnnotationError: a file is malformed or has no row of the split, an id is no file name or stands twice, two
         labels are one but for their writing, or a label is not in ``labels``.
     """
-    place = annotations or root
-    tables = find_tables(place)
-    if not tables:
-        raise UsageError(
-            "no CSV file of Kinetics here; expected train.csv, val.csv or test.csv with the header "
-            f"label,{','.join(COLUMNS)},split; --annotations names another folder, or one file",
-            code="missing",
-            path=place,
-        )
-    homes = {path: _split_of(path) for path in sorted(tables, key=lambda path: SPLITS.index(_split_of(path) or "all"))}
-    twice = [path for path, home in homes.items() if home is not None and list(homes.values()).count(home) > 1]
-    if twice or (len(tables) > 1 and None in homes.values()):
-        raise UsageError(
-            f"{' and '.join(map(quoted, map(os.path.basename, twice or tables)))} stand side by side, and it cannot be "
-            "told which to take; --annotations names one file",
-            path=place,
-        )
+    source = annotations or root
+    homes = _homes_of_tables(source)
     wanted = [path for path, home in homes.items() if split == "all" or home in (None, split)]
     if not wanted:
         raise UsageError(
-            f"there is no CSV file for the split {split!r} here; found {', '.join(map(os.path.basename, tables))}",
+            f"there is no CSV file for the split {split!r} here; found {', '.join(map(os.path.basename, homes))}",
             code="missing",
-            path=place,
+            path=source,
         )
-    rows = {path: _rows(path, homes[path]) for path in (wanted if labels else tables)}
+    rows = {path: _rows(path, homes[path]) for path in (wanted if labels else homes)}
     classes, names = _classes(rows, labels)
     index = {label: number for number, label in enumerate(classes)}
     found = _Videos(home_of(os.path.dirname(root) if os.path.isfile(root) else root, videos, VIDEO_FOLDERS))
     samples = []
     seen: dict[str, Where] = {}
     for path in wanted:
-        if split != "all" and not all(home for *_, home in rows[path]):
-            raise UsageError(
-                "neither its name nor a column 'split' says which split it is; name it train.csv, val.csv or test.csv, "
-                "or take it whole with --split all",
-                path=path,
-            )
+        if split != "all":
+            _check_that_splits_are_said(rows[path], path)
         for line, row, home in rows[path]:
             name, start, end = _trimmed(row, path, line)
             check_once(seen, name, path, line)
@@ -138,15 +119,15 @@ def read_kinetics(
             label = names.get(row.get("label", ""))
             if label is None and row.get("label"):
                 raise unknown_label(row["label"], classes, labels or "", path, line)
-            there, whole = found.find(name, row["youtube_id"], label)
+            there, is_whole = found.find(name, row["youtube_id"], label)
             samples.append(
                 Sample(
                     id=name,
                     path=there or os.path.join(found.home, f"{name}.mp4"),
                     label=label,
                     label_index=None if label is None else index[label],
-                    start_seconds=start if whole else None,
-                    end_seconds=end if whole else None,
+                    start_seconds=start if is_whole else None,
+                    end_seconds=end if is_whole else None,
                     exists=there is not None,
                     split=home,
                 )
@@ -156,7 +137,37 @@ def read_kinetics(
         raise fault(
             f"it has no row of the split {split!r}; found {dict(there_are) or 'none at all'}", wanted[0], code="empty"
         )
-    return Samples(samples, classes, place)
+    return Samples(samples, classes, source)
+
+
+def _homes_of_tables(source: str) -> dict[str, str | None]:
+    """The split of each CSV file, train before val before test; None where its rows say it, which only one file may."""
+    tables = find_tables(source)
+    if not tables:
+        raise UsageError(
+            "no CSV file of Kinetics here; expected train.csv, val.csv or test.csv with the header "
+            f"label,{','.join(COLUMNS)},split; --annotations names another folder, or one file",
+            code="missing",
+            path=source,
+        )
+    homes = {path: _split_of(path) for path in sorted(tables, key=lambda path: SPLITS.index(_split_of(path) or "all"))}
+    twice = [path for path, home in homes.items() if home is not None and list(homes.values()).count(home) > 1]
+    if twice or (len(tables) > 1 and None in homes.values()):
+        raise UsageError(
+            f"{' and '.join(map(quoted, map(os.path.basename, twice or tables)))} stand side by side, and it cannot be "
+            "told which to take; --annotations names one file",
+            path=source,
+        )
+    return homes
+
+
+def _check_that_splits_are_said(rows: Sequence[Row], path: str) -> None:
+    if not all(home for *_, home in rows):
+        raise UsageError(
+            "neither its name nor a column 'split' says which split it is; name it train.csv, val.csv or test.csv, "
+            "or take it whole with --split all",
+            path=path,
+        )
 
 
 def _split_of(path: str) -> str | None:
@@ -231,16 +242,16 @@ class _Videos:
         for folder in self._flat:
             for name in subfolders(os.path.join(home, folder)) if folder else below:
                 self._of_class[canonical_label(name)].append(os.path.join(folder, name))
-        self._places: dict[str | None, Sequence[str]] = {}
+        self._folders: dict[str | None, Sequence[str]] = {}
 
     def find(self, name: str, whole: str, label: str | None) -> tuple[str | None, bool]:
         """The path of the part, or of the whole video, and which of the two it is."""
-        if label not in self._places:
+        if label not in self._folders:
             own: Iterable[str] = () if label is None else self._of_class.get(canonical_label(label), ())
-            self._places[label] = [*own, *self._flat]
+            self._folders[label] = [*own, *self._flat]
         for stem in (name, whole):
-            for place in self._places[label]:
-                there = self._finder.find(os.path.join(place, stem))
+            for folder in self._folders[label]:
+                there = self._finder.find(os.path.join(folder, stem))
                 if there is not None:
                     return there, stem == whole
         return None, False

@@ -52,12 +52,12 @@ def split_named(path: str) -> str | None:
     return begins[0] if begins and not words else None
 
 
-def find_lists(place: str) -> dict[str, list[str]]:
+def find_lists(root: str) -> dict[str, list[str]]:
     """The text files in a folder (or its ``labels``, ``annotations``) by the split that their names say.
 
     Where a split has one called ``SPLIT_videofolder.txt``, as TSM's are, it is that one.
     """
-    for folder in (place, os.path.join(place, "labels"), os.path.join(place, "annotations")):
+    for folder in (root, os.path.join(root, "labels"), os.path.join(root, "annotations")):
         lists: dict[str, list[str]] = {}
         for name in names_in(folder):
             split = split_named(name) if name.lower().endswith(".txt") and not _UCF_LIST.fullmatch(name) else None
@@ -86,8 +86,8 @@ def lists_there(root: str, annotations: str | None, videos: str | None) -> list[
 
 def _names_a_video(path: str, root: str) -> bool:
     """Whether one of the first lines of a text file names a video that is there, with numbers after it."""
-    places = [root, *(os.path.join(root, name) for name in HOMES)]
-    finders = [Finder(place) for place in places if is_tree(place)]
+    folders = [root, *(os.path.join(root, name) for name in HOMES)]
+    finders = [Finder(folder) for folder in folders if is_tree(folder)]
     lines = beginning_of(path, 1_000_000).decode("utf-8-sig", "replace").splitlines()
     for text in lines[:MOST_LINES_TRIED]:
         words = text.split()
@@ -152,7 +152,7 @@ def read_mmaction2_list(
 
     Which files they are, where videos lie and what classes are called is as for TSM's lists (``tsm_list``). With an
     offset the sample is the frames offset, offset + 1, ..., offset + NUM_FRAMES - 1 of the folder, counted from 0, or
-    of the video file that stands in its place. Its id ends in the first and the last of these frames.
+    of the video file that is there instead. Its id ends in the first and the last of these frames.
 
     :param kind: ``video``, ``rawframes`` or ``rawframes_offset``, in the order above; told from the number of columns
         by default. Where lists of several kinds lie side by side, it chooses those with ``videos`` or ``rawframes`` in
@@ -169,9 +169,49 @@ def read_mmaction2_list(
 def _read(
     root: str, split: str, annotations: str | None, videos: str | None, labels: str | None, kind: str | None
 ) -> Samples:
-    place = annotations or root
-    lists = _lists(place, kind, root)
-    wanted = [home for home in ("train", "val", "test", "") if home in lists and split in ("all", home)]
+    source = annotations or root
+    lists = _lists(source, kind, root)
+    wanted = _wanted(lists, split, source)
+    if labels is None:
+        labels = _names_file_beside(lists[wanted[0]], source)
+    rows = {home: _rows(lists[home], kind) for home in (lists if labels is None else wanted)}
+    classes = _classes(labels, rows)
+    found = _Videos(root, videos)
+    samples = []
+    seen: dict[str, Where] = {}
+    for home in wanted:
+        path = lists[home]
+        for line, name, (*counts, label) in rows[home]:
+            if label >= len(classes):
+                raise fault(
+                    f"the class index is {label}; expected 0 to {len(classes) - 1}, for the {len(classes)} classes in "
+                    f"{printable(labels or '')}",
+                    path,
+                    line,
+                )
+            there, exists = found.locate(name, path, line)
+            start, end = (counts[0], sum(counts)) if len(counts) == 2 else (None, None)
+            identity = _identity(name) if start is None else f"{_identity(name)}_{start:06d}_{sum(counts) - 1:06d}"
+            check_once(seen, identity, path, line)
+            samples.append(
+                Sample(
+                    id=identity,
+                    path=there,
+                    label=classes[label],
+                    label_index=label,
+                    start_frame=start,
+                    end_frame=end,
+                    num_frames=counts[-1] if counts else None,
+                    exists=exists,
+                    split=home or None,
+                )
+            )
+    return Samples(samples, classes, source)
+
+
+def _wanted(lists: dict[str, str], split: str, source: str) -> list[str]:
+    """The splits of the lists to be read, train before val before test; ``""`` is that of a list that says none."""
+    wanted: list[str] = [home for home in ("train", "val", "test", "") if home in lists and split in ("all", home)]
     if not wanted:
         found = ", ".join(map(os.path.basename, lists.values())) or "none"
         raise UsageError(
@@ -179,76 +219,55 @@ def _read(
             f"{'train' if split == 'all' else split}_videofolder.txt, and found {found}. --annotations names another "
             "folder, or one list",
             code="missing",
-            path=place,
+            path=source,
         )
-    if labels is None:
-        beside = (os.path.join(os.path.dirname(lists[wanted[0]]), name) for name in NAMES_FILES)
-        labels = next(filter(os.path.isfile, beside), None)
-        if labels is not None:
-            home = os.path.dirname(place) if os.path.isfile(place) else place
-            refuse_link_out(labels, home or ".", "name it with --reader labels=FILE if it is meant")
-    rows = {home: _rows(lists[home], kind) for home in (lists if labels is None else wanted)}
-    if labels is None:
-        named_in = ""
-        classes = [str(number) for number in range(1 + max(n[-1] for table in rows.values() for *_, n in table))]
-    else:
-        named_in = labels
-        classes = class_names(labels, numbered=os.path.basename(labels) == "classInd.txt")
+    return wanted
 
-    home_folder = videos or (os.path.dirname(root) if os.path.isfile(root) else root)
-    below = [] if videos else [os.path.join(home_folder, name) for name in HOMES]
-    finder, others = Finder(home_folder), [Finder(folder) for folder in below if is_tree(folder)]
-    samples = []
-    seen: dict[str, Where] = {}
-    num_classes = len(classes)
-    for home in wanted:
-        source = lists[home]
-        for line, name, numbers in rows[home]:
-            *counts, label = numbers
-            if label >= num_classes:
-                raise fault(
-                    f"the class index is {label}; expected 0 to {num_classes - 1}, for the {num_classes} classes in "
-                    f"{printable(named_in)}",
-                    source,
-                    line,
-                )
-            path, relative = finder.place(name, source=source, line=line)
-            there = finder.find(relative)
-            for other in others:
-                there = there or other.find(relative)
-            identity = _identity(name)
-            start = end = None
-            if len(counts) == 2:
-                first, num_frames = counts
-                start, end = first, first + num_frames
-                identity = f"{identity}_{first:06d}_{first + num_frames - 1:06d}"
-            check_once(seen, identity, source, line)
-            samples.append(
-                Sample(
-                    id=identity,
-                    path=there or path,
-                    label=classes[label],
-                    label_index=label,
-                    start_frame=start,
-                    end_frame=end,
-                    num_frames=counts[-1] if counts else None,
-                    exists=there is not None,
-                    split=home or None,
-                )
-            )
-    return Samples(samples, classes, place)
+
+def _names_file_beside(path: str, source: str) -> str | None:
+    """The file of class names beside a list; None where there is none."""
+    beside = (os.path.join(os.path.dirname(path), name) for name in NAMES_FILES)
+    labels = next(filter(os.path.isfile, beside), None)
+    if labels is not None:
+        home = os.path.dirname(source) if os.path.isfile(source) else source
+        refuse_link_out(labels, home or ".", "name it with --reader labels=FILE if it is meant")
+    return labels
+
+
+def _classes(labels: str | None, rows: dict[str, list[Row]]) -> list[str]:
+    """The class names in the order of their indices; without a file of names, the indices up to the highest."""
+    if labels is None:
+        return [str(number) for number in range(1 + max(n[-1] for table in rows.values() for *_, n in table))]
+    return class_names(labels, numbered=os.path.basename(labels) == "classInd.txt")
+
+
+class _Videos:
+    """Videos by their paths in a list, below a folder or those of ``HOMES`` in it."""
+
+    def __init__(self, root: str, videos: str | None) -> None:
+        home = videos or (os.path.dirname(root) if os.path.isfile(root) else root)
+        below = [] if videos else [os.path.join(home, name) for name in HOMES]
+        self._finder, self._others = Finder(home), [Finder(folder) for folder in below if is_tree(folder)]
+
+    def locate(self, name: str, source: str, line: int) -> tuple[str, bool]:
+        """The path of a video, or where it would be, and whether it is there."""
+        path, relative = self._finder.resolve(name, source=source, line=line)
+        there = self._finder.find(relative)
+        for other in self._others:
+            there = there or other.find(relative)
+        return there or path, there is not None
 
 
 def _identity(name: str) -> str:
     return os.path.splitext(name)[0] if "." in name and _is_video(name) else name
 
 
-def _lists(place: str, kind: str | None, root: str) -> dict[str, str]:
+def _lists(source: str, kind: str | None, root: str) -> dict[str, str]:
     """The list of each split; of a single list whose name says none the split is ``""``."""
-    if os.path.isfile(place):
-        return {split_named(place) or "": place}
+    if os.path.isfile(source):
+        return {split_named(source) or "": source}
     chosen = {}
-    for split, paths in find_lists(place).items():
+    for split, paths in find_lists(source).items():
         if len(paths) > 1 and kind is not None:
             word = "rawframes" if kind.startswith("rawframes") else "video"
             paths = [path for path in paths if word in os.path.basename(path)] or paths
@@ -258,9 +277,9 @@ def _lists(place: str, kind: str | None, root: str) -> dict[str, str]:
             raise UsageError(
                 f"there are {len(paths)} lists for the split {split!r}: {', '.join(map(os.path.basename, paths))}; "
                 "keep one in a folder, or name one with --annotations",
-                path=place,
+                path=source,
             )
-        chosen[split] = refuse_link_out(paths[0], place, "name it with --annotations if it is meant")
+        chosen[split] = refuse_link_out(paths[0], source, "name it with --annotations if it is meant")
     return chosen
 
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ssan.datasets.captions import CaptionIds, CaptionPlaces, caption_of
+from ssan.datasets.captions import CaptionIds, VideosById, caption_of
 from ssan.datasets.lists import split_named
 from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.tables import check_id, fault, lines_of
@@ -21,9 +21,9 @@ LSMDC_FORMS = {
 }
 
 
-def find_lsmdc(place: str) -> dict[str, list[str]]:
+def find_lsmdc(root: str) -> dict[str, list[str]]:
     """The files of LSMDC in a folder, or in its ``annotations``, by split."""
-    for folder in (place, os.path.join(place, "annotations")):
+    for folder in (root, os.path.join(root, "annotations")):
         names = names_in(folder)
         found = {
             split: [os.path.join(folder, name) for name in names if form.fullmatch(name)]
@@ -45,7 +45,7 @@ def read_lsmdc(
     """LSMDC: six columns separated by tabs, without a header; a caption a line, of a clip that is a file of its own.
 
     The columns are the id of the clip, four times, and the sentence; quotes are letters like others. The times are
-    places in the film, not in the clip: samples have no part. The files are ``LSMDC16_annos_training.csv``,
+    those in the film, not in the clip: samples have no part. The files are ``LSMDC16_annos_training.csv``,
     ``LSMDC16_annos_val.csv`` and, for testing, the 1,000 pairs of ``LSMDC16_challenge_1000_publictect.csv``, in the
     folder or in ``annotations``; or one file, for the split that its name says, or else for whichever is asked for.
 
@@ -61,16 +61,37 @@ def read_lsmdc(
     """
     if encoding not in LSMDC_ENCODINGS:
         raise UsageError(unknown("encoding", encoding, LSMDC_ENCODINGS))
-    place = annotations or root
-    if os.path.isfile(place):
-        forms = (home for home, form in LSMDC_FORMS.items() if form.fullmatch(os.path.basename(place)))
-        home = next(forms, None) or split_named(place)
+    source = annotations or root
+    files = _files_by_split(source, split)
+    finder = VideosById(root, videos, LSMDC_FOLDERS, ".avi")
+    samples = []
+    ids = CaptionIds()
+    for home, path in files.items():
+        for line, clip, sentence in _sentences(path, encoding):
+            there, exists = finder.locate(clip, clip.rpartition("_")[0])
+            samples.append(
+                Sample(
+                    ids.next(clip),
+                    there,
+                    caption=caption_of(sentence, path, line),
+                    exists=exists,
+                    split=None if home == "all" else home,
+                    video=clip,
+                )
+            )
+    return Samples(samples, (), source)
+
+
+def _files_by_split(source: str, split: str) -> dict[str, str]:
+    """The file of each split that is asked for; of a single one whose name says none the split is as asked."""
+    if os.path.isfile(source):
+        forms = (home for home, form in LSMDC_FORMS.items() if form.fullmatch(os.path.basename(source)))
+        home = next(forms, None) or split_named(source)
         if split not in ("all", home or split):
-            raise UsageError(f"the split {split!r} was asked for, and the file's name says {home!r}", path=place)
-        files = {(home or split): [place]}
-    else:
-        files = find_lsmdc(place)
-    wanted = [home for home in files if split in ("all", home)]
+            raise UsageError(f"the split {split!r} was asked for, and the file's name says {home!r}", path=source)
+        return {(home or split): source}
+    files = find_lsmdc(source)
+    wanted = {home: paths for home, paths in files.items() if split in ("all", home)}
     if not wanted:
         raise UsageError(
             f"there is no file of LSMDC for the split {split!r} here; expected LSMDC16_annos_training.csv, "
@@ -78,31 +99,16 @@ def read_lsmdc(
             f"{few([os.path.basename(path) for paths in files.values() for path in paths])}; --annotations names "
             "another folder, or one file",
             code="missing",
-            path=place,
+            path=source,
         )
-    places = CaptionPlaces(root, videos, LSMDC_FOLDERS, ".avi")
-    samples = []
-    ids = CaptionIds()
-    for home in wanted:
-        if len(files[home]) > 1:
+    for home, paths in wanted.items():
+        if len(paths) > 1:
             raise UsageError(
-                f"there are {len(files[home])} files for the split {home!r}: "
-                f"{few([os.path.basename(path) for path in files[home]])}; name one with --annotations",
-                path=place,
+                f"there are {len(paths)} files for the split {home!r}: "
+                f"{few([os.path.basename(path) for path in paths])}; name one with --annotations",
+                path=source,
             )
-        for line, clip, sentence in _sentences(files[home][0], encoding):
-            path, exists = places.place(clip, clip.rpartition("_")[0])
-            samples.append(
-                Sample(
-                    ids.next(clip),
-                    path,
-                    caption=caption_of(sentence, files[home][0], line),
-                    exists=exists,
-                    split=None if home == "all" else home,
-                    video=clip,
-                )
-            )
-    return Samples(samples, (), place)
+    return {home: paths[0] for home, paths in wanted.items()}
 
 
 def _sentences(path: str, encoding: str) -> Iterator[tuple[int, str, str]]:

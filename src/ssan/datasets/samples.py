@@ -1,4 +1,4 @@
-"""One labelled video, and a list of them with its class names."""
+"""Samples: one labelled video, and a list of them with its class names."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class Sample:
 
     :param id: unique in its list; a path relative to the root without suffix where the format gives no other.
     :param path: of the file, or of the folder of frames.
-    :param label_index: place of ``label`` among the list's classes.
+    :param label_index: index of ``label`` among the list's classes.
     :param start_seconds: start of the part, [start, end); None for the whole video.
     :param start_frame: start of a part that is counted in frames, [start, end) from 0. Its bounds are no seconds, and
         ``start_seconds`` and ``end_seconds`` hold the frames themselves, which ``Video.span`` takes and no sum does.

@@ -108,11 +108,11 @@ def _read_rows(
             label = rest[0] if rest else answers.get(identity)
             if label is not None and label not in index:
                 raise unknown_label(label, classes, named_in, path, line)
-            place, exists = finder.locate(identity, source=path, line=line)
+            there, exists = finder.locate(identity, source=path, line=line)
             samples.append(
                 Sample(
                     id=identity,
-                    path=place,
+                    path=there,
                     label=label,
                     label_index=None if label is None else index[label],
                     exists=exists,
@@ -179,7 +179,7 @@ def read_something_v2(root: str, split: str, *, annotations: str | None = None, 
             continue
         answers = _read_answers(start, classes, named_in) if name == "test" else {}
         for number, (identity, template, caption) in enumerate(_entries(path), start=1):
-            check_id(identity, path, place=f"entry {number}: ")
+            check_id(identity, path, prefix=f"entry {number}: ")
             check_once(seen, identity, path, number, unit="entry")
             label = template.replace("[", "").replace("]", "") if template else answers.get(identity)
             if label is not None and label not in index:
@@ -228,7 +228,7 @@ def _read_classes(path: str) -> list[str]:
     for label, index in content.items():
         number = number_of(str(index)[:40])
         if number is None or number in by_index or not is_text(label):
-            raise fault(f"{quoted(label)} has the index {str(index)[:40]!r}; {wrong}", path)
+            raise fault(f"{quoted(label)} has the index {quoted(str(index), 40)}; {wrong}", path)
         by_index[number] = label
     if sorted(by_index) != list(range(len(by_index))):
         raise fault(f"the indices have gaps; {wrong}", path)
@@ -247,7 +247,9 @@ def _entries(path: str) -> list[tuple[str, str | None, str | None]]:
         fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
         identity, template, label = fields.get("id"), fields.get("template"), fields.get("label")
         if type(identity) not in (str, int) or not all(isinstance(v, str | None) for v in (template, label)):
-            raise fault(f'entry {number} is {str(entry)[:80]!r}; expected {{"id", "label", "template"}} as text', path)
+            raise fault(
+                f'entry {number} is {quoted(str(entry), 80)}; expected {{"id", "label", "template"}} as text', path
+            )
         entries.append((str(identity), template, label))
     return entries
 

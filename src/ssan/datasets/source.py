@@ -1,4 +1,4 @@
-"""The formats of labelled videos, and where they are, as a command names them.
+"""Formats of labelled videos, and sources, which say where videos are as a command names them.
 
 A reader is ``read(root, split, **options) -> Samples``; a new format is one function and one line in ``FORMATS``.
 """
@@ -59,31 +59,31 @@ def detect(root: str, annotations: str | None = None, videos: str | None = None)
     A text file that is found by its name is taken for a list only if there are videos that its lines name, unless
     there is nothing else to be read.
     """
-    place = annotations or root
-    if place.lower().endswith(".csv"):
-        if is_table(place) or is_howto100m(place):
-            return "kinetics400" if is_table(place) else "howto100m"
-        return _caption_format(place) or "csv"
+    source = annotations or root
+    if source.lower().endswith(".csv"):
+        if is_table(source) or is_howto100m(source):
+            return "kinetics400" if is_table(source) else "howto100m"
+        return _caption_format(source) or "csv"
     if not os.path.exists(root) and not is_tree(root):
         raise UsageError("no such file or folder; --data names the videos or their list", code="missing", path=root)
-    if os.path.isfile(place):
-        return "folder" if is_tree(place) else _caption_format(place) or _format_of_lists([place]) or "folder"
+    if os.path.isfile(source):
+        return "folder" if is_tree(source) else _caption_format(source) or _format_of_lists([source]) or "folder"
     official = {
-        "sthv1": find_rows(place, V1_PREFIX),
-        "sthv2": find_annotations(place),
-        "jester": find_rows(place, JESTER_PREFIX),
-        "kinetics400": any(map(is_table, find_tables(place))),
-        "ucf101": find_ucf_lists(place),
-        "hmdb51": find_hmdb_lists(place),
-        "msrvtt": find_msrvtt(place),
-        "youcook2": find_youcook(place),
-        "lsmdc": find_lsmdc(place),
-        "howto100m": find_howto100m(place),
-        "captions_csv": is_captions_csv(os.path.join(place, "captions.csv")),
+        "sthv1": find_rows(source, V1_PREFIX),
+        "sthv2": find_annotations(source),
+        "jester": find_rows(source, JESTER_PREFIX),
+        "kinetics400": any(map(is_table, find_tables(source))),
+        "ucf101": find_ucf_lists(source),
+        "hmdb51": find_hmdb_lists(source),
+        "msrvtt": find_msrvtt(source),
+        "youcook2": find_youcook(source),
+        "lsmdc": find_lsmdc(source),
+        "howto100m": find_howto100m(source),
+        "captions_csv": is_captions_csv(os.path.join(source, "captions.csv")),
     }
     there = [format for format, found in official.items() if found]
     if len(there) > 1:
-        raise UsageError(f"here are the lists of {' and '.join(there)}; say which with --format", path=place)
+        raise UsageError(f"here are the lists of {' and '.join(there)}; say which with --format", path=source)
     if there:
         return there[0]
     return _format_of_lists(lists_there(root, annotations, videos)) or "folder"

@@ -1,4 +1,4 @@
-"""Which videos of a folder of classes are for training and which for validation, by a rule."""
+"""Splits of a folder of classes into videos for training and for validation, by a rule."""
 
 import hashlib
 import os
@@ -142,10 +142,10 @@ def _fold(word: str, strata: Sequence[Sequence[str]], units: dict[str, list[str]
     for names in strata:
         of_stratum = [0] * count
         for name in sorted(names, key=lambda name: -len(units[name])):
-            place = min(range(count), key=lambda place: (of_stratum[place], sizes[place]))
-            of_stratum[place] += len(units[name])
-            sizes[place] += len(units[name])
-            if place == number - 1:
+            fold = min(range(count), key=lambda fold: (of_stratum[fold], sizes[fold]))
+            of_stratum[fold] += len(units[name])
+            sizes[fold] += len(units[name])
+            if fold == number - 1:
                 chosen.append(name)
     return chosen
 

@@ -1,4 +1,4 @@
-"""The tables and lists that annotations are written in, read with the number of each line.
+"""Tables and lists that annotations are written in, read with the number of each line.
 
 A byte order mark and every kind of line end are taken as they come. Empty lines hold nothing, but count; blanks around
 a value are no part of it. Whatever else is not as expected is an ``AnnotationError`` with file and line.
@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ssan.datasets.samples import SPLIT_ALIASES, canonical_split
-from ssan.errors import AnnotationError, UsageError, printable, quoted, unknown
+from ssan.errors import AnnotationError, UsageError, printable, quoted, shortened, unknown
 from ssan.files import read_text
 
 MOST_CLASSES = 100_000
@@ -68,7 +68,7 @@ def rows_with_header(path: str, required: Sequence[str]) -> Iterator[tuple[int, 
             path,
             1,
         )
-    twice = next((name for place, name in enumerate(header) if name in header[:place]), None)
+    twice = next((name for column, name in enumerate(header) if name in header[:column]), None)
     if twice is not None:
         raise fault(f"the column {quoted(twice)} stands twice in the header; leave out one", path, 1)
     for line, cells in rows:
@@ -186,13 +186,13 @@ def class_names(
     if len(lines) > MOST_CLASSES:
         raise fault(f"{len(lines):,} lines; expected the names of {MOST_CLASSES:,} classes at most", path)
     names = []
-    for place, (line, text) in enumerate(lines, start=1):
+    for number, (line, text) in enumerate(lines, start=1):
         name = text
         if numbered:
             word, _, name = (part.strip() for part in text.partition(" "))
-            if number_of(word) != place or not name:
+            if number_of(word) != number or not name:
                 raise fault(
-                    f"expected '{place} NAME', and found {quoted(text)}; classes are counted from 1", path, line
+                    f"expected '{number} NAME', and found {quoted(text)}; classes are counted from 1", path, line
                 )
         names.append((line, name))
     return unlike_names(names, path, form=form, but_for=but_for)
@@ -205,9 +205,9 @@ def unlike_names(
     if not names:
         raise fault("there are no class names in it; expected one a line", path, code="empty")
     first: dict[str, Where] = {}
-    for place, (line, name) in enumerate(names, start=1):
-        if line != place:
-            raise fault("the line is empty; expected the name of a class in every line", path, place)
+    for number, (line, name) in enumerate(names, start=1):
+        if line != number:
+            raise fault("the line is empty; expected the name of a class in every line", path, number)
         if name in first:
             raise fault(
                 f"the class {quoted(name)} stands in line {first[name][1]} too; a class has one line",
@@ -242,7 +242,7 @@ def refuse_lookalikes(
         if other != label:
             path, line = (source, None) if where is None else where[label]
             same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", label)
-            names = " and ".join(ascii(name[:200]) if same else quoted(name) for name in (other, label))
+            names = " and ".join(ascii(shortened(name)) if same else quoted(name) for name in (other, label))
             raise fault(
                 f"the classes {names} differ only by {but_for}; make them one, or name them apart",
                 path,
@@ -256,7 +256,7 @@ def unknown_label(label: str, classes: Sequence[str], named_in: str, path: str, 
     near = [] if alike else difflib.get_close_matches(label[:200], classes, n=1, cutoff=0.6)
     hint = f" Did you mean {quoted(near[0])}?" if near else " Both files must be of one release"
     if alike is not None:
-        hint = f" Did you mean {alike[:200]!a}? It differs only by {PLAINLY}; write both alike"
+        hint = f" Did you mean {shortened(alike)!a}? It differs only by {PLAINLY}; write both alike"
     return fault(
         f"{quoted(label)} is none of the {len(classes)} classes in {printable(named_in)}.{hint}",
         path,
@@ -265,14 +265,14 @@ def unknown_label(label: str, classes: Sequence[str], named_in: str, path: str, 
     )
 
 
-def check_id(identity: str, path: str, line: int | None = None, *, place: str = "") -> None:
+def check_id(identity: str, path: str, line: int | None = None, *, prefix: str = "") -> None:
     """Refuse an id that is no plain file name.
 
-    :param place: for a file without lines, what of it has the id.
+    :param prefix: for a file without lines, what of it has the id.
     """
     if _FILE_ID.fullmatch(identity) is None or identity in (".", ".."):
         raise fault(
-            f"{place}the id {quoted(identity)} is not a file name; expected one, such as 1234, without separators",
+            f"{prefix}the id {quoted(identity)} is not a file name; expected one, such as 1234, without separators",
             path,
             line,
             code="path_escape",
@@ -302,16 +302,16 @@ def known_split(word: str, source: str, line: int | None) -> str:
     """``train``, ``val`` or ``test`` for what a line of a table says."""
     known = {"train", "val", "test", *SPLIT_ALIASES}
     if word not in known:
-        raise fault(unknown("split", word[:80], known), source, line)
+        raise fault(unknown("split", word, known), source, line)
     return canonical_split(word)
 
 
 def part(
-    start: str | None, end: str | None, source: str, line: int | None, *, place: str = ""
+    start: str | None, end: str | None, source: str, line: int | None, *, prefix: str = ""
 ) -> tuple[float | None, float | None]:
     """The bounds of a part of a video, in seconds, from what an annotation says; nothing said is None.
 
-    :param place: for a file without lines, what of it says so.
+    :param prefix: for a file without lines, what of it says so.
     """
     bounds = []
     for word in (start, end):
@@ -321,7 +321,7 @@ def part(
             value = math.nan
         if value is not None and not (0 <= value < MOST_SECONDS):
             raise fault(
-                f"{place}{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as "
+                f"{prefix}{quoted(str(word))} is no time; expected seconds from the beginning of the video, such as "
                 "12.5",
                 source,
                 line,
@@ -330,7 +330,7 @@ def part(
     first, last = bounds
     if last is not None and last <= (first or 0):
         raise fault(
-            f"{place}the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start",
+            f"{prefix}the part ends at {last:g} s and starts at {first or 0:g} s; expected an end after the start",
             source,
             line,
         )

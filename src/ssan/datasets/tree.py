@@ -1,4 +1,4 @@
-"""Which videos lie below a folder: all of them, or those that annotations name.
+"""Videos below a folder: all of them, or those that annotations name.
 
 A clip file (``ssan.video.clip_file``) counts as a folder with the videos and folders that it has inside.
 """
@@ -153,10 +153,10 @@ def look_for_videos(root: str | Path) -> Found:
         except OSError:
             found.videos.append(path)
             continue
-        place = (status.st_dev, status.st_ino)
-        if place in walked:
+        inode = (status.st_dev, status.st_ino)
+        if inode in walked:
             continue
-        walked.add(place)
+        walked.add(inode)
         visible = list(filter(_is_visible, children))
         pictures = sum(map(_is_picture, visible))
         if _are_frames(visible):
@@ -188,13 +188,13 @@ def loose_videos(folder: str | Path) -> list[str]:
 
 def _above(root: str | Path) -> set[tuple[int, int]]:
     """The folders that a folder lies in, by device and number: a link to one of them leads to the folder again."""
-    places = set()
+    inodes = set()
     for path in {os.path.abspath(root), os.path.realpath(root)}:
         for parent in Path(path).parents:
             with contextlib.suppress(OSError):
                 status = os.stat(parent)
-                places.add((status.st_dev, status.st_ino))
-    return places
+                inodes.add((status.st_dev, status.st_ino))
+    return inodes
 
 
 def _are_frames(children: Sequence[os.DirEntry[str]]) -> bool:
@@ -278,7 +278,7 @@ class Finder:
         Systems differ in it: a list that was written on one may name files that were copied from another.
         """
         written, pieces = "", name.split(os.sep)
-        for place, piece in enumerate(pieces):
+        for depth, piece in enumerate(pieces):
             stem, suffix = os.path.splitext(piece)
             if written not in self._forms:
                 _, present, by_stem = self._listing(written)
@@ -286,7 +286,7 @@ class Finder:
                 self._forms[written] = {unicodedata.normalize("NFC", one): one for one in names}
             forms = self._forms[written]
             found = forms.get(unicodedata.normalize("NFC", piece))
-            if found is None and place == len(pieces) - 1 and suffix.lower() in VIDEO_SUFFIXES:
+            if found is None and depth == len(pieces) - 1 and suffix.lower() in VIDEO_SUFFIXES:
                 found = forms.get(unicodedata.normalize("NFC", stem))
             if found is None:
                 return None
@@ -306,12 +306,12 @@ class Finder:
         return None if found is None else beginning + found
 
     def locate(self, name: str, *, source: str, line: int | None = None) -> tuple[str, bool]:
-        """The path where the video that a list names is, or would be, and whether it is there; errors as ``place``."""
-        path, relative = self.place(name, source=source, line=line)
+        """The path of a video that a list names, or would be at, and whether it is there; errors as ``resolve``."""
+        path, relative = self.resolve(name, source=source, line=line)
         there = self.find(relative)
         return there or path, there is not None
 
-    def place(self, name: str, *, source: str, line: int | None = None) -> tuple[str, str]:
+    def resolve(self, name: str, *, source: str, line: int | None = None) -> tuple[str, str]:
         """The path that a list names, joined to the root, and the same relative to the root, both without detours.
 
         :param source: the list, and the line of it, for the error.

@@ -28,9 +28,9 @@ _HMDB_LIST = re.compile(r"(.+)_test_split([123])\.txt")
 # ----------------------------------------------------------------------------------------------------------- UCF101
 
 
-def find_ucf_lists(place: str) -> str | None:
+def find_ucf_lists(root: str) -> str | None:
     """The folder with the lists of UCF101: this one, or ``ucfTrainTestlist`` in it; None without."""
-    for folder in (place, os.path.join(place, "ucfTrainTestlist")):
+    for folder in (root, os.path.join(root, "ucfTrainTestlist")):
         lists = (os.path.join(folder, f"{kind}list0{fold}.txt") for kind in ("train", "test") for fold in FOLDS)
         if any(map(os.path.isfile, lists)):
             return folder
@@ -75,12 +75,7 @@ def read_ucf101(
         if not lines:
             raise fault("there is nothing in it; expected CLASS/FILE in every line", path, code="empty")
         for line, text in lines:
-            name, number = _numbered(text)
-            if number is None and kind == "train":
-                raise fault(f"expected CLASS/FILE and the number of the class, and found {quoted(text)}", path, line)
-            label, slash, file = name.partition("/")
-            if not slash or "/" in file:
-                raise fault(f"expected CLASS/FILE, and found {quoted(name)}", path, line)
+            label, file, number = _class_and_file(text, path, line, is_numbered=kind == "train")
             if label not in index:
                 raise unknown_label(label, classes, named_in, path, line)
             if number is not None and number != index[label] + 1:
@@ -94,12 +89,26 @@ def read_ucf101(
     return Samples(samples, classes, folder)
 
 
+def _class_and_file(text: str, path: str, line: int, *, is_numbered: bool) -> tuple[str, str, int | None]:
+    """The class, the file and the number after them, where there is one; the file's name may hold blanks."""
+    name, *word = text.rsplit(None, 1)
+    number = number_of(word[0]) if word else None
+    if number is None:
+        if is_numbered:
+            raise fault(f"expected CLASS/FILE and the number of the class, and found {quoted(text)}", path, line)
+        name = text
+    label, slash, file = name.partition("/")
+    if not slash or "/" in file:
+        raise fault(f"expected CLASS/FILE, and found {quoted(name)}", path, line)
+    return label, file, number
+
+
 # ----------------------------------------------------------------------------------------------------------- HMDB51
 
 
-def find_hmdb_lists(place: str) -> str | None:
+def find_hmdb_lists(root: str) -> str | None:
     """The folder with the lists of HMDB51: this one, or ``testTrainMulti_7030_splits`` in it; None without."""
-    folders = (place, os.path.join(place, "testTrainMulti_7030_splits"))
+    folders = (root, os.path.join(root, "testTrainMulti_7030_splits"))
     return next((folder for folder in folders if _hmdb_lists(folder)), None)
 
 
@@ -166,13 +175,6 @@ def _check_fold(fold: str) -> None:
         raise UsageError(f"fold is {fold!r}; it must be one of {', '.join(FOLDS)}")
 
 
-def _numbered(text: str) -> tuple[str, int | None]:
-    """A line's name and the number after it, where there is one; the name may hold blanks."""
-    name, *word = text.rsplit(None, 1)
-    number = number_of(word[0]) if word else None
-    return (text, None) if number is None else (name, number)
-
-
 class _Videos:
     """Videos in folders of their classes or side by side."""
 
@@ -182,12 +184,12 @@ class _Videos:
     def sample(self, label: str, file: str, index: int, split: str | None, path: str, line: int) -> Sample:
         """The video that a line of a list names."""
         check_id(file, path, line)
-        place, exists = self._finder.locate(f"{label}/{file}", source=path, line=line)
+        there, exists = self._finder.locate(f"{label}/{file}", source=path, line=line)
         flat = None if exists else self._finder.find(file)
         stem, suffix = os.path.splitext(file)
         return Sample(
             id=f"{label}/{stem if suffix.lower() in VIDEO_SUFFIXES else file}",
-            path=flat or place,
+            path=flat or there,
             label=label,
             label_index=index,
             exists=exists or flat is not None,

@@ -8,7 +8,8 @@ from typing import Any
 
 from ssan.datasets.captions import (
     CaptionIds,
-    CaptionPlaces,
+    VideosById,
+    caption_id,
     caption_of,
     entries,
     files_named,
@@ -28,19 +29,21 @@ from ssan.datasets.tables import (
     part,
     table_with_header,
 )
-from ssan.errors import AnnotationError, UsageError
-from ssan.files import is_text, read_json
+from ssan.errors import AnnotationError, UsageError, quoted
+from ssan.files import read_json
 
 YOUCOOK_DATA = ("youcookii_annotations_trainval.json", "youcookii_annotations_test_segments_only.json")
 YOUCOOK_CLIPS = "validation_youcook.csv"
-YOUCOOK_PLACES = ("", "annotations", "YouCookII", "YouCookII/annotations")
+YOUCOOK_SUBFOLDERS = ("", "annotations", "YouCookII", "YouCookII/annotations")
 YOUCOOK_FOLDERS = ("raw_videos", "videos")
 YOUCOOK_FORM = re.compile(r"youcookii_annotations\w*(?:-\w+)?\.json", re.IGNORECASE)
 
 
-def find_youcook(place: str) -> list[str]:
+def find_youcook(root: str) -> list[str]:
     """The JSON files of YouCook2 in a folder, or without any the list of clips."""
-    found = files_named(place, YOUCOOK_PLACES, YOUCOOK_DATA) or files_named(place, YOUCOOK_PLACES, [YOUCOOK_CLIPS])
+    found = files_named(root, YOUCOOK_SUBFOLDERS, YOUCOOK_DATA) or files_named(
+        root, YOUCOOK_SUBFOLDERS, [YOUCOOK_CLIPS]
+    )
     return [*found.values()]
 
 
@@ -70,29 +73,29 @@ def read_youcook2(root: str, split: str, *, annotations: str | None = None, vide
     :raises AnnotationError: a file is malformed, a caption or a clip is empty, a clip ends a second or more after its
         video, an id is no file name or stands twice, or there is no clip of the split.
     """
-    place = annotations or root
-    files = [place] if os.path.isfile(place) else find_youcook(place)
+    source = annotations or root
+    files = [source] if os.path.isfile(source) else find_youcook(source)
     if not files:
         raise UsageError(
             f"no files of YouCook2 here; expected {YOUCOOK_DATA[0]} or {YOUCOOK_CLIPS}; --annotations names another "
             "folder, or one file",
             code="missing",
-            path=place,
+            path=source,
         )
-    places = CaptionPlaces(root, videos, YOUCOOK_FOLDERS)
+    finder = VideosById(root, videos, YOUCOOK_FOLDERS)
     if not files[0].lower().endswith(".csv"):
         seen: dict[str, Where] = {}
-        return of_split([sample for path in files for sample in _recipes(path, places, seen)], split, place)
+        return of_split([sample for path in files for sample in _recipes(path, finder, seen)], split, source)
     if split not in ("val", "all"):
         raise UsageError(
             f"the split {split!r} was asked for, and this list has clips of validation alone; use --split val, or name "
             f"{YOUCOOK_DATA[0]} with --annotations",
             path=files[0],
         )
-    return of_split(_clips(files[0], places), split, files[0])
+    return of_split(_clips(files[0], finder), split, files[0])
 
 
-def _recipes(path: str, places: CaptionPlaces, seen: dict[str, Where]) -> Iterator[Sample]:
+def _recipes(path: str, finder: VideosById, seen: dict[str, Where]) -> Iterator[Sample]:
     """The clips of a JSON file."""
     wrong = '{"database": {ID: {"duration", "subset", "annotations": [{"segment", "id", "sentence"}]}}}'
     content = read_json(path)
@@ -100,49 +103,46 @@ def _recipes(path: str, places: CaptionPlaces, seen: dict[str, Where]) -> Iterat
     if not isinstance(database, dict):
         raise fault(f"there is no object 'database'; expected {wrong}", path)
     for number, (video, about) in enumerate(database.items(), start=1):
-        place = f"video {number} ({video[:80]!r}): "
+        prefix = f"video {number} ({quoted(video, 80)}): "
         id_of(video, path, f"video {number}: ")
         check_once(seen, video, path, number, unit="video")
         fields: dict[str, Any] = about if isinstance(about, dict) else {}
         duration, subset, recipe = fields.get("duration"), fields.get("subset"), fields.get("recipe_type")
         if not isinstance(duration, int | float) or not 0 < duration < MOST_SECONDS or not isinstance(subset, str):
-            raise fault(f"{place}expected its duration in seconds and its subset as in {wrong}", path)
+            raise fault(f"{prefix}expected its duration in seconds and its subset as in {wrong}", path)
         try:
             split = known_split(subset, path, None)
         except AnnotationError as error:
-            raise fault(f"{place}{error.message}", path) from None
-        there, exists = places.place(video, f"{subset}/{recipe}" if isinstance(recipe, str) else "")
+            raise fault(f"{prefix}{error.message}", path) from None
+        there, exists = finder.locate(video, f"{subset}/{recipe}" if isinstance(recipe, str) else "")
         clips: dict[str, Where] = {}
         for order, clip in entries(fields, "annotations", path, wrong):
-            where = f"{place}clip {order}: "
-            key = clip.get("id")
-            if type(key) not in (int, str) or not is_text(str(key)[:80]):
-                raise fault(f"{where}the id is {shown(key)}; expected a number", path)
-            key = f"{video}#{str(key)[:80]}"
+            where = f"{prefix}clip {order}: "
+            key = caption_id(video, clip.get("id"), path, f"{where}the id")
             check_once(clips, key, path, order, unit="clip")
             start, end = _segment(clip.get("segment"), duration, path, where)
             said = split == "test" and "sentence" not in clip
-            caption = None if said else caption_of(clip.get("sentence"), path, place=where)
+            caption = None if said else caption_of(clip.get("sentence"), path, prefix=where)
             yield Sample(
                 key, there, start_seconds=start, end_seconds=end, caption=caption, exists=exists, split=split,
                 video=video,
             )  # fmt: skip
 
 
-def _segment(segment: object, duration: float, path: str, place: str) -> tuple[float, float]:
+def _segment(segment: object, duration: float, path: str, prefix: str) -> tuple[float, float]:
     """The bounds of a clip; an end that was rounded up to whole seconds may be after the end of the video."""
     bounds = segment if isinstance(segment, list) else []
     if len(bounds) != 2 or not all(type(bound) in (int, float) for bound in bounds):
-        raise fault(f"{place}the segment is {shown(segment)}; expected [start, end] in seconds", path)
-    start, end = part(str(bounds[0]), str(bounds[1]), path, None, place=place)
+        raise fault(f"{prefix}the segment is {shown(segment)}; expected [start, end] in seconds", path)
+    start, end = part(str(bounds[0]), str(bounds[1]), path, None, prefix=prefix)
     assert start is not None
     assert end is not None
     if end >= math.floor(duration) + 2:
-        raise fault(f"{place}it ends at {end:g} s and the video at {duration:g} s; expected no later", path)
+        raise fault(f"{prefix}it ends at {end:g} s and the video at {duration:g} s; expected no later", path)
     return start, end
 
 
-def _clips(path: str, places: CaptionPlaces) -> list[Sample]:
+def _clips(path: str, finder: VideosById) -> list[Sample]:
     """The clips of the list."""
     samples = []
     ids = CaptionIds()
@@ -152,7 +152,7 @@ def _clips(path: str, places: CaptionPlaces) -> list[Sample]:
         start, end = part(row["start"], row["end"], path, line)
         if start is None or end is None:
             raise fault("a bound of the clip is empty; expected its start and its end in seconds", path, line)
-        there, exists = places.place(video, f"validation/{row.get('task') or ''}")
+        there, exists = finder.locate(video, f"validation/{row.get('task') or ''}")
         samples.append(
             Sample(
                 ids.next(video),

@@ -20,17 +20,17 @@ from tqdm import tqdm
 
 from ssan.datasets.clips import part_of
 from ssan.datasets.samples import Sample, Samples
-from ssan.errors import AnnotationError, ModelError, SsanError, UsageError, VideoError, printable
+from ssan.errors import AnnotationError, SsanError, UsageError, VideoError, printable
 from ssan.features.store import VectorWriter, part_id
 from ssan.files import sha256
-from ssan.models.catalogue import BACKBONES, build, specification
+from ssan.models.catalogue import specification
 from ssan.models.classifier import Classifier
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
 from ssan.training.workers import WorkerEndedError, begin, carried, handed_on
 from ssan.video.clip import Part
 from ssan.video.preprocess import Preprocess
-from ssan.weights.state_dict import imagenet_file, load_backbone, read_state_dict
+from ssan.weights.initial import build_pretrained
 
 KIND = "pooled features, mean over the frames of a window"
 
@@ -94,19 +94,7 @@ def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
-    assert spec.backbone in BACKBONES
-    path = str(imagenet_file(spec.backbone)) if init == "imagenet" else init
-    model = build(name, num_classes=1)
-    report = load_backbone(model, read_state_dict(path), source=path)
-    untrained = [key for key in report.missing if key.startswith("backbone.") and not key.endswith("_tracked")]
-    if untrained:
-        raise ModelError(
-            f"it has no weights for the layers of {name} that look across frames ({untrained[0]} and "
-            f"{len(untrained) - 1} more), whose features would be noise; give a model that was trained, or take "
-            f"tsn_{spec.backbone}",
-            code="wrong_model",
-            path=path,
-        )
+    model, path = build_pretrained(name, init)
     preprocess = Preprocess(
         num_frames=spec.num_frames if spec.knows_order or spec.layers else 1,
         resize="short_side",

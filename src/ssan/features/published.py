@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ssan.datasets.samples import Sample
-from ssan.errors import SsanError, UsageError
+from ssan.errors import SsanError, UsageError, first_line, quoted
 from ssan.features.store import part_id
 from ssan.features.stream import ClipKey, FeatureStream, TimedFeatureStream, checked, not_finite
 from ssan.pickles import read_pickle
@@ -38,7 +38,7 @@ class TableStream(TimedFeatureStream):
         self.dim, dim = 0, None
         for video, array in self._table.items():
             try:
-                self.dim = dim = checked(array, dim, f"{name} of {video[:80]!r}", path).shape[-1]
+                self.dim = dim = checked(array, dim, f"{name} of {quoted(video, 80)}", path).shape[-1]
                 if not np.isfinite(array).all():
                     raise not_finite(video, path)
             except SsanError as error:
@@ -161,10 +161,9 @@ def _are_arrays(table: Mapping[Any, Any]) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
-    said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
     return UsageError(
-        f"it cannot be read as plain features ({said}); files that need code to be executed are refused. Save them as "
-        "tensors or as .npy files where they were made",
+        f"it cannot be read as plain features ({first_line(error)}); files that need code to be executed are refused. "
+        "Save them as tensors or as .npy files where they were made",
         code="bad_annotation",
         path=str(path),
     )

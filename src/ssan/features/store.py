@@ -25,8 +25,17 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ssan.errors import SsanError, UsageError, few
-from ssan.files import is_text, naming_a_full_disk, one_writer, open_regular, pread_exactly, read_json, write_json
+from ssan.errors import SsanError, UsageError, few, quoted
+from ssan.files import (
+    is_text,
+    naming_a_full_disk,
+    one_writer,
+    open_regular,
+    pread_exactly,
+    read_json,
+    read_jsonl,
+    write_json,
+)
 
 STORE = "store.json"
 SCHEMA = 1
@@ -89,23 +98,13 @@ class StorePart:
         :raises UsageError: a complete line that is none of ours, or that does not go on where the one before ends.
         """
         found: dict[str, Entry] = {}
-        first = stop = number = 0
-        with open(self.lines, "rb") as handle:
-            while line := handle.readline(MOST_LINE + 1):
-                if not line.endswith(b"\n"):
-                    if len(line) > MOST_LINE:
-                        raise self._altered(number + 1)
-                    break
-                number += 1
-                stop += len(line)
-                try:
-                    said = json.loads(line)
-                except (ValueError, RecursionError):
-                    said = None
-                if not _is_entry(said) or said["first"] != first or said["id"] in found:
-                    raise self._altered(number)
-                found[said["id"]] = Entry(self.number, first, said["num"], said["crc"], stop)
-                first += said["num"]
+        first = 0
+        lines = read_jsonl(self.lines, "the entries of a store", most_bytes=MOST_LINE)
+        for number, (stop, said) in enumerate(lines, start=1):
+            if said is None or not _is_entry(said) or said["first"] != first or said["id"] in found:
+                raise self._altered(number)
+            found[said["id"]] = Entry(self.number, first, said["num"], said["crc"], stop)
+            first += said["num"]
         return found
 
     def _altered(self, line: int) -> UsageError:
@@ -118,8 +117,8 @@ class StorePart:
         )
 
 
-def _is_entry(said: Any) -> bool:
-    if not isinstance(said, dict) or not isinstance(said.get("id"), str) or not said["id"]:
+def _is_entry(said: dict[str, Any]) -> bool:
+    if not isinstance(said.get("id"), str) or not said["id"]:
         return False
     numbers = [said.get(name) for name in ("first", "num", "crc")]
     return all(type(number) is int and 0 <= number < 1 << 48 for number in numbers) and said["num"] > 0
@@ -233,7 +232,7 @@ class VectorWriter:
             already (code ``duplicate``); or the disk is full (code ``no_space``).
         """
         if not name or len(name) > MOST_ID or not is_text(name):
-            raise UsageError(f"the id {name[:80]!r} cannot be stored; expected 1 to {MOST_ID} letters", path=path)
+            raise UsageError(f"the id {quoted(name, 80)} cannot be stored; expected 1 to {MOST_ID} letters", path=path)
         if name in self.done:
             raise UsageError(f"{name!r} is in the store already; ids must differ", code="duplicate", path=path)
         rows, spans = np.asarray(rows), np.ascontiguousarray(spans, SPANS)
@@ -258,7 +257,7 @@ class VectorWriter:
         line = {"id": name, "path": path, "first": self._num, "num": len(kept), "crc": _checksum(kept, spans)}
         encoded = json.dumps(line).encode() + b"\n"
         if len(encoded) > MOST_LINE:
-            raise UsageError(f"the path of {name[:80]!r} is too long; expected fewer than {MOST_LINE} bytes")
+            raise UsageError(f"the path of {quoted(name, 80)} is too long; expected fewer than {MOST_LINE} bytes")
         try:
             with naming_a_full_disk(self._part.vectors):
                 for handle, content in [

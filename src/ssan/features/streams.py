@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, first_line
 from ssan.features.published import read_published
 from ssan.features.store import STORE, open_vectors, part_id
 from ssan.features.stream import ClipKey, FeatureStream, TimedFeatureStream, check_part, checked
@@ -146,7 +146,7 @@ def _open_npy(path: str) -> np.ndarray:
         size = os.path.getsize(path) if os.path.isfile(path) else 0
         short = "mmap length" in str(error) or size == 0 or "EOF" in str(error)
         raise UsageError(
-            f"not a whole .npy file of numbers ({str(error).splitlines()[0][:200] if str(error) else 'empty'}; {size} "
+            f"not a whole .npy file of numbers ({first_line(error) if str(error) else 'empty'}; {size} "
             "bytes); expected features (n, f). Copy or extract it again",
             code="truncated" if short else "bad_annotation",
             path=path,

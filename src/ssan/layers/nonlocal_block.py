@@ -14,7 +14,7 @@ Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product"]
 
 
 class NonLocal(nn.Module):
-    """Let each position attend to the others: of all frames, of its own frame, or its own place in other frames.
+    """Let each position attend to the others: of all frames, of its own frame, or its own position in other frames.
 
     With ``x`` the features of the positions that see each other as a matrix (n, c) and every ``W`` a 1x1 convolution::
 
@@ -36,7 +36,7 @@ class NonLocal(nn.Module):
     ``SeparableSelfAttention`` gives them:
 
     - ``embedding``: the width e. ``half`` is the c // 2 of the non-local paper, whose block sits on wide features. The
-      default is e = c: SSAN compares the two blocks in the same place, after a 1x1 convolution that already reduced
+      default is e = c: SSAN compares the two blocks at the same point, after a 1x1 convolution that already reduced
       the channels fourfold, and there SSA has e = c; so table 2 compares blocks of one width.
     - ``similarity_scale``: ``sqrt`` divides the similarities by the square root of e, as the authors' code does;
       ``none`` takes them as equation 3 prints them.

@@ -109,15 +109,17 @@ class TemporalRelation(nn.Module):
 def _mean_relation(features_btf: Tensor, relations_rd: Tensor, fuse: nn.Linear) -> Tensor:
     """The mean of relu(fuse([f_i, f_j, ...])) over relations: (b, t, f) and frame numbers (r, d) to (b, bottleneck).
 
-    A linear layer of joined features is a sum of one linear layer a place, each of which meets a frame only once
+    A linear layer of joined features is a sum of one linear layer a position, each of which meets a frame only once
     however many relations that frame is in.
     """
     r, d = relations_rd.shape
     weight_hdf = fuse.weight.unflatten(1, (d, -1))
-    placed_btdh = torch.einsum("btf,hdf->btdh", features_btf, weight_hdf)
-    places = torch.arange(d, device=features_btf.device)
+    projected_btdh = torch.einsum("btf,hdf->btdh", features_btf, weight_hdf)
+    positions = torch.arange(d, device=features_btf.device)
     # Sums over thousands, in at least single precision.
-    total = torch.zeros_like(placed_btdh[:, 0, 0], dtype=torch.promote_types(placed_btdh.dtype, torch.float32))
+    total = torch.zeros_like(projected_btdh[:, 0, 0], dtype=torch.promote_types(projected_btdh.dtype, torch.float32))
     for part_rd in relations_rd.to(features_btf.device).split(CHUNK):
-        total = total + (placed_btdh[:, part_rd, places].sum(dim=2) + fuse.bias).relu().sum(dim=1, dtype=total.dtype)
-    return (total / r).to(placed_btdh.dtype)
+        total = total + (projected_btdh[:, part_rd, positions].sum(dim=2) + fuse.bias).relu().sum(
+            dim=1, dtype=total.dtype
+        )
+    return (total / r).to(projected_btdh.dtype)

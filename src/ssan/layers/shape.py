@@ -1,4 +1,4 @@
-"""What every layer asks of its input and of the options that several have."""
+"""Shapes of what layers take, and checks of the options that several have."""
 
 from torch import Tensor
 

@@ -52,7 +52,7 @@ class TemporalShift(nn.Module):
     def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
         """Shift (b, t, c, h, w) along t; the result has the same shape and needs no copy by the caller.
 
-        :param before: what ``carried`` took from the frames before these, in place of zeros; for ``past`` alone.
+        :param before: what ``carried`` took from the frames before these, instead of zeros; for ``past`` alone.
         """
         check_features(x, self.channels, "temporal_shift")
         if before is not None and self.direction != "past":

@@ -1,4 +1,4 @@
-"""What a network with separable self-attention attends to, as arrays, computed from its own weights."""
+"""Attention maps of a network with separable self-attention, computed from its own weights."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Attended:
 def attended(model: nn.Module, clip: Tensor, queries: Tensor) -> list[Attended]:
     """Run a clip (t, 3, h, w) through ``model`` and say what each of its blocks attends to.
 
-    :param queries: (t, 2), for each frame a place (y, x) in it, each coordinate a share of the side in [0, 1).
+    :param queries: (t, 2), for each frame a position (y, x) in it, each coordinate a share of the side in [0, 1).
     :raises UsageError: the model has no separable self-attention.
     """
     blocks = {name: m for name, m in model.named_modules() if isinstance(m, SeparableSelfAttention)}

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ssan.errors import UsageError, unknown
+from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
-from ssan.models.slots import SlotChoice, place
+from ssan.models.slots import SlotChoice, fill_slots
 
 # No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
 MAX_OPTION = 65_536
@@ -229,7 +229,7 @@ def _fill(
     make, where, what = LAYERS[spec.layer], spec.places, f"layer {spec.layer}"
     if places:
         where = call_with_options(SlotChoice, {**asdict(where), **places}, "places")
-    place(backbone, lambda channels: call_with_options(partial(make, channels), options, what), where)
+    fill_slots(backbone, lambda channels: call_with_options(partial(make, channels), options, what), where)
 
 
 @contextmanager
@@ -270,5 +270,6 @@ def call_with_options(make: Callable[..., Any], options: Mapping[str, Any], what
         if not options:
             raise
         given = ", ".join(f"{word}={value!r}" for word, value in options.items())
-        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise UsageError(f"{what}: it cannot be made with {given[:200]} ({said}); give other values") from error
+        raise UsageError(
+            f"{what}: it cannot be made with {shortened(given)} ({first_line(error)}); give other values"
+        ) from error

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-adds, counted on shapes alone; memory and time, measured."""
+"""Cost of a model: parameters and multiply-adds, counted on shapes alone; memory and time, measured."""
 
 import copy
 import json

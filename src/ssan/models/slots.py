@@ -1,4 +1,4 @@
-"""Put a layer into the slots of a backbone: which stages, which slot, every block or every second one."""
+"""Slots of a backbone, and layers put into them: which stages, which slot, every block or every second one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,34 +23,34 @@ class SlotChoice:
     every: int = 1
 
 
-def place(backbone: nn.Module, layer: Callable[[int], nn.Module], places: SlotChoice) -> list[str]:
+def fill_slots(backbone: nn.Module, layer: Callable[[int], nn.Module], choice: SlotChoice) -> list[str]:
     """Fill slots of ``backbone`` with ``layer(channels)`` and return the module names that were filled.
 
     :raises UsageError: a stage or slot that the backbone does not have, a slot that is filled, or ``every`` below 1.
     """
     stages: dict[str, list[nn.Module]] = backbone.stages  # type: ignore[assignment]
-    if places.every < 1:
-        raise UsageError(f"places: every is {places.every}; it must be 1 (each block), 2 (each second block) or more")
-    if not places.stages:
+    if choice.every < 1:
+        raise UsageError(f"places: every is {choice.every}; it must be 1 (each block), 2 (each second block) or more")
+    if not choice.stages:
         raise UsageError(f"places: no stage is named; known: {', '.join(stages)}")
     names = {id(module): name for name, module in backbone.named_modules()}
     filled: list[str] = []
-    for stage in places.stages:
+    for stage in choice.stages:
         if stage not in stages:
             raise UsageError("places: " + unknown("stage", stage, stages))
         slots = {slot for block in stages[stage] for slot in block.slot_channels}  # type: ignore[union-attr]
-        if places.slot not in slots:
-            raise UsageError(f"places: {stage} has " + unknown("slot", places.slot, slots))
-        for block in stages[stage][:: places.every]:
+        if choice.slot not in slots:
+            raise UsageError(f"places: {stage} has " + unknown("slot", choice.slot, slots))
+        for block in stages[stage][:: choice.every]:
             channels: dict[str, int] = block.slot_channels  # type: ignore[assignment]
-            if places.slot in channels:
-                there = getattr(block, places.slot)
+            if choice.slot in channels:
+                there = getattr(block, choice.slot)
                 if not isinstance(there, nn.Identity):
                     raise UsageError(
-                        f"places: {places.slot} of {stage} already has a {type(there).__name__}; name another slot"
+                        f"places: {choice.slot} of {stage} already has a {type(there).__name__}; name another slot"
                     )
-                setattr(block, places.slot, layer(channels[places.slot]))
-                filled.append(f"{names[id(block)]}.{places.slot}")
+                setattr(block, choice.slot, layer(channels[choice.slot]))
+                filled.append(f"{names[id(block)]}.{choice.slot}")
     return filled
 
 

@@ -1,4 +1,4 @@
-"""A network fed frame by frame, as a video is filmed: online TSM (Lin, Gan, Han, ICCV 2019, section 4.2)."""
+"""Streams of frames through a network, as a video is filmed: online TSM (Lin, Gan, Han, ICCV 2019, section 4.2)."""
 
 import torch
 from torch import Tensor, nn

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ssan.errors import UsageError, few
+from ssan.errors import UsageError, few, on_one_line
 from ssan.files import writing
 
 ARRAYS = ("ids", "scores", "labels", "class_names", "protocol")
@@ -168,7 +168,7 @@ def _read_arrays(where: str) -> dict[str, np.ndarray]:
     ) as error:  # fmt: skip
         # What numpy and zipfile raise for damage, encryption, pickled objects, and for archives of another kind; a
         # header that is no text of Python's comes as the last two.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = on_one_line(error)
         raise _foreign(where, f"damaged or of another kind ({reason})") from None
 
 

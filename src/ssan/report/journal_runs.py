@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, Literal
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, quoted, shortened
 from ssan.recognition.metrics import wilson_interval
 from ssan.training.journal import read_journal
 
@@ -249,7 +249,8 @@ def _read(folder: str, name: str) -> JournalRun:
             epoch = whole(event.get("epoch"))
             if epoch is None:
                 raise UsageError(
-                    f"an epoch without its number: epoch is {str(event.get('epoch'))[:80]!r}; copy the journal again",
+                    f"an epoch without its number: epoch is {quoted(str(event.get('epoch')), 80)}; copy the journal "
+                    "again",
                     code="bad_annotation",
                     path=str(path),
                 )
@@ -310,8 +311,8 @@ def _confusion(value: Any, num_classes: int, path: str) -> list[tuple[int, int, 
             or not 0 <= (-1 if numbers[2] is None else numbers[2]) <= MOST_COUNTED
         ):
             raise UsageError(
-                f"a confusion has {str(cell)[:80]}; expected [true index, predicted index, count] of {num_classes} "
-                "classes; copy the journal again",
+                f"a confusion has {shortened(str(cell), 80)}; expected [true index, predicted index, count] of "
+                f"{num_classes} classes; copy the journal again",
                 code="bad_annotation",
                 path=path,
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssan.datasets.samples import Samples
 from ssan.features.store import STORE
-from ssan.files import read_json
+from ssan.files import read_json, read_jsonl
 from ssan.retrieval.pairs import hash_captions
 
 
@@ -47,15 +47,10 @@ def _entries(store: Path, videos: set[str]) -> list[list[Any]]:
     """Id, number of vectors and checksum of each entry; what is no entry is for who opens the store to tell of."""
     found = []
     for part in store.glob("part-*.jsonl"):
-        with open(part, "rb") as handle:
-            for line in handle:
-                try:
-                    said = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                name = said.get("id") if isinstance(said, dict) else None
-                if isinstance(name, str) and (name in videos or name.rpartition("@")[0] in videos):
-                    found.append([name, said.get("num"), said.get("crc")])
+        for _, said in read_jsonl(part, "the entries of a store"):
+            name = said.get("id") if said is not None else None
+            if said is not None and isinstance(name, str) and (name in videos or name.rpartition("@")[0] in videos):
+                found.append([name, said.get("num"), said.get("crc")])
     return [[name, str(num), str(crc)] for name, num, crc in found]
 
 

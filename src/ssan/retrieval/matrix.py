@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssan.datasets.tables import fault, number_of, table_with_header
-from ssan.errors import UsageError, quoted
+from ssan.errors import UsageError, on_one_line, quoted
 from ssan.retrieval.metrics import INTERVAL, TIE_RULE, Positives, answer, ranks
 
 COLUMNS = ("query_row", "video_column")
@@ -50,7 +50,7 @@ def open_matrix(path: str) -> np.ndarray:
         raise UsageError(f"it cannot be read ({problem.strerror}); look at its permissions", path=path) from None
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, OverflowError) as why:
         # What numpy and Python's parser raise for headers that are none.
-        reason = " ".join(str(why).split())[:200] or type(why).__name__
+        reason = on_one_line(why)
         raise _foreign(path, f"damaged or of another kind ({reason})") from None
     if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8) or len(shape) != 2:
         what = "pickled objects, which are not read" if dtype.hasobject else f"{dtype} of {len(shape)} axes"

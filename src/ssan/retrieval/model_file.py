@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import ModelError, UsageError, printable
+from ssan.errors import ModelError, UsageError, printable, quoted, shortened
 from ssan.features.streams import FeatureStream
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.embedding import JointSpace
@@ -106,7 +106,7 @@ def _other(key: str, was: Any, now: Any) -> str:
         place = next(name for name in (*was, *now) if was.get(name) != now.get(name))
         return _other(f"{key}.{place}", was.get(place), now.get(place))
     was, now = (value[:16] if key == "hash" and isinstance(value, str) else value for value in (was, now))
-    return f"{key} is {str(now)[:80]}, and was {str(was)[:80]} in training"
+    return f"{key} is {shortened(str(now), 80)}, and was {shortened(str(was), 80)} in training"
 
 
 def encoder(model: JointSpace, recipe: RetrievalRecipe, vocabulary: Vocabulary | None) -> Encode:
@@ -264,7 +264,7 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
     other = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if other is not None:
         raise wrong(
-            f"its tensors do not fit its recipe ({recipe.text}, {recipe.dim}): {other[:80]!r} is "
+            f"its tensors do not fit its recipe ({recipe.text}, {recipe.dim}): {quoted(other, 80)} is "
             f"{_shape(tensors, other)}, expected {shapes.get(other)}; copy the file again"
         )
     model = built if vocabulary is None else build_space(recipe, vocabulary, None, dims)

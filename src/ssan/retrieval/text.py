@@ -1,4 +1,4 @@
-"""Captions as numbers: tokenising and vocabularies."""
+"""Tokenisers and vocabularies, which make numbers of captions."""
 
 import re
 import unicodedata
@@ -9,9 +9,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-from tokenizers.models import WordLevel
 
-from ssan.errors import ModelError, UsageError, few, unknown
+from ssan.errors import ModelError, UsageError, few, quoted, unknown
 from ssan.files import is_text
 
 # The largest published vocabularies have about 3 million words; word2vec's and GloVe's longest words some 1,000 bytes.
@@ -53,10 +52,10 @@ def _whole_word() -> re.Pattern[str]:
     marks = [code for code in codes if unicodedata.category(chr(code)) in ("Mn", "Mc")]
     marks = [code for code in marks if not 0xFE00 <= code <= 0xFE0F]
     ranges = ""
-    for place, code in enumerate(marks):
-        if place == 0 or marks[place - 1] != code - 1:
+    for index, code in enumerate(marks):
+        if index == 0 or marks[index - 1] != code - 1:
             ranges += chr(code)
-        if place + 1 == len(marks) or marks[place + 1] != code + 1:
+        if index + 1 == len(marks) or marks[index + 1] != code + 1:
             ranges += f"-{chr(code)}"
     return re.compile(rf"[\w'](?:[\w'{ranges}]|[\u200c\u200d](?=[\w{ranges}]))*")
 
@@ -145,7 +144,7 @@ class Vocabulary:
     :param words: distinct and not empty, in the order of their indices.
     :param tokeniser: one of ``TOKENISERS``.
     :param marks: whether letters keep the marks on them; off for vocabularies of files that earlier versions wrote.
-    :raises UsageError: an unknown tokeniser, a word twice, an empty word, or none at all.
+    :raises UsageError: an unknown tokeniser, a word twice, an empty word, one that is no text, or none at all.
     """
 
     def __init__(self, words: Iterable[str], tokeniser: str, *, marks: bool = True) -> None:
@@ -154,13 +153,13 @@ class Vocabulary:
         self.words = tuple(words)
         if not self.words:
             raise UsageError("a vocabulary without words; give at least one", code="empty")
-        # The empty word, which no tokeniser makes, stands for padding and for whatever is not known.
-        indices = {"": 0}
+        self._index_of: dict[str, int] = {}
         for index, word in enumerate(self.words, start=1):
-            if indices.setdefault(word, index) != index:
+            if not word or self._index_of.setdefault(word, index) != index:
                 problem = f"{word!r} stands twice" if word else "the empty word"
                 raise UsageError(f"{problem} in a vocabulary, at index {index}; give distinct words")
-        self._model = WordLevel(indices, unk_token="")
+            if not is_text(word):
+                raise UsageError(f"{word!r} in a vocabulary, at index {index}, is no text; leave it out")
 
     @classmethod
     def of(
@@ -187,18 +186,16 @@ class Vocabulary:
         return len(self.words) + 1
 
     def __contains__(self, word: object) -> bool:
-        return isinstance(word, str) and word != "" and is_text(word) and self._model.token_to_id(word) is not None
+        return isinstance(word, str) and word in self._index_of
 
     def _known(self, words: list[str]) -> list[int]:
         """Indices of those words that are known."""
-        # Looked up one by one: the library's own batches build an object for each caption, and take five times as long.
-        index = self._model.token_to_id
-        return [found for word in words if (found := index(word))]
+        return [self._index_of[word] for word in words if word in self._index_of]
 
     def encode(self, captions: Sequence[str], max_words: int) -> np.ndarray:
         """Captions as indices, int64 (n, max_words): the first ``max_words`` known words of each, then zeros.
 
-        Unknown words are dropped, as in reference 22, and take no place; ``dropped`` counts them. ``unusable`` finds
+        Unknown words are dropped, as in reference 22, and take no room; ``dropped`` counts them. ``unusable`` finds
         the captions of which nothing is left, whose row is all zeros here.
         """
         if max_words < 1:
@@ -243,14 +240,14 @@ class Vocabulary:
             raise _no_vocabulary("expected an object of 'tokeniser' and 'words'")
         tokeniser, words, marks = value["tokeniser"], value["words"], value.get("marks", False)
         if not isinstance(marks, bool):
-            raise _no_vocabulary(f"its 'marks' is {str(marks)[:50]!r}, neither true nor false")
+            raise _no_vocabulary(f"its 'marks' is {quoted(str(marks), 50)}, neither true nor false")
         if not isinstance(tokeniser, str) or tokeniser not in TOKENISERS:
-            raise _no_vocabulary(f"its tokeniser is {str(tokeniser)[:50]!r}, not one of {', '.join(TOKENISERS)}")
+            raise _no_vocabulary(f"its tokeniser is {quoted(str(tokeniser), 50)}, not one of {', '.join(TOKENISERS)}")
         if not isinstance(words, list) or not 1 <= len(words) <= MOST_WORDS:
             raise _no_vocabulary(f"its words are not a list of 1 to {MOST_WORDS:,}")
         for index, word in enumerate(words, start=1):
             if not isinstance(word, str) or not 0 < len(word) <= MOST_WORD_BYTES or not is_text(word):
-                raise _no_vocabulary(f"its word {index} is {str(word)[:50]!r}, not a word")
+                raise _no_vocabulary(f"its word {index} is {quoted(str(word), 50)}, not a word")
         if len(set(words)) < len(words):
             raise _no_vocabulary("it has a word twice")
         return cls(words, tokeniser, marks=marks)
@@ -261,7 +258,7 @@ def _no_vocabulary(problem: str) -> ModelError:
 
 
 def unusable(captions: Iterable[str], vocabulary: Vocabulary) -> list[tuple[int, str]]:
-    """The captions of which no word is left, each as its place in the list and the reason.
+    """The captions of which no word is left, each as its index in the list and the reason.
 
     A text tower has nothing to say of them: whoever trains or evaluates refuses them, or counts what is left out.
     """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssan.errors import ModelError, UsageError, unknown
+from ssan.errors import ModelError, UsageError, on_one_line, unknown
 from ssan.files import sha256
 
 
@@ -280,7 +280,7 @@ def _load(folder: Path) -> tuple[Any, nn.Linear | None, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, AttributeError) as problem:
         raise ModelError(
-            f"transformers cannot read it as a text model ({' '.join(str(problem).split())[:300]}); expected "
+            f"transformers cannot read it as a text model ({on_one_line(problem, 300)}); expected "
             "config.json, model.safetensors and a tokeniser, without code of its own",
             code="wrong_model",
             path=str(folder),

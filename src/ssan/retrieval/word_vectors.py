@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ssan.errors import AnnotationError, UsageError, few
+from ssan.errors import AnnotationError, UsageError, few, quoted
 from ssan.files import is_text
 from ssan.retrieval.text import MOST_WORD_BYTES, Vocabulary
 
@@ -146,7 +146,7 @@ def _is_name(word: bytes) -> bool:
 
 
 def _shown(word: bytes) -> str:
-    return repr(word[:50].decode(errors="replace"))
+    return quoted(word.decode(errors="replace"), 50)
 
 
 def _malformed(problem: str, where: str, line: int | None = None, code: str = "bad_annotation") -> AnnotationError:

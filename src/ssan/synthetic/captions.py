@@ -1,4 +1,4 @@
-"""Made-up videos with captions, of which each has two near twins: one the other way round, one with another object.
+"""Synthetic videos with captions, of which each has two near twins: one the other way round, one with another object.
 
     DIR/captions.csv      video,caption,split: each caption once in the set; the format captions_csv
     DIR/twins.csv         video,other,kind: kind is direction or object
@@ -21,17 +21,8 @@ from typing import Any
 import numpy as np
 
 from ssan.errors import UsageError
-from ssan.files import replacing, write_json, writing
-from ssan.synthetic.dataset import (
-    ENCODER,
-    FRAMES_PER_SECOND,
-    VERSION,
-    claim,
-    encode,
-    in_threads,
-    is_finished,
-    split_counts,
-)
+from ssan.files import write_json, writing
+from ssan.synthetic.dataset import check_size, claim, how_made, is_finished, render_all, split_counts
 from ssan.synthetic.drawing import COLOURS, FLOORS, SHAPES, SIZES, TEXTURES
 from ssan.synthetic.scenes import find_level, scene
 
@@ -98,8 +89,8 @@ def told(seed: int, count: int) -> list[Told]:
 
 def twins(index: int) -> dict[str, int]:
     """The videos whose captions differ from that of video ``index`` in one thing alone."""
-    first, place = index - index % TOGETHER, index % TOGETHER
-    return {"direction": first + (place ^ 1), "object": first + (place ^ 2)}
+    first, position = index - index % TOGETHER, index % TOGETHER
+    return {"direction": first + (position ^ 1), "object": first + (position ^ 2)}
 
 
 def render_captions(
@@ -123,44 +114,27 @@ def render_captions(
         raise UsageError(f"num_videos is {num_videos}; captioned videos come in fours, so give a multiple of 4")
     if num_videos > MOST_VIDEOS:
         raise UsageError(f"num_videos is {num_videos}; of more than {MOST_VIDEOS:,} the captions would not all differ")
-    if not 32 <= size_px <= 256 or size_px % 2:
-        raise UsageError(f"size_px is {size_px}; expected an even number from 32 to 256")
+    check_size(size_px)
     if seed < 0 or workers < 1:
         raise UsageError(f"seed is {seed} and workers {workers}; expected 0 or more, and 1 or more")
     counts = {split: TOGETHER * count for split, count in split_counts(num_videos // TOGETHER, splits).items()}
-    made = {
-        "version": VERSION,
-        "task": "captions",
-        "seed": seed,
-        "size_px": size_px,
-        "level_parameters": asdict(find_level(TASK, level)),
-        "frames_per_second": FRAMES_PER_SECOND,
-        "encoder": ENCODER,
-    }
+    made = how_made("captions", seed, size_px, find_level(TASK, level))
     claim(root, made)
     (root / "videos").mkdir(parents=True, exist_ok=True)
     videos = told(seed, num_videos)
+    finished = {**made, "num_videos": num_videos, "splits": counts}
+    paths = [root / f"{name_of(index)}.webm" for index in range(num_videos)]
+    whole = is_finished(root, finished, paths)
 
-    def draw(index: int) -> tuple[str, bool]:
-        video, path = videos[index], root / f"{name_of(index)}.webm"
-        shown = scene(
+    def draw(index: int) -> tuple[str, np.ndarray]:
+        video = videos[index]
+        drawn = scene(
             TASK, level, seed, index, num_classes=NUM_CLASSES, size_px=size_px, class_index=video.class_index,
             looks=video.looks,
         )  # fmt: skip
-        if path.exists():
-            return shown.label, False
-        with replacing(path, sync=False) as partial:
-            Path(partial).write_bytes(encode(shown.frames))
-        return shown.label, True
+        return drawn.label, drawn.frames
 
-    finished = {**made, "num_videos": num_videos, "splits": counts}
-    whole = is_finished(root, finished, [root / f"{name_of(index)}.webm" for index in range(num_videos)])
-    captions, num_rendered = [""] * num_videos, 0
-    for done, (index, (caption, fresh)) in enumerate(in_threads(draw, 0 if whole else num_videos, workers), start=1):
-        captions[index] = caption
-        num_rendered += fresh
-        if on_progress is not None:
-            on_progress(done, num_videos)
+    captions, num_rendered = render_all([] if whole else paths, draw, workers, on_progress)
     if not whole:
         splits_of = [SPLIT_NAMES[split] for split, count in counts.items() for _ in range(count)]
         _write_rows(

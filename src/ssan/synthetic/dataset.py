@@ -1,4 +1,4 @@
-"""Made-up videos with labels and captions, written to disk exactly as Something-Something V2 is laid out.
+"""Synthetic data sets: videos with labels and captions, written to disk exactly as Something-Something V2 is laid out.
 
     DIR/something-something-v2-labels.json       {"Moving something from left to right": "0", ...}
     DIR/something-something-v2-train.json        [{"id", "label", "template", "placeholders"}, ...]
@@ -127,46 +127,24 @@ def render(
     counts = split_counts(num_videos, splits)
     if seed < 0:
         raise UsageError(f"seed is {seed}; expected 0 or more")
-    if not 32 <= size_px <= 256 or size_px % 2:
-        raise UsageError(f"size_px is {size_px}; expected an even number from 32 to 256")
+    check_size(size_px)
     if workers < 1:
         raise UsageError(f"workers is {workers}; expected 1 or more")
     level_name = level if isinstance(level, str) else DEFAULT_LEVEL[task] if level is None else "custom"
-    made = {
-        "version": VERSION,
-        "task": task,
-        "seed": seed,
-        "size_px": size_px,
-        "classes": names,
-        "level_parameters": asdict(chosen),
-        "frames_per_second": FRAMES_PER_SECOND,
-        "encoder": ENCODER,
-    }
+    made = {**how_made(task, seed, size_px, chosen), "classes": names}
     claim(root, made)
     (root / VIDEO_FOLDER).mkdir(parents=True, exist_ok=True)
     finished = {**made, "level": level_name, "num_videos": num_videos, "splits": counts}
-    whole = is_finished(root, finished, [_video_path(root, index) for index in range(num_videos)])
+    paths = [root / VIDEO_FOLDER / f"{index + 1}.webm" for index in range(num_videos)]
+    whole = is_finished(root, finished, paths)
 
-    def draw(index: int) -> tuple[Scene, bool]:
-        shown = scene(task, chosen, seed, index, num_classes=num_classes, size_px=size_px)
-        path = _video_path(root, index)
-        if path.exists():
-            return shown._replace(frames=shown.frames[:0]), False
-        with replacing(path, sync=False) as partial:
-            Path(partial).write_bytes(encode(shown.frames))
-        return shown._replace(frames=shown.frames[:0]), True
+    def draw(index: int) -> tuple[Scene, np.ndarray]:
+        drawn = scene(task, chosen, seed, index, num_classes=num_classes, size_px=size_px)
+        return drawn._replace(frames=drawn.frames[:0]), drawn.frames
 
-    scenes: list[Scene | None] = [None] * num_videos
-    num_rendered = 0
-    to_draw = 0 if whole else num_videos
-    for done, (index, (shown, fresh)) in enumerate(in_threads(draw, to_draw, workers), start=1):
-        scenes[index] = shown
-        num_rendered += fresh
-        if on_progress is not None:
-            on_progress(done, num_videos)
-
+    scenes, num_rendered = render_all([] if whole else paths, draw, workers, on_progress)
     if not whole:
-        _write_annotations(root, names, [shown for shown in scenes if shown is not None], counts)
+        _write_annotations(root, names, scenes, counts)
         write_json(root / "synthetic.json", finished)
     return Summary(
         root=str(root),
@@ -267,8 +245,51 @@ def is_finished(root: Path, finished: dict[str, Any], videos: Sequence[Path]) ->
     )
 
 
-def _video_path(root: Path, index: int) -> Path:
-    return root / VIDEO_FOLDER / f"{index + 1}.webm"
+def check_size(size_px: int) -> None:
+    if not 32 <= size_px <= 256 or size_px % 2:
+        raise UsageError(f"size_px is {size_px}; expected an even number from 32 to 256")
+
+
+def how_made(task: str, seed: int, size_px: int, level: Level) -> dict[str, Any]:
+    """What decides about the pixels of a set, as ``synthetic.json`` says it."""
+    return {
+        "version": VERSION,
+        "task": task,
+        "seed": seed,
+        "size_px": size_px,
+        "level_parameters": asdict(level),
+        "frames_per_second": FRAMES_PER_SECOND,
+        "encoder": ENCODER,
+    }
+
+
+def render_all(
+    paths: Sequence[Path],
+    draw: Callable[[int], tuple[Drawn, np.ndarray]],
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[list[Drawn], int]:
+    """Write those videos that are not there; what ``draw`` says of each, and how many were not there.
+
+    :param draw: of a video's index, what is to be said of it and its frames (t, h, w, 3).
+    """
+
+    def render_one(index: int) -> tuple[Drawn, bool]:
+        drawn, frames = draw(index)
+        if paths[index].exists():
+            return drawn, False
+        with replacing(paths[index], sync=False) as partial:
+            Path(partial).write_bytes(encode(frames))
+        return drawn, True
+
+    found: dict[int, Drawn] = {}
+    num_rendered = 0
+    for index, (drawn, is_new) in in_threads(render_one, len(paths), workers):
+        found[index] = drawn
+        num_rendered += is_new
+        if on_progress is not None:
+            on_progress(len(found), len(paths))
+    return [found[index] for index in range(len(paths))], num_rendered
 
 
 def in_threads(draw: Callable[[int], Drawn], count: int, workers: int) -> Iterator[tuple[int, Drawn]]:

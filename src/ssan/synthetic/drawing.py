@@ -1,4 +1,4 @@
-"""Drawing clips of simple things that move over a floor, with numpy alone: outlines, patterns, courses, noise."""
+"""Drawing of clips with simple things that move over a floor, with numpy alone: outlines, patterns, courses, noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

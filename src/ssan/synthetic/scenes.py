@@ -1,4 +1,4 @@
-"""Small made-up videos of moving things, drawn with numpy: what happens in video ``index`` of a task, and its pixels.
+"""Scenes, small synthetic videos of moving things: what happens in video ``index`` of a task, and its pixels.
 
 Two tasks. Both are made of pairs of classes that are each other's reversal in time: one course of events is drawn and
 the class says which way it is played, so no single frame, and no set of frames whose order is lost, can tell the two
@@ -134,8 +134,8 @@ def find_level(task: str, level: "str | Level | None" = None) -> Level:
 def class_of(task: str, seed: int, index: int, num_classes: int | None = None) -> int:
     """The class of video ``index``: every run of num_classes videos has each class once, in a drawn order."""
     count = len(_templates(task, num_classes))
-    block, place = divmod(index, count)
-    return int(np.random.default_rng([seed, block, 1]).permutation(count)[place])
+    block, position = divmod(index, count)
+    return int(np.random.default_rng([seed, block, 1]).permutation(count)[position])
 
 
 def scene(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from ssan.errors import UsageError
+from ssan.errors import UsageError, first_line
 from ssan.files import open_regular, writing
 
 # The largest network here has a state of less than 2 GB; whoever goes on has as much memory.
@@ -76,7 +76,7 @@ def _check_sizes(path: Any, archive: zipfile.ZipFile, size: int) -> None:
 def _refused(path: Any, reason: str) -> UsageError:
     return UsageError(
         "cannot resume: not a state that a run of ssan left, or damaged since "
-        f"({(reason.splitlines() or ['unreadable'])[0][:120]}). Copy the file again, or remove it: the run then starts "
+        f"({first_line(reason or 'unreadable', 120)}). Copy the file again, or remove it: the run then starts "
         "from its beginning",
         path=str(path),
     )

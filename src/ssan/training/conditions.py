@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssan.errors import shortened
+
 # Of ``environment``: what numbers depend on.
 DECISIVE = (
     "ssan", "ssan_commit", "torch", "lightning", "numpy", "av", "cuda", "cudnn", "processor", "device", "device_name",
@@ -68,4 +70,4 @@ def differences(kept: Any, environment: Mapping[str, Any], files: Files | None) 
 
 
 def _shown(value: Any) -> str:
-    return str(value)[:100]
+    return shortened(str(value), 100)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssan.errors import SsanError, TrainingError, UsageError, VideoError
+from ssan.errors import SsanError, TrainingError, UsageError, VideoError, on_one_line
 from ssan.processes import Processes, processes
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.callbacks import CheckpointKeeper, DataWaitMeter, Interruption, Progress, Recorder
@@ -410,7 +410,7 @@ def _explained(error: RuntimeError | MemoryError, place: Processes, device: str)
             "Use a free one: set MASTER_PORT, to the same for all processes"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        said = " ".join(str(error).split())[:300]
+        said = on_one_line(error, 300)
         return TrainingError(f"torch cannot compile this network here ({said}); leave out compile=true")
     if any(sign in str(error) for sign in SIGNS_OF_A_DEAD_PROCESS):
         return TrainingError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ssan.errors import UsageError
-from ssan.files import is_text, naming_a_full_disk, open_regular, taking_turns, writing
+from ssan.files import is_text, naming_a_full_disk, read_jsonl, taking_turns, writing
 
 
 class Journal:
@@ -58,18 +58,9 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
 
     :raises UsageError: there is no journal, or a complete line of it is no record.
     """
-    path = Path(path)
-    # By bytes: a class name may hold what Python takes for the end of a line, and a crash may cut a letter in two.
-    with open_regular(path, "a journal; name a run's folder") as handle:
-        lines = handle.read().split(b"\n")
     found = []
-    # A line is complete with its newline: what follows the last one is nothing, or cut off.
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
+    for number, (_, record) in enumerate(read_jsonl(path, "a journal; name a run's folder"), start=1):
+        if record is None:
             raise UsageError(
                 "not a line of a journal; expected one JSON object", code="bad_annotation", path=str(path), line=number
             )

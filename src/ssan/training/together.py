@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ssan.errors import SsanError, TrainingError, UsageError
+from ssan.errors import SsanError, TrainingError, UsageError, shortened
 from ssan.processes import Processes
 
 T = TypeVar("T")
@@ -58,8 +58,8 @@ class Together:
             dist.all_gather_object(found, own, group=self.group)
         except RuntimeError as error:
             raise TrainingError(
-                f"a process that this one works with has ended ({str(error).split('. ')[0][:200]}); look at what it "
-                "said, or whether memory ran out, and start again"
+                f"a process that this one works with has ended ({shortened(str(error).split('. ')[0])}); look at what "
+                "it said, or whether memory ran out, and start again"
             ) from error
         for rank, given in enumerate(found):
             if isinstance(given, SsanError):
@@ -115,8 +115,8 @@ def together(place: Processes) -> Iterator[Together]:
                 "MASTER_PORT, to the same for all processes"
             ) from error
         raise TrainingError(
-            f"the {place.world} processes did not meet at {where} ({str(error).split('. ')[0][:200]}); look at what "
-            "the others said, and start again"
+            f"the {place.world} processes did not meet at {where} ({shortened(str(error).split('. ')[0])}); look at "
+            "what the others said, and start again"
         ) from error
     try:
         yield Together(place, group)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from ssan.errors import UsageError, VideoError
+from ssan.errors import UsageError, VideoError, quoted
 
 if TYPE_CHECKING:
     import torch
@@ -328,7 +328,7 @@ def assumed_rate() -> float | None:
     except ValueError:
         rate = 0.0
     if not 0 < rate <= 100_000:
-        raise UsageError(f"frames_per_second is {text[:80]!r}; expected a number above 0, 100,000 at most")
+        raise UsageError(f"frames_per_second is {quoted(text, 80)}; expected a number above 0, 100,000 at most")
     return rate
 
 

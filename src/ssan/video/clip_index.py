@@ -29,7 +29,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ssan.errors import VideoError
+from ssan.errors import VideoError, quoted, shortened
 from ssan.video.clip import MOST_PIXELS
 
 MAGIC = b"ssanclip"
@@ -117,7 +117,7 @@ class Entry:
         """An entry out of JSON; the file at ``path`` says it."""
         names = [field.name for field in fields(cls)]
         if not isinstance(content, dict) or set(content) != set(names) or not _is_name(content["name"]):
-            raise malformed(path, f"an entry is {str(content)[:80]!r}")
+            raise malformed(path, f"an entry is {quoted(str(content), 80)}")
         if not all(type(content[name]) is int and 0 <= content[name] < 1 << 62 for name in names[1:]):
             raise malformed(path, f"{content['name']!r} has numbers that are none")
         return cls(**content)
@@ -266,9 +266,9 @@ def _check_names(keys: list[bytes], path: str) -> None:
         try:
             name = _name_of(key)
         except UnicodeDecodeError:
-            raise malformed(path, f"{key[:80]!r} is no name") from None
+            raise malformed(path, f"{quoted(key.decode(errors='replace'), 80)} is no name") from None
         if not _is_name(name):
-            raise malformed(path, f"{name[:80]!r} is no name below the file")
+            raise malformed(path, f"{quoted(name, 80)} is no name below the file")
         if number and key <= before:
             raise malformed(path, f"{name!r} stands there " + ("twice" if key == before else "out of order"))
         before = key
@@ -327,13 +327,13 @@ OLD_FIELDS = {
 def old_entry(content: Any, path: str) -> tuple[Entry, FrameTable]:
     """An entry of version 1 out of JSON, and what it says of the frames."""
     if not isinstance(content, dict) or set(content) != OLD_FIELDS or not _is_name(content["name"]):
-        raise malformed(path, f"an entry is {str(content)[:80]!r}")
+        raise malformed(path, f"an entry is {quoted(str(content), 80)}")
     numbers = [content[name] for name in ("num_frames", "height_px", "width_px", "crc32")]
     offset = content["offset"]
     if not all(type(number) is int and 0 <= number < 1 << 32 for number in numbers) or not (
         type(offset) is int and 0 <= offset < 1 << 62
     ):
-        raise malformed(path, f"{content['name']!r} has the numbers {str([offset, *numbers])[:200]}")
+        raise malformed(path, f"{content['name']!r} has the numbers {shortened(str([offset, *numbers]))}")
     columns = [content["times_seconds"], content["durations_seconds"]]
     for column in columns:
         if not isinstance(column, list) or len(column) != numbers[0] or not all(map(_is_time, column)):

@@ -19,7 +19,7 @@ from typing import IO, Any, Self, TypeVar, cast
 
 import numpy as np
 
-from ssan.errors import UsageError, VideoError
+from ssan.errors import UsageError, VideoError, shortened
 from ssan.processes import memory_share
 from ssan.video.clip import Clip, Examination, Resize, SecondsPart, Video
 from ssan.video.messages import (
@@ -61,7 +61,7 @@ def limit_of(seconds: float | None) -> float:
         except ValueError:
             seconds = math.nan
     if not 0 < seconds < 1e9:
-        raise UsageError(f"{name} is {said[:80]}; expected seconds, more than 0")
+        raise UsageError(f"{name} is {shortened(said, 80)}; expected seconds, more than 0")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""A trained classifier on disk: weights, recipe, classes, preprocessing and protocol in one file."""
+"""Classifier files, a trained classifier each: weights, recipe, classes, preprocessing and protocol in one file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssan.errors import ModelError, UsageError
+from ssan.errors import UsageError, quoted
 from ssan.models.catalogue import build, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
-from ssan.weights.model_file import read_model_file, write_model_file
+from ssan.weights.model_file import read_model_file, write_model_file, wrong_model
 
 
 @dataclass(frozen=True)
@@ -87,60 +87,33 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, metadata = read_model_file(path)
-
-    def part(name: str, kind: type) -> Any:
-        value = metadata.get(name)
-        if not isinstance(value, kind) or not value:
-            raise ModelError(f"its metadata lacks {name!r}", code="wrong_model", path=str(path))
-        return value
-
     if metadata.get("kind") == "retrieval":
-        raise ModelError(
-            "it is a joint space of texts and videos, which has no classes; use it with `ssan retrieval eval`",
-            code="wrong_model",
-            path=str(path),
+        raise wrong_model(
+            "it is a joint space of texts and videos, which has no classes; use it with `ssan retrieval eval`", path
         )
-    classes = [str(label) for label in part("classes", list)]
+    classes = [str(label) for label in _part(metadata, "classes", list, path)]
     protocol = metadata.get("protocol") or {}
     if not isinstance(protocol, dict):
-        raise ModelError("its protocol is no mapping; copy the file again", code="wrong_model", path=str(path))
+        raise wrong_model("its protocol is no mapping; copy the file again", path)
     try:
-        recipe = make_recipe(part("recipe", dict))
-        if (recipe.model == OWN) != (model is not None):
-            raise ModelError(
-                "it is a network of its maker's own, which only the code that made it can build; make it again, and "
-                "read the file from Python with load_labeller(path, model=...)"
-                if model is None
-                else f"it is {recipe.model}, which needs no model=; leave that out",
-                code="wrong_model",
-                path=str(path),
-            )
+        recipe = make_recipe(_part(metadata, "recipe", dict, path))
+        _check_whose_network(recipe, model, path)
         # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
         with without_memory():
             expected = model or build_from(recipe, len(classes))
     except UsageError as error:
-        raise ModelError(
-            f"its recipe cannot be built by this version: {error}; use the version it was trained with",
-            code="wrong_model",
-            path=str(path),
+        raise wrong_model(
+            f"its recipe cannot be built by this version: {error}; use the version it was trained with", path
         ) from error
+    whose = f"its recipe ({recipe.model})" if model is None else "the model given"
+    advice = "make the model as it was made for training" if model else "copy the file again"
     empty = expected.state_dict()
-    shapes = {name: tensor.shape for name, tensor in empty.items()}
-    wrong = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
-    if wrong is not None:
-        raise ModelError(
-            f"its tensors do not fit {f'its recipe ({recipe.model})' if model is None else 'the model given'}: "
-            f"{wrong[:80]!r} is {_shape(tensors, wrong)}, expected {shapes.get(wrong)}; "
-            + ("make the model as it was made for training" if model else "copy the file again"),
-            code="wrong_model",
-            path=str(path),
-        )
-    if None in (recipe.crop_px, recipe.size_px) or part("preprocess", dict) != preprocess_of(recipe).as_dict():
-        raise ModelError(
-            "its preprocessing is not that of its recipe; use the version that it was trained with",
-            code="wrong_model",
-            path=str(path),
-        )
+    _check_shapes(tensors, empty, whose, advice, path)
+    if (
+        None in (recipe.crop_px, recipe.size_px)
+        or _part(metadata, "preprocess", dict, path) != preprocess_of(recipe).as_dict()
+    ):
+        raise wrong_model("its preprocessing is not that of its recipe; use the version that it was trained with", path)
     tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
     expected.load_state_dict(tensors, assign=model is None)
     if model is None:
@@ -153,6 +126,38 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         protocol=protocol,
         hash=metadata["sha256"],
     )
+
+
+def _part(metadata: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:
+    value = metadata.get(name)
+    if not isinstance(value, kind) or not value:
+        raise wrong_model(f"its metadata lacks {name!r}", path)
+    return value
+
+
+def _check_whose_network(recipe: Recipe, model: Classifier | None, path: Path) -> None:
+    """A network of its maker's own has to be given; any other is built of the recipe, and must not."""
+    if recipe.model == OWN and model is None:
+        raise wrong_model(
+            "it is a network of its maker's own, which only the code that made it can build; make it again, and "
+            "read the file from Python with load_labeller(path, model=...)",
+            path,
+        )
+    if recipe.model != OWN and model is not None:
+        raise wrong_model(f"it is {recipe.model}, which needs no model=; leave that out", path)
+
+
+def _check_shapes(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], whose: str, advice: str, path: Path
+) -> None:
+    """Refuse tensors that are not just those of the network, each of its shape."""
+    wrong = next((name for name in {**expected, **tensors} if _shape(tensors, name) != _shape(expected, name)), None)
+    if wrong is not None:
+        raise wrong_model(
+            f"its tensors do not fit {whose}: {quoted(wrong, 80)} is {_shape(tensors, wrong)}, expected "
+            f"{_shape(expected, wrong)}; {advice}",
+            path,
+        )
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:

@@ -1,4 +1,4 @@
-"""Weights that another toolkit released, made into a model file of ours: every tensor placed, or none."""
+"""Imported weights: a file that another toolkit released, made into a model file of ours, every tensor or none."""
 
 import csv
 import os
@@ -12,30 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssan.errors import ModelError, UsageError
+from ssan.errors import ModelError, UsageError, few, named, quoted
 from ssan.files import read_json, read_text, sha256
 from ssan.models.catalogue import MODELS, ModelSpec, build, specification, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
 from ssan.weights.layouts import LAYOUTS, LayoutFit, fit, not_ours, num_classes_in, num_frames_in
+from ssan.weights.model_file import wrong_model
 from ssan.weights.state_dict import read_state_dict
 
 # The window, in frames, over which both toolkits spread a clip that is sampled densely.
 DENSE_FRAMES = 64
-# A sentence shows this many names, and says how many there are.
-SHOWN = 3
 # How each toolkit averages the views of a video.
 AVERAGE = {"torchvision": "logits", "tsm": "logits", "mmaction2": "probabilities"}
 
 
 @dataclass(frozen=True)
-class Released:
+class ImportReport:
     """What an import did; ``as_dict`` has the fields of ``ssan import --json``.
 
     :param file: the model file that was written.
     :param layout: by whose names the weights were read.
-    :param matched: number of tensors placed, all of the model's but the counters that the file does not have.
+    :param matched: number of tensors taken, all of the model's but the counters that the file does not have.
     :param counters_set_to_zero: BatchNorm's counters of batches that the file does not have; they change nothing.
     :param notes: what was taken from the file's name, or not known.
     """
@@ -68,7 +67,7 @@ class Released:
 
 def import_weights(
     path: str, model: str, out: str, *, classes: str | None = None, overrides: Sequence[str] = ()
-) -> Released:
+) -> ImportReport:
     """Read a toolkit's weights file as the named model and write a model file.
 
     Frames are resized to a short side of 256 px and cropped to 224 in the centre, as all three toolkits test (a model
@@ -88,12 +87,53 @@ def import_weights(
     :raises UsageError: an unknown model, a recipe key, or a list of class names that does not fit.
     """
     spec = specification(model)
+    out = _checked_out(path, out)
+    state, recipe, notes = _read_with_recipe(path, spec, model, overrides)
+    num_classes = num_classes_in(state)
+    if num_classes is None:
+        known = ", ".join(f"{prefix}bias" for layout in LAYOUTS.values() for prefix in layout.classifiers)
+        raise wrong_model(
+            f"it has no classifier under a known name ({known}); its {len(state)} names begin with "
+            f"{few(list(state), show=named)}. Give a backbone's weights to `ssan train --init`",
+            path,
+        )
+    with without_memory():  # sizes from elsewhere are compared with the tensors before any memory is taken
+        found = fit(state, build_from(recipe, num_classes))
+    if found is None or found.num_wrong:
+        raise wrong_model(_misfit(state, model, num_classes, found), path)
+    names, named_in = _class_names(classes, num_classes)
+    notes += named_in
+    if found.counters:
+        notes.append(f"{len(found.counters)} counters of batches (num_batches_tracked) are not in the file; set to 0")
+    notes += _differences(found, spec, recipe)
+
+    network = build_from(recipe, num_classes)
+    fresh = network.state_dict()
+    counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in found.tensors}
+    network.load_state_dict({**found.tensors, **counters})
+    protocol = {
+        "imported_from": {"file": os.path.basename(path), "sha256": sha256(path), "layout": found.layout},
+        "views": 1, "crops": 1, "average": AVERAGE[found.layout], **preprocess_of(recipe).as_dict(),
+    }  # fmt: skip
+    digest = save_labeller(out, network, names, recipe, protocol)
+    return ImportReport(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
+
+
+def _checked_out(path: str, out: str) -> str:
+    """The model file to write, which must not be the weights file, which must be there."""
     if not os.path.isfile(path):
         raise ModelError("no such weights file; name a .pth, .pth.tar or .safetensors file", code="missing", path=path)
     if os.path.isdir(out) or out.endswith("/"):
         out = os.path.join(out, "model.safetensors")
     if os.path.exists(out) and os.path.samefile(path, out):
         raise UsageError("the model file would replace the weights it is made from; name another with -o", path=out)
+    return out
+
+
+def _read_with_recipe(
+    path: str, spec: ModelSpec, model: str, overrides: Sequence[str]
+) -> tuple[dict[str, Tensor], Recipe, list[str]]:
+    """The tensors of a file, the whole recipe of their network, and notes on what of it the file has told."""
     told, notes = _told_by_name(os.path.basename(path), spec)
     told = {"model": model, "resize": "short_side", **told}
     make_recipe(told, overrides)  # a mistake in a key is told before a large file is read
@@ -108,46 +148,22 @@ def import_weights(
     size_px = recipe.size_px or round(crop_px * 8 / 7)
     if size_px < crop_px:
         raise UsageError(f"size_px is {size_px}, smaller than crop_px, {crop_px}; a crop is cut out of it")
-    recipe = make_recipe({**recipe.model_dump(), "crop_px": crop_px, "size_px": size_px})
+    return state, make_recipe({**recipe.model_dump(), "crop_px": crop_px, "size_px": size_px}), notes
 
-    num_classes = num_classes_in(state)
-    if num_classes is None:
-        known = ", ".join(f"{prefix}bias" for layout in LAYOUTS.values() for prefix in layout.classifiers)
-        raise ModelError(
-            f"it has no classifier under a known name ({known}); its {len(state)} names begin with {_some(state)}. "
-            "Give a backbone's weights to `ssan train --init`",
-            code="wrong_model",
+
+def _class_names(path: str | None, num_classes: int) -> tuple[list[str], list[str]]:
+    """The names of the classes, numbers where there is no file of names, and a note that says so."""
+    if path is None:
+        note = f"no class names were given, so they are 0 to {num_classes - 1}; give them with --classes"
+        return [str(number) for number in range(num_classes)], [note]
+    names = read_class_names(path)
+    if len(names) != num_classes:
+        raise UsageError(
+            f"it has {len(names)} class names, and the weights are for {num_classes} classes; give the list that "
+            "the network was trained with",
             path=path,
         )
-    with without_memory():  # sizes from elsewhere are compared with the tensors before any memory is taken
-        found = fit(state, build_from(recipe, num_classes))
-    if found is None or found.num_wrong:
-        raise ModelError(_misfit(state, model, num_classes, found), code="wrong_model", path=path)
-    names = [str(number) for number in range(num_classes)]
-    if classes is not None:
-        names = read_class_names(classes)
-        if len(names) != num_classes:
-            raise UsageError(
-                f"it has {len(names)} class names, and the weights are for {num_classes} classes; give the list that "
-                "the network was trained with",
-                path=classes,
-            )
-    else:
-        notes.append(f"no class names were given, so they are 0 to {num_classes - 1}; give them with --classes")
-    if found.counters:
-        notes.append(f"{len(found.counters)} counters of batches (num_batches_tracked) are not in the file; set to 0")
-    notes += _differences(found, spec, recipe)
-
-    network = build_from(recipe, num_classes)
-    fresh = network.state_dict()
-    counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in found.tensors}
-    network.load_state_dict({**found.tensors, **counters})
-    protocol = {
-        "imported_from": {"file": os.path.basename(path), "sha256": sha256(path), "layout": found.layout},
-        "views": 1, "crops": 1, "average": AVERAGE[found.layout], **preprocess_of(recipe).as_dict(),
-    }  # fmt: skip
-    digest = save_labeller(out, network, names, recipe, protocol)
-    return Released(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
+    return names, []
 
 
 def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]:
@@ -156,10 +172,12 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
     if found.folded:
         notes.append(
             f"{len(found.folded)} biases before a BatchNorm are part of the mean that it subtracts now: "
-            f"{_some(found.folded)}"
+            f"{few(found.folded, show=named)}"
         )
     if found.dropped:
-        notes.append(f"{len(found.dropped)} biases that no score depends on are left out: {_some(found.dropped)}")
+        notes.append(
+            f"{len(found.dropped)} biases that no score depends on are left out: {few(found.dropped, show=named)}"
+        )
     if found.layout == "mmaction2" and spec.layer == "nonlocal":
         supposed = {"pairwise": "embedded_gaussian", "similarity_scale": "none"}
         shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
@@ -211,7 +229,7 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: La
         said = f"no file of {', '.join(LAYOUTS)} holds a network such as {model}"
     else:
         said = f"it does not fit {model} by the names of {found.layout}: " + ", ".join(
-            f"{len(names)} {what} ({_some(names)})"
+            f"{len(names)} {what} ({few(names, show=named)})"
             for what, names in [
                 ("not in the file", found.missing),
                 ("not in the model", found.unexpected),
@@ -246,11 +264,6 @@ def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, Layout
 def _without_memory(name: str, num_classes: int, num_frames: int) -> Classifier:
     with without_memory():
         return build(name, num_classes, num_frames=num_frames)
-
-
-def _some(names: Sequence[str] | Mapping[str, Any]) -> str:
-    shown = [name if len(name) <= 120 else f"{name[:120]}..." for name in list(names)[:SHOWN]]
-    return ", ".join(shown) + (", ..." if len(names) > SHOWN else "")
 
 
 def read_class_names(path: str | Path) -> list[str]:
@@ -304,8 +317,9 @@ def _names_in_csv(lines: Sequence[str], path: str) -> list[str]:
     for row in body:
         if len(row) != width:
             raise UsageError(
-                f"the row {','.join(row)[:80]!r} has {len(row)} cells; expected one name a row, or a header with the "
-                "column name or label. Put names with commas into quotes, or one a line into a file that ends in .txt",
+                f"the row {quoted(','.join(row), 80)} has {len(row)} cells; expected one name a row, or a header "
+                "with the column name or label. Put names with commas into quotes, or one a line into a file that ends "
+                "in .txt",
                 code="bad_annotation",
                 path=path,
             )

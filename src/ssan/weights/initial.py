@@ -1,4 +1,4 @@
-"""The weights that a classifier starts from: whose they are, and what of them it takes."""
+"""Initial weights of a classifier: whose they are, and what of them it takes."""
 
 import os
 from collections.abc import Sequence
@@ -9,17 +9,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssan.errors import ModelError, UsageError
+from ssan.errors import ModelError, UsageError, few, named
 from ssan.files import sha256
-from ssan.models.catalogue import BACKBONES, MODELS, specification
+from ssan.models.catalogue import BACKBONES, MODELS, build, specification
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
-from ssan.weights.model_file import PREFIX, read_model_file
+from ssan.weights.model_file import PREFIX, read_model_file, wrong_model
 from ssan.weights.state_dict import LoadReport, imagenet_file, load_backbone, read_state_dict
 
 # What of a recipe says how the network computes, beside its weights.
 NETWORK = ("model", "layer", "places", "backbone")
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Sta
     if report.lost:
         warnings.append(
             f"{given.path}: the file has layers between frames that are lost: {len(report.lost)} of their tensors have "
-            f"no place in this model, or another shape ({_some(report.lost)}). Name the model and the layer's options "
-            "that the file was trained with to keep them"
+            f"no counterpart in this model, or another shape ({few(report.lost, show=named)}). Name the model and the "
+            "layer's options that the file was trained with to keep them"
         )
     if differences:
         # Of a network without layers between frames nothing can be lost but by its backbone, which fits.
@@ -76,6 +75,29 @@ def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Sta
             f"{given.path}: the weights are of a network that computes otherwise: {'; '.join(differences)}"
         )
     return Start(fields, told, warnings)
+
+
+def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
+    """A network by its name in ``ssan models`` with all of its weights from a file, but those that score classes.
+
+    :param init: a file of weights, or ``imagenet``.
+    :return: the network, with a single class, and the path of the file.
+    :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
+    """
+    spec = specification(name)
+    assert spec.backbone in BACKBONES
+    path = str(imagenet_file(spec.backbone)) if init == "imagenet" else init
+    model = build(name, num_classes=1)
+    report = load_backbone(model, read_state_dict(path), source=path)
+    untrained = [key for key in report.missing if key.startswith("backbone.") and not key.endswith("_tracked")]
+    if untrained:
+        raise wrong_model(
+            f"it has no weights for the layers of {name} that look across frames ({untrained[0]} and "
+            f"{len(untrained) - 1} more), whose features would be noise; give a model that was trained, or take "
+            f"tsn_{spec.backbone}",
+            path,
+        )
+    return model, path
 
 
 def read_initial(init: str) -> Initial:
@@ -95,20 +117,17 @@ def read_initial(init: str) -> Initial:
         return Initial(path, read_state_dict(path))
     tensors, metadata = read_model_file(path)
     if metadata.get("kind") == "retrieval":
-        raise ModelError(
+        raise wrong_model(
             "it is a joint space of texts and videos, which has no network for videos; give it to `ssan retrieval "
             "train --init`",
-            code="wrong_model",
-            path=path,
+            path,
         )
     classes = metadata.get("classes")
     try:
         recipe = make_recipe(metadata["recipe"]) if isinstance(metadata.get("recipe"), dict) else None
     except UsageError as error:
-        raise ModelError(
-            f"its recipe cannot be read by this version: {error.message}; use the version it was trained with",
-            code="wrong_model",
-            path=path,
+        raise wrong_model(
+            f"its recipe cannot be read by this version: {error.message}; use the version it was trained with", path
         ) from error
     return Initial(path, tensors, [str(name) for name in classes] if isinstance(classes, list) else [], recipe)
 
@@ -151,10 +170,11 @@ def _told(report: LoadReport, given: Initial, model: Classifier, classes: Sequen
         lines.append(f"  the classifier starts at random: {why}")
     rest = [name for name in report.missing if not name.startswith(model.class_rows) and not _counts(name)]
     if rest:
-        lines.append(f"  at random: {len(rest)} tensors ({_some(rest)})")
+        lines.append(f"  at random: {len(rest)} tensors ({few(rest, show=named)})")
     unknown = [name for name in report.unexpected if name not in report.lost]
     if unknown:
-        lines.append(f"  not of this network, left out: {len(unknown)} tensors of the file ({_some(unknown)})")
+        shown = few(unknown, show=named)
+        lines.append(f"  not of this network, left out: {len(unknown)} tensors of the file ({shown})")
     return lines
 
 
@@ -165,8 +185,3 @@ def _looks_across_frames(recipe: Recipe | None) -> bool:
 
 def _counts(name: str) -> bool:
     return name.endswith("num_batches_tracked")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= 120 else f"{name[:120]}..." for name in names[:SHOWN]]
-    return ", ".join(shown) + (", ..." if len(names) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""The names that other toolkits' files give to the tensors of our networks, and whether a file has just those.
+"""Layouts of other toolkits' files: the names that they give to the tensors of our networks, and whether all are there.
 
 A layout is read from our side: for each tensor of a network of ours it says what the file calls it. So whatever is in a
 file and not in a network, or the other way round, is found by comparing two sets of names, and a file fits or does not.
@@ -90,19 +90,19 @@ def _resnet_in_mmaction2(part: WeightsPart) -> str:
 
 def _mobilenet_in_tsm(part: WeightsPart) -> str:
     """A block is one flat sequence there, in which activations count too; the shift wraps the first convolution."""
-    if (place := _in_block(part.key)) is None:
+    if (found := _in_block(part.key)) is None:
         return part.key
-    index, step, which, tensor = place
+    index, step, which, tensor = found
     shift = "net." if part.shifted and (step, which) == (0, 0) else ""
     return f"features.{index}.conv.{3 * step + which}.{shift}{tensor}"
 
 
 def _mobilenet_in_mmaction2(part: WeightsPart) -> str:
     """Blocks are numbered within their layer; the shift wraps the first convolution with its BatchNorm."""
-    if (place := _in_block(part.key)) is None:
+    if (found := _in_block(part.key)) is None:
         end, number, tensor = _matched(r"features\.(\d+)\.(\d)\.(\w+)", part.key)
         return f"{'conv1' if end == '0' else 'conv2'}.{CONV_OR_BN[int(number)]}.{tensor}"
-    index, step, which, tensor = place
+    index, step, which, tensor = found
     layer, block = _mobilenet_blocks()[index - 1]
     shift = "net." if part.shifted and step == 0 else ""
     return f"layer{layer}.{block}.conv.{step}.{shift}{CONV_OR_BN[which]}.{tensor}"

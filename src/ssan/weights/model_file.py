@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ssan.errors import ModelError
+from ssan.errors import ModelError, quoted
 from ssan.files import writing
 
 # Format 2 promises a hash of what is said of the tensors; files of format 1 have none.
@@ -55,12 +55,16 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     return digest
 
 
+def wrong_model(message: str, path: str | Path) -> ModelError:
+    """The error to raise for a file of weights that is not what it should be."""
+    return ModelError(message, code="wrong_model", path=str(path))
+
+
 def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name and metadata by name (without ``ssan.``) of a model file; its hashes are checked.
 
     :raises ModelError: missing, not a safetensors file, not one of ours, of a newer format, or changed since written.
     """
-    path = Path(path)
     if not os.path.isfile(path):
         raise ModelError(
             "no such model file; expected a model.safetensors, or the folder of a run", code="missing", path=str(path)
@@ -70,39 +74,12 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             text = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(
-            f"not a model file ({error}); expected a .safetensors file that `ssan train` wrote",
-            code="wrong_model",
-            path=str(path),
+        raise wrong_model(
+            f"not a model file ({error}); expected a .safetensors file that `ssan train` wrote", path
         ) from error
-    if f"{PREFIX}format" not in text:
-        raise ModelError(
-            "a safetensors file, but not a model of ssan: it does not say its recipe and classes. Give it to "
-            "`ssan train --init` if it holds a backbone's weights",
-            code="wrong_model",
-            path=str(path),
-        )
-    written = text[f"{PREFIX}format"]
-    if written not in (FORMAT, OLDER):
-        raise ModelError(
-            f"its format is {written[:20]!r}; this version reads {OLDER!r} and {FORMAT!r}. Upgrade ssan, or copy the "
-            "file again",
-            code="wrong_model",
-            path=str(path),
-        )
-    if written != OLDER and text.get(METADATA_HASH) != hash_metadata(text):
-        raise ModelError(
-            "what it says of its tensors (recipe, classes, protocol) is not what was written (the hash differs); copy "
-            "the file again",
-            code="wrong_model",
-            path=str(path),
-        )
+    _check_format(text, path)
     if text.get(f"{PREFIX}sha256") != hash_tensors(tensors):
-        raise ModelError(
-            "its tensors are not those that were written (the hash differs); copy the file again",
-            code="wrong_model",
-            path=str(path),
-        )
+        raise wrong_model("its tensors are not those that were written (the hash differs); copy the file again", path)
     try:
         metadata = {
             name.removeprefix(PREFIX): json.loads(value)
@@ -110,8 +87,29 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             if name.startswith(PREFIX) and name not in (f"{PREFIX}format", f"{PREFIX}sha256", METADATA_HASH)
         }
     except (ValueError, RecursionError) as error:
-        raise ModelError(
-            f"its metadata is not valid JSON: {error}; copy the file again", code="wrong_model", path=str(path)
-        ) from error
+        raise wrong_model(f"its metadata is not valid JSON: {error}; copy the file again", path) from error
     metadata["sha256"] = text[f"{PREFIX}sha256"]
     return tensors, metadata
+
+
+def _check_format(text: Mapping[str, str], path: str | Path) -> None:
+    """Refuse metadata that are not ours, of a newer format, or changed since they were written."""
+    if f"{PREFIX}format" not in text:
+        raise wrong_model(
+            "a safetensors file, but not a model of ssan: it does not say its recipe and classes. Give it to "
+            "`ssan train --init` if it holds a backbone's weights",
+            path,
+        )
+    written = text[f"{PREFIX}format"]
+    if written not in (FORMAT, OLDER):
+        raise wrong_model(
+            f"its format is {quoted(written, 20)}; this version reads {OLDER!r} and {FORMAT!r}. Upgrade ssan, or copy "
+            "the file again",
+            path,
+        )
+    if written != OLDER and text.get(METADATA_HASH) != hash_metadata(text):
+        raise wrong_model(
+            "what it says of its tensors (recipe, classes, protocol) is not what was written (the hash differs); copy "
+            "the file again",
+            path,
+        )

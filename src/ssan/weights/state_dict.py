@@ -1,11 +1,11 @@
-"""Weights from elsewhere: read without executing anything, matched key by key, every key accounted for."""
+"""State dicts from elsewhere: read without executing anything, matched key by key, every key accounted for."""
 
 import os
 import pickle
 import re
 import struct
 import urllib.error
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssan.errors import ModelError, quoted
+from ssan.errors import ModelError, first_line, named, quoted
 from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle
+from ssan.weights.model_file import wrong_model
 from ssan.weights.torch_files import Strange, read_torch_file
 
 # torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
@@ -49,7 +50,7 @@ class LoadReport:
 
     :param matched: number of tensors loaded, whole.
     :param missing: keys of the model that the file does not have, or not in this shape; they keep their random start.
-    :param unexpected: keys of the file that the model has no place for.
+    :param unexpected: keys of the file that the model does not have.
     :param reshaped: keys in both whose shapes differ, or of which only the rows of some classes were taken; they are
         also listed under ``missing``.
     :param classes_taken: classes of the model whose scores start as those of the file's classes of the same name.
@@ -77,47 +78,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         of one name, or values that no network can have (code ``nan``).
     """
     path = Path(path)
-
-    def wrong(message: str) -> ModelError:
-        return ModelError(message, code="wrong_model", path=str(path))
-
-    if not os.path.isfile(path):
-        raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
-    content: Any
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
-    except pickle.UnpicklingError as error:
-        if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
-            raise wrong(_unreadable(error)) from error
-        named = re.fullmatch(r"[\w.]+", str(error)) is not None
-        raise wrong(
-            f"cannot be read as plain tensors ({'it contains ' if named else ''}{error}); files that need code to be "
-            "executed are refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep "
-            "its tensors alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
-        ) from error
-    except UNREADABLE as error:
-        raise wrong(_unreadable(error)) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(v, Tensor | Strange) for v in content.values())
-    ):
-        raise wrong("holds no tensors by name; expected a state dict")
     state: dict[str, Tensor] = {}
-    for key, tensor in content.items():
+    for key, tensor in _tensors_in(path).items():
         name = str(key).removeprefix("module.")
         if name in state:
-            raise wrong(
+            raise wrong_model(
                 f"two tensors have the name {quoted(name)} once `module.` is taken off; leave out the one that is not "
-                "meant, where it was made"
+                "meant, where it was made",
+                path,
             )
         if isinstance(tensor, Strange) or tensor.is_complex():
-            raise wrong(
-                f"the tensor {name[:80]!r} is sparse, quantized, complex or without content; expected plain numbers. "
-                "Convert it where it was made"
+            raise wrong_model(
+                f"the tensor {quoted(name, 80)} is sparse, quantized, complex or without content; expected plain "
+                "numbers. Convert it where it was made",
+                path,
             )
         if (values := _strange_values(name, tensor)) is not None:
             raise ModelError(
@@ -128,6 +102,37 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             )
         state[name] = tensor
     return state
+
+
+def _tensors_in(path: Path) -> dict[Any, Tensor | Strange]:
+    """What a file has by name, tensors and nothing else, out of the dictionaries that toolkits wrap it in."""
+    if not os.path.isfile(path):
+        raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
+    content: Any
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+    except pickle.UnpicklingError as error:
+        if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
+            raise wrong_model(_unreadable(error), path) from error
+        is_name = re.fullmatch(r"[\w.]+", str(error)) is not None
+        raise wrong_model(
+            f"cannot be read as plain tensors ({'it contains ' if is_name else ''}{error}); files that need code to be "
+            "executed are refused. Convert it to .safetensors where it was made, or, if you trust who made it, keep "
+            "its tensors alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)",
+            path,
+        ) from error
+    except UNREADABLE as error:
+        raise wrong_model(_unreadable(error), path) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, Tensor | Strange) for v in content.values())
+    ):
+        raise wrong_model("holds no tensors by name; expected a state dict", path)
+    return content
 
 
 def _strange_values(name: str, tensor: Tensor) -> str | None:
@@ -142,22 +147,14 @@ def _strange_values(name: str, tensor: Tensor) -> str | None:
     return None
 
 
-def _printable(name: str) -> str:
-    return name if name.isprintable() and len(name) <= 200 else repr(name[:200])
-
-
 def _unreadable(error: Exception) -> str:
-    return f"not a readable weights file ({_first_line(error)}); expected .safetensors or a torch state dict"
+    return f"not a readable weights file ({first_line(error)}); expected .safetensors or a torch state dict"
 
 
 def _begins_as_a_checkpoint(path: Path) -> bool:
     """Whether a file's first bytes are those of a zip archive or of a pickle of protocol 2 or later."""
     with open(path, "rb") as handle:
         return handle.read(4).startswith((b"PK\x03\x04", b"\x80"))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def load_backbone(
@@ -182,33 +179,26 @@ def load_backbone(
     :param of_file: names of the classes that the file's classifier scores, in the order of its rows.
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
     """
-    renamed = {}
-    for name, tensor in state.items():
-        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
-        inner = name.removeprefix("backbone.")
-        own_name = name if name.startswith("consensus.") else f"backbone.{inner}"
-        renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
+    renamed = _by_our_names(state)
     own = model.state_dict()
     slots = slots_of(model.backbone)
     report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
     row_of = {name: row for row, name in enumerate(of_file)}
-    taken = [index for index, name in enumerate(classes) if name in row_of]
+    rows = {index: row_of[name] for index, name in enumerate(classes) if name in row_of}
     fitting: dict[str, Tensor] = {}
     partly: dict[str, Tensor] = {}
     wrong = []
     for key, tensor in own.items():
-        given = renamed.get(key)
+        given = renamed[key][1] if key in renamed else None
         if given is not None and key.startswith(model.class_rows):
-            if taken and given[1].shape == (len(of_file), *tensor.shape[1:]):
-                rows = tensor.clone()
-                rows[taken] = given[1][[row_of[classes[index]] for index in taken]].to(rows)
-                (fitting if len(taken) == len(tensor) else partly)[key] = rows
-        elif given is not None and given[1].shape == tensor.shape:
-            fitting[key] = given[1]
+            if rows and given.shape == (len(of_file), *tensor.shape[1:]):
+                (fitting if len(rows) == len(tensor) else partly)[key] = _with_rows(tensor, given, rows)
+        elif given is not None and given.shape == tensor.shape:
+            fitting[key] = given
         if key in fitting:
             continue
         report.missing.append(key)
-        if given is not None and (key in partly or given[1].shape != tensor.shape):
+        if given is not None and (key in partly or given.shape != tensor.shape):
             report.reshaped.append(key)
         # Old files lack BatchNorm's counter of batches; it changes nothing.
         if (
@@ -216,30 +206,50 @@ def load_backbone(
             and not _in_slot(key, slots)
             and not key.endswith("num_batches_tracked")
         ):
-            shapes = "missing" if given is None else f"{tuple(given[1].shape)} for {tuple(tensor.shape)}"
+            shapes = "missing" if given is None else f"{tuple(given.shape)} for {tuple(tensor.shape)}"
             wrong.append(f"{key} ({shapes})")
-    # ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
-    own_parts = dict(model.backbone.named_children())
-    surplus = [
-        name
-        for name in report.unexpected
-        if name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name, slots)
-    ]
-    if wrong or surplus:
-        raise ModelError(
+    if wrong or _has_surplus_parts(model.backbone, report.unexpected, slots):
+        raise wrong_model(
             f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"
             + (f", first {wrong[0]}" if wrong else "")
             + f"; {len(report.unexpected)} keys are not known here"
-            + (f", first {_printable(report.unexpected[0])}" if report.unexpected else "")
+            + (f", first {named(report.unexpected[0])}" if report.unexpected else "")
             + ". Give the file of the backbone that the model is built on",
-            code="wrong_model",
-            path=source,
+            source,
         )
     model.load_state_dict({**fitting, **partly}, strict=False)
     report.matched = len(fitting)
-    report.classes_taken = len(taken) if any(key.startswith(model.class_rows) for key in {**fitting, **partly}) else 0
+    report.classes_taken = len(rows) if any(key.startswith(model.class_rows) for key in {**fitting, **partly}) else 0
     report.lost = [name for name in (*report.unexpected, *report.reshaped) if _in_slot(name, slots)]
     return report
+
+
+def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """The tensors of a file, each with its name there, by the names that a classifier of ours has for them."""
+    renamed = {}
+    for name, tensor in state.items():
+        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
+        own_name = name if name.startswith("consensus.") else f"backbone.{name.removeprefix('backbone.')}"
+        renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
+    return renamed
+
+
+def _with_rows(tensor: Tensor, given: Tensor, rows: Mapping[int, int]) -> Tensor:
+    """The tensor of a classifier with those rows from the file's that are of the same class; ours to theirs."""
+    mixed = tensor.clone()
+    mixed[list(rows)] = given[list(rows.values())].to(mixed)
+    return mixed
+
+
+def _has_surplus_parts(backbone: nn.Module, unexpected: Sequence[str], slots: Set[str]) -> bool:
+    """Whether parts that the backbone has too are larger in the file.
+
+    ResNet-18 is a part of ResNet-34, and 50 of 101: every key fits, and the file has blocks that the model lacks.
+    """
+    own_parts = dict(backbone.named_children())
+    return any(
+        name.removeprefix("backbone.").split(".")[0] in own_parts and not _in_slot(name, slots) for name in unexpected
+    )
 
 
 def _in_slot(key: str, slots: Set[str]) -> bool:

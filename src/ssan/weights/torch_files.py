@@ -1,4 +1,4 @@
-"""Files that ``torch.save`` wrote, read as tensors and plain containers, by a reader of our own.
+"""Torch files, which ``torch.save`` wrote, read as tensors and plain containers, by a reader of our own.
 
 torch's own restricted reader calls what a file names, among it what makes room for any number of values, and unpacks
 archives without looking at their size. Here nothing is made that is larger than the file: its members must not be
@@ -18,6 +18,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from ssan.errors import first_line, quoted, shortened
 from ssan.pickles import DAMAGE, DamagedPickle, Name, PlainReader, latin1, ordered
 
 STORAGES = {
@@ -43,14 +44,14 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 class StandIn:
-    """Takes the place of an object that a checkpoint holds beside its tensors; nothing of it is kept or carried out."""
+    """Stands for an object that a checkpoint holds beside its tensors; nothing of it is kept or carried out."""
 
     def __init__(self, *arguments: object) -> None:
         pass
 
 
 class Strange(StandIn):
-    """Takes the place of a tensor that is sparse, quantized or without content."""
+    """Stands for a tensor that is sparse, quantized or without content."""
 
 
 # What checkpoints say of their run: its options, accuracies as numpy's numbers, curves, kinds of numbers. Classes and
@@ -97,7 +98,8 @@ def _tensor(storage: object, offset: object, size: object, stride: object, *_: o
     end = offset + 1 + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if num else offset
     if num > len(storage) or end > len(storage):
         raise DamagedPickle(
-            f"a tensor of {'x'.join(map(str, size))[:80]} numbers, larger than its storage of {len(storage):,}"
+            f"a tensor of {shortened('x'.join(map(str, size)), 80)} numbers, larger than its storage of "
+            f"{len(storage):,}"
         )
     return storage.as_strided(size, stride, offset) if num else torch.empty(size, dtype=storage.dtype)
 
@@ -205,9 +207,9 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except pickle.UnpicklingError:
         raise
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise DamagedPickle(str(error)[:200]) from None
+        raise DamagedPickle(first_line(error)) from None
     except (RuntimeError, *DAMAGE) as error:
-        raise DamagedPickle(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200]) from None
+        raise DamagedPickle(f"{type(error).__name__}: {first_line(error)}") from None
 
 
 def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
@@ -218,7 +220,9 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
         (info for info in members.values() if info.compress_type or info.file_size != info.compress_size), None
     )
     if packed is not None:
-        raise DamagedPickle(f"the member {packed.filename[:80]!r} is packed, which torch does not do; unpack it first")
+        raise DamagedPickle(
+            f"the member {quoted(packed.filename, 80)} is packed, which torch does not do; unpack it first"
+        )
     if sum(info.file_size for info in members.values()) > size:
         raise DamagedPickle("its members are said to be larger than the file")
     names = [name for name in members if name.partition("/")[2] == "data.pkl"]
@@ -232,7 +236,7 @@ def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     def storage(key: str, dtype: torch.dtype, num: int) -> Tensor:
         info = members.get(f"{folder}/data/{key}")
         if info is None or info.file_size != num * dtype.itemsize:
-            raise DamagedPickle(f"the storage {key[:40]!r} of {num:,} numbers is not in it")
+            raise DamagedPickle(f"the storage {quoted(key, 40)} of {num:,} numbers is not in it")
         content = torch.empty(info.file_size, dtype=torch.uint8)
         with archive.open(info) as member:
             _fill(content, member)
@@ -267,7 +271,7 @@ def _read_in_sequence(handle: IO[bytes], size: int) -> Any:
     for key in keys:
         numbers = reader.storages[key]
         if struct.unpack("<q", handle.read(8)) != (len(numbers),):
-            raise DamagedPickle(f"the storage {key[:40]!r} is of another size than its tensors")
+            raise DamagedPickle(f"the storage {quoted(key, 40)} is of another size than its tensors")
         _fill(numbers.view(torch.uint8), handle)
     return content
 

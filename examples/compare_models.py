@@ -1,6 +1,8 @@
 """Compare two models on the same labelled videos: how far apart they are, and whether that could be chance.
 
-python examples/compare_models.py runs/tsn runs/ssan videos val
+    python examples/compare_models.py runs/tsn runs/ssan videos val
+
+The videos that exactly one of the two gets right tell them apart: an interval by paired bootstrap, and McNemar's test.
 """
 
 import sys

@@ -115,7 +115,7 @@ def train(
     :raises VideoError, AnnotationError: a list or a video is bad, and ``skip_bad`` is off.
     """
     if isinstance(recipe, str | os.PathLike):
-        recipe = read_recipe(recipe)
+        recipe = read_recipe(os.fspath(recipe))
     elif not isinstance(recipe, Recipe | Mapping):
         raise UsageError(f"the recipe is a {type(recipe).__name__}; expected a name, a file, or a mapping of its keys")
     values = recipe.model_dump() if isinstance(recipe, Recipe) else dict(recipe)

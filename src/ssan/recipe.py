@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.files import read_text
+from ssan.shipped import find_recipe
 
 MAX_RECIPE_BYTES = 200_000
 MAX_DEPTH = 10
@@ -220,6 +221,7 @@ def recipe_keys(kind: type[BaseModel] = Recipe) -> list[str]:
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read the recipe of a classifier from YAML and apply ``key=value`` overrides.
 
+    ``path`` is a file, or the name of a recipe that comes with the package, such as ``demo/ssan_tiny``;
     ``layer.channel_branch=false`` reaches into a key.
 
     :raises UsageError: a missing or malformed file, an unknown key, or a value of the wrong kind; with file and line.
@@ -233,6 +235,7 @@ def read_retrieval_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Re
 
 
 def _read(kind: type[AnyRecipe], path: str | Path, overrides: Sequence[str]) -> AnyRecipe:
+    path = find_recipe(os.fspath(path))
     if not os.path.isfile(path):
         raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
     text = read_text(path, "a few dozen lines of YAML; this is not a recipe", most_bytes=MAX_RECIPE_BYTES)

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
+from ssan.models.classifier import Classifier
 from ssan.video.clip import Clip
 from ssan.video.container_length import announced_bytes
 from ssan.weights.classifier_file import Labeller
@@ -33,47 +35,52 @@ def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
     """The likeliest classes of one video, or why there are none; the answer is a line of ``ssan predict --json``."""
-    device = next(labeller.model.parameters()).device
     try:
         views, clip = labeller.preprocess.test_views(path)
+        best = likeliest(class_shares(labeller.model, views)[0], top, path)
     except VideoError as error:
         return {"path": path, "ok": False, "error": error.as_dict() | {"path": path}}
-    with torch.inference_mode():
-        shares = labeller.model(views.to(device))[0].double().softmax(dim=0)
-    if not torch.isfinite(shares).all():
-        unusable = VideoError(
-            "the model's scores for it are not finite; expected numbers. Look at other videos: if none has any, the "
-            "model's weights are unusable",
-            code="nan",
-            path=path,
-        )
-        return {"path": path, "ok": False, "error": unusable.as_dict()}
-    best = shares.topk(min(top, len(labeller.classes)))
-    cut = {"warning": _cut_off(path, clip)} if _is_cut_off(path, clip) else {}
+    warning = early_end(path, clip)
     return {
         "path": path,
         "ok": True,
         "num_frames": clip.num_frames,
         "duration_seconds": clip.duration_seconds,
-        "top": [
-            {"label": labeller.classes[index], "index": index, "score": value}
-            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ],
-        **cut,
+        "top": [{"label": labeller.classes[index], "index": index, "score": share} for index, share in best],
+        **({} if warning is None else {"warning": warning.as_dict()}),
     }
 
 
-def _is_cut_off(path: str, clip: Clip) -> bool:
-    """Whether a video that was labelled is known to end early, which decoding some frames of it need not show."""
-    if clip.num_frames < clip.num_promised:
-        return True
-    return os.path.isfile(path) and os.stat(path).st_size < (announced_bytes(path) or 0)
+@torch.inference_mode()
+def class_shares(model: Classifier, clips: Tensor) -> Tensor:
+    """Clips (b, t, 3, h, w) to the softmax of their scores, (b, k) of type float64."""
+    return model(clips.to(next(model.parameters()).device)).double().softmax(dim=1)
 
 
-def _cut_off(path: str, clip: Clip) -> dict[str, Any]:
+def likeliest(shares: Tensor, top: int, path: str | None) -> list[tuple[int, float]]:
+    """The ``top`` classes of a video's shares (k,), by index, the likeliest first, each with its share.
+
+    :raises VideoError: they are not finite (code ``nan``).
+    """
+    if not torch.isfinite(shares).all():
+        raise VideoError(
+            "the model's scores for it are not finite; expected numbers. Look at other videos: if none has any, the "
+            "model's weights are unusable",
+            code="nan",
+            path=path,
+        )
+    best = shares.topk(min(top, len(shares)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def early_end(path: str, clip: Clip) -> VideoError | None:
+    """What to say of a video that was read and is known to end early, which decoding some frames need not show."""
+    cut = clip.num_frames < clip.num_promised
+    if not cut and not (os.path.isfile(path) and os.stat(path).st_size < (announced_bytes(path) or 0)):
+        return None
     return VideoError(
         f"the video ends before its file says it does; it was labelled by the {clip.num_frames} frames that are there. "
         "Copy or download it again",
         code="truncated",
         path=path,
-    ).as_dict()
+    )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssan.errors import VideoError
 from ssan.video.clip import Clip, FramePart, Part
+from ssan.video.frame_array import FrameArray
 from ssan.video.reader import open_video, read_clip
 from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
 from ssan.video.transforms import crop_views, resize_rule
@@ -59,6 +60,18 @@ class Preprocess:
         )
         crops = crop_views(clip.frames, self.crop_px, num_crops)  # (crops, views * t, 3, h, w)
         return crops.unflatten(1, (num_views, self.num_frames)).transpose(0, 1).flatten(0, 1), clip
+
+    def test_clip(self, video: FrameArray) -> Tensor:
+        """The one view of a video in memory, (1, t, 3, crop_px, crop_px): what ``test_views`` has of a video on disk.
+
+        Frames are resized as the pictures of a folder are. Those of a video file are resized as they are turned into
+        RGB, which rounds once where this rounds twice and has its colours at full resolution; where nothing is to be
+        resized, both are the same to the bit.
+
+        :raises VideoError: it has no frame (code ``too_few_frames``), or pictures too large for a video.
+        """
+        indices = self._indices(video.num_frames, None, 0, 1)
+        return crop_views(video.read(indices, resize_rule(self.resize, self.size_px)), self.crop_px, 1)
 
     def windows(
         self, path: str, *, window_seconds: float, stride_seconds: float, part: Part | None = None

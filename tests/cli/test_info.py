@@ -51,7 +51,7 @@ def test_of_a_run_it_says_what_it_was_trained_on_takes_and_has_reached(ssan: Any
     shown = lines(ssan("info", run))
     assert (shown["kind"], shown["model"], shown["epochs"]) == ("run", "ssan_tiny", "2")
     assert shown["trained on"].startswith(f"data root {order_set}, format auto, train 28, val 6")
-    assert shown["evaluated"].startswith("split test, top1 ")
+    assert shown["evaluated"].startswith(f"split test, scored 6, top1 {row['top1']:.4g}, ")
 
 
 def test_of_a_model_file_it_says_the_same_as_the_file(ssan: Any, run: Path) -> None:

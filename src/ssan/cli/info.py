@@ -34,11 +34,13 @@ def _kind(path: Path) -> tuple[str, Callable[[Path], dict[str, Any]]]:
     if path.is_dir():
         from ssan.features.store import STORE
 
+        if (path / STORE).is_file():  # beside which the job that made it has a journal too
+            return "features", _features
         if (path / "journal.jsonl").is_file():
             return "run", _run
         if (path / "model.safetensors").is_file():
             return "model", _model
-        if (path / STORE).is_file() or next(path.rglob("*.npy"), None) is not None:
+        if next(path.rglob("*.npy"), None) is not None:
             return "features", _features
         raise UsageError(
             f"a folder that is none of what this command knows; expected {FORM}. `ssan data describe` tells of videos",
@@ -195,7 +197,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _said(value: Any) -> str:
     if isinstance(value, dict):
         parts = ((name.removeprefix("num_"), inner) for name, inner in value.items() if inner not in (None, {}, []))
-        return ", ".join(f"{name} {_said(inner)}" for name, inner in parts) or "not said"
+        return ", ".join(f"{name.replace('_', ' ')} {_said(inner)}" for name, inner in parts) or "not said"
     if isinstance(value, list):
         return f"[{', '.join(map(_said, value))}]"
     if isinstance(value, float):

@@ -1,6 +1,7 @@
 """Options that commands share: the same names everywhere, and the same data whichever way they are named."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,24 @@ def test_what_is_converted_may_be_an_option(ssan: Any, monkeypatch: pytest.Monke
     once = ssan("data", verb, "videos")
     assert (once.code, "the folder for the copies" in once.err) == (2, True)
     assert len(seen) == 2
+
+
+def test_predict_reads_with_as_many_workers_as_told_and_draws_nothing(
+    ssan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def predict_each(labeller: Any, paths: list[str], *, top: int, workers: int) -> Iterator[dict[str, Any]]:
+        seen.append(workers)
+        yield from ({"path": path, "ok": True, "top": []} for path in paths)
+
+    monkeypatch.setattr("ssan.recognition.predict.predict_each", predict_each)
+    monkeypatch.setattr("ssan.weights.classifier_file.load_labeller", lambda *_: None)
+    assert [line["path"] for line in ssan("predict", "m", "a", "b", "--workers", 2, "--json").lines] == ["a", "b"]
+    for words in (["a", "--workers", 1], ["a", "b", "--workers", 0], ["a"], ["a", "b"]):
+        assert ssan("predict", "m", *words, "--json").code == 0
+    assert seen == [2, 1, 0, 0, options.choose_workers(None)]
+    assert "No such option: --seed" in ssan("predict", "m", "a", "--seed", 1).err
 
 
 # ---------------------------------------------------------------------------------------------- keys of the recipe

@@ -97,11 +97,13 @@ def reads_captions_if_any(verb: Verb) -> Verb:
 
 
 def _with_source(verb: Verb, names: Mapping[str, tuple[Any, Any]], how: Mapping[str, tuple[Any, Any]]) -> Verb:
-    """The verb as typer is to see it: with the options ``names`` and ``how`` where its parameter ``source`` stands."""
-    parameters: list[inspect.Parameter] = []
+    """The verb as typer is to see it: the options ``names`` first, and ``how`` where its parameter ``source`` stands."""
+    parameters = [_parameter(*option) for option in names.items()]
     for parameter in inspect.signature(verb).parameters.values():
-        added = {**names, **how} if parameter.name == "source" else {}
-        parameters += [_parameter(*option) for option in added.items()] or [parameter.replace(kind=_BY_NAME)]
+        if parameter.name == "source":
+            parameters += [_parameter(*option) for option in how.items()]
+        else:
+            parameters.append(parameter.replace(kind=_BY_NAME))
 
     @functools.wraps(verb)
     def read(**given: Any) -> int:

@@ -97,7 +97,7 @@ def reads_captions_if_any(verb: Verb) -> Verb:
 
 
 def _with_source(verb: Verb, names: Mapping[str, tuple[Any, Any]], how: Mapping[str, tuple[Any, Any]]) -> Verb:
-    """The verb as typer is to see it: the options ``names`` first, and ``how`` where its parameter ``source`` stands."""
+    """The verb as typer is to see it: first the options ``names``, and ``how`` where ``source`` stands."""
     parameters = [_parameter(*option) for option in names.items()]
     for parameter in inspect.signature(verb).parameters.values():
         if parameter.name == "source":

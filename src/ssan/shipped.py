@@ -1,6 +1,10 @@
 """The recipes that come with the package, by name."""
 
+import difflib
+import os
 from pathlib import Path
+
+from ssan.errors import UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -15,5 +19,19 @@ JOINT = ("table7/", "table8/", "retrieval/")
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe by the name it is shipped under, or by its file."""
-    return shipped().get(name) or Path(name)
+    """A recipe by the name it is shipped under, or by its file.
+
+    :raises UsageError: there is neither; the nearest name is told.
+    """
+    known = shipped()
+    if name not in known and not os.path.exists(name):
+        whole = {word: full for full in known for word in (full.split("/")[-1], full)}
+        near = difflib.get_close_matches(name.removesuffix(".yaml"), whole, n=1)
+        hint = f" Did you mean {whole[near[0]]!r}?" if near else ""
+        raise UsageError(
+            f"no such recipe.{hint} Expected a YAML file, or a name: `ssan recipes list` shows those that come with "
+            "ssan",
+            code="missing",
+            path=name,
+        )
+    return known.get(name) or Path(name)

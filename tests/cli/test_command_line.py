@@ -1,5 +1,6 @@
 """The command line as other programs see it: exit status, one line for a mistake, JSON with the promised fields."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -12,7 +13,9 @@ import av
 import numpy as np
 import pytest
 import torch
+import typer
 
+from ssan.cli.main import app
 from ssan.errors import CODES
 
 SETTINGS = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=1", "crop=center", "flip=off"]
@@ -38,6 +41,7 @@ def test_help_names_every_command(ssan: Any) -> None:
         "submission",
         "report",
         "predict",
+        "info",
         "reproduce",
         "import",
         "models",
@@ -48,23 +52,30 @@ def test_help_names_every_command(ssan: Any) -> None:
     assert ssan().out == answer.out
 
 
-def test_help_of_every_command_works(ssan: Any) -> None:
-    for verb in (
-        ["demo"],
-        ["train"],
-        ["eval"],
-        ["compare"],
-        ["ensemble"],
-        ["submission"],
-        ["report"],
-        ["reproduce"],
-        ["predict"],
-        ["import"],
-        ["models"],
-        ["recipes", "show"],
-        ["data", "synth"],
-    ):
-        assert ssan(*verb, "--help").code == 0
+def commands() -> list[list[str]]:
+    """Every command, by the words that reach it; and the groups of commands."""
+    found: list[list[str]] = [[]]
+
+    def walk(command: Any, words: list[str]) -> None:
+        for name, below in getattr(command, "commands", {}).items():
+            found.append([*words, name])
+            walk(below, [*words, name])
+
+    walk(typer.main.get_command(app), [])
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(["ssan", *words]))
+def test_help_of_every_command_works_by_both_its_names(ssan: Any, words: list[str]) -> None:
+    answer = ssan(*words, "--help")
+    assert answer.code == 0
+    assert f"Usage: {' '.join(['ssan', *words])}" in answer.out
+    assert ssan(*words, "-h").out == answer.out
+
+
+def test_the_version_is_that_of_the_package(ssan: Any) -> None:
+    answer = ssan("--version")
+    assert (answer.code, answer.out) == (0, f"{importlib.metadata.version('ssan')}\n")
 
 
 def test_train_answers_as_promised(ssan: Any, order_set: Path, tmp_path: Path) -> None:
@@ -369,6 +380,9 @@ def test_recipes_are_listed_shown_and_copied(ssan: Any, tmp_path: Path) -> None:
     unknown = ssan("recipes", "show", "demo/ssan_tinny")
     assert unknown.code == 2
     assert "Did you mean 'demo/ssan_tiny'" in unknown.err
+    bare = ssan("recipes")
+    assert (bare.code, bare.out) == (0, ssan("recipes", "list").out)
+    assert ssan("recipes", "--json").json == ssan("recipes", "list", "--json").json
 
 
 def test_synth_renders_what_list_then_lists(ssan: Any, tmp_path: Path) -> None:
@@ -394,6 +408,17 @@ MISTAKES = [
     (["train", "--model", "ssan_tiny"], "--data"),
     (["train", "--model", "ssan_tny", "--data", "{data}", "--out", "{out}"], "Did you mean 'ssan_tiny'"),
     (["train", "--data", "{data}", "--out", "{out}"], "--model NAME or --recipe FILE"),
+    (["train", "--recipe", "demo/ssan_tinny", "--data", "{data}", "--out", "{out}"], "Did you mean 'demo/ssan_tiny'"),
+    (["train", "--recipe", "ssan_mobilenet_v2", "--data", "{data}", "--out", "{out}"], "'finetune/ssan_mobilenet_v2'"),
+    (["train", "--model", "x_tiny", "--recipe", "demo/ssan_tiny", "--data", "{data}", "--out", "{out}"], "'x_tiny'"),
+    (["retrieval", "train", "--captions", "{data}", "--features", "f", "--out", "{out}", "--margin", "1"], "margin=1"),
+    (["predict", "{run}", "x.mp4", "--epochs", "3"], "No such option: --epochs"),
+    (["models", "{run}"], "`ssan info"),
+    (["recipes", "keys", "epoch"], "Did you mean 'epochs'"),
+    (["recipes", "--json", "show", "demo/ssan_tiny"], "ssan recipes show --json"),
+    (["info", "absent"], "absent: no such file or folder"),
+    (["info", "{data}"], "`ssan data describe`"),
+    (["info", "{data}/something-something-v2-labels.json"], "not a model file"),
     (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epoch=3"], "Did you mean 'epochs'"),
     (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epochs=three"], "epochs"),
     (["train", "--model", "ssan_tiny", "--data", "{data}", "--out", "{out}", "epochs"], "key=value"),

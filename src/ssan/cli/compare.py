@@ -1,13 +1,13 @@
 """``ssan compare``."""
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
 
 
 def compare(
@@ -24,34 +24,30 @@ def compare(
     seed: options.Seed = 0,
 ) -> int:
     """Compare two models on the same videos: B less A, with its interval, McNemar's test and the classes."""
-    from ssan.recognition.compare import compare as run
+    from ssan.recognition.compare import compare
     from ssan.recognition.score_file import read_scores
 
-    answer = {"schema": 1, **run(read_scores(a), read_scores(b), common=common, resamples=resamples, seed=seed)}
+    answer = {"schema": 1, **compare(read_scores(a), read_scores(b), common=common, resamples=resamples, seed=seed)}
     if not quiet:
         _warn(answer)
     if out is not None:
         _write(Path(out), answer, top)
-    if json:
-        options.show_json(answer)
-    else:
-        _show(answer, top)
+    options.show(answer, lambda _: _lines(answer, top), as_json=json)
     return options.DONE
 
 
 def _warn(answer: dict[str, Any]) -> None:
     left_out = answer["num_only_in_a"] + answer["num_only_in_b"]
     if left_out:
-        print(
-            f"ssan: {answer['num_videos']} videos are in both files; left out: {answer['num_only_in_a']} that only A "
-            f"has, {answer['num_only_in_b']} that only B has",
-            file=sys.stderr,
+        tell(
+            f"{answer['num_videos']} videos are in both files; left out: {answer['num_only_in_a']} that only A has, "
+            f"{answer['num_only_in_b']} that only B has"
         )
     if answer["protocol_differences"]:
         each = ", ".join(
             f"{key} {_shown(one)} and {_shown(two)}" for key, (one, two) in answer["protocol_differences"].items()
         )
-        print(f"ssan: the protocols differ, so the models are not all that differs: {each}", file=sys.stderr)
+        tell(f"the protocols differ, so the models are not all that differs: {each}")
 
 
 def _shown(value: Any) -> str:
@@ -73,10 +69,9 @@ def _write(folder: Path, answer: dict[str, Any], top: int) -> None:
     figure = gains_plot(answer["per_class"], title, top=top)
     numbered = num_numbered(row["label"] for row in answer["per_class"] if row["num"])
     if numbered:
-        print(
-            f"ssan: {folder / 'gains.png'}: {numbered} classes have letters that no font here can draw; the numbers of "
-            "their rows in classes.csv stand for them",
-            file=sys.stderr,
+        tell(
+            f"{folder / 'gains.png'}: {numbered} classes have letters that no font here can draw; the numbers of their "
+            "rows in classes.csv stand for them"
         )
     for ending in ("png", "svg"):
         save_figure(figure, folder / f"gains.{ending}")
@@ -84,27 +79,27 @@ def _write(folder: Path, answer: dict[str, Any], top: int) -> None:
     write_json(folder / "compare.json", answer)
 
 
-def _show(answer: dict[str, Any], top: int) -> None:
-    print(
+def _lines(answer: dict[str, Any], top: int) -> Iterator[str]:
+    yield (
         f"top-1 of {answer['num_videos']} videos with 95 % intervals, that of the difference by paired bootstrap "
         f"({answer['resamples']} resamples)"
     )
     for letter in "ab":
         low, high = answer[letter]["interval95"]
-        print(f"{letter.upper():5}  {answer[letter]['top1']:7.4f} [{low:7.4f}, {high:7.4f}]  {answer[letter]['path']}")
+        yield f"{letter.upper():5}  {answer[letter]['top1']:7.4f} [{low:7.4f}, {high:7.4f}]  {answer[letter]['path']}"
     low, high = answer["difference_interval95"]
     counts, test = answer["counts"], answer["mcnemar"]
-    print(f"B - A  {answer['difference']:+7.4f} [{low:+7.4f}, {high:+7.4f}]")
-    print(
+    yield f"B - A  {answer['difference']:+7.4f} [{low:+7.4f}, {high:+7.4f}]"
+    yield (
         f"right: both {counts['both_right']}, only A {counts['only_a']}, only B {counts['only_b']}, neither "
         f"{counts['neither']}; McNemar p {test['exact_p']:.3g} exact, {test['mid_p']:.3g} mid-p"
     )
     rows = [row for row in answer["per_class"] if row["num"]]
     gains = [row for row in rows if row["difference"] > 0]
     losses = [row for row in rows if row["difference"] < 0]
-    print(f"{len(gains)} classes gain, {len(losses)} lose, {len(rows) - len(gains) - len(losses)} stay")
+    yield f"{len(gains)} classes gain, {len(losses)} lose, {len(rows) - len(gains) - len(losses)} stay"
     shown = [*gains[:top], *losses[-top:]]
     if shown:
-        print(f"{'B - A':>8} {'A':>7} {'B':>7} {'videos':>7}  class")
+        yield f"{'B - A':>8} {'A':>7} {'B':>7} {'videos':>7}  class"
     for row in shown:
-        print(f"{row['difference']:+8.4f} {row['top1_a']:7.4f} {row['top1_b']:7.4f} {row['num']:7}  {row['label']}")
+        yield f"{row['difference']:+8.4f} {row['top1_a']:7.4f} {row['top1_b']:7.4f} {row['num']:7}  {row['label']}"

@@ -1,14 +1,16 @@
 """``ssan data``: render synthetic videos, list real ones, convert them."""
 
-import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssan.cli import data_check, data_describe, data_resize, options
-from ssan.cli.screen import print
+from ssan.cli.screen import print, tell
 from ssan.errors import UsageError
 from ssan.processes import num_cores
+
+if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
 
 app = typer.Typer(help="Labelled videos: make some, or list, describe, check and convert those there are.")
 app.command("check")(data_check.check)
@@ -36,75 +38,36 @@ def synth(
 
     With --task captions: videos whose captions all differ, in pairs by direction or object alone, as captions_csv.
     """
-    from tqdm import tqdm
-
     from ssan.files import one_writer
     from ssan.synthetic.captions import render_captions
     from ssan.synthetic.dataset import render
 
     context.with_resource(one_writer(folder, folder=True))
-    silent = quiet or not sys.stderr.isatty()
-    with tqdm(total=videos, desc="rendering", unit="video", disable=silent, file=sys.stderr, leave=False) as bar:
+    if task == "captions" and classes is not None:
+        raise UsageError("--classes: captioned videos have none; leave it out")
+    how: dict[str, Any] = {} if level is None else {"level": level}
+    how |= {"size_px": size_px, "workers": num_cores() if workers is None else max(1, workers)}
+    with options.progress(total=videos, what="rendering", unit="video", quiet=quiet) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.update(done - bar.n)
 
-        extra: dict[str, Any] = {} if level is None else {"level": level}
         if task == "captions":
-            if classes is not None:
-                raise UsageError("--classes: captioned videos have none; leave it out")
-            captioned = render_captions(
-                folder,
-                videos,
-                seed,
-                size_px=size_px,
-                workers=num_cores() if workers is None else max(1, workers),
-                on_progress=advance,
-                **extra,
-            )
-            if json:
-                options.show_json({"schema": 1, **captioned.as_dict()})
-            else:
-                print(
-                    f"{captioned.root}: {captioned.num_videos} captioned videos ({captioned.num_train} train, "
-                    f"{captioned.num_validation} validation, {captioned.num_test} test)"
-                )
-            return options.DONE
-        summary = render(
-            folder,
-            task,
-            videos,
-            seed,
-            num_classes=classes,
-            size_px=size_px,
-            workers=num_cores() if workers is None else max(1, workers),
-            on_progress=advance,
-            **extra,
-        )
-    if json:
-        options.show_json({"schema": 1, **summary.as_dict()})
-    else:
-        print(
-            f"{summary.root}: {summary.num_videos} videos in {len(summary.classes)} classes "
-            f"({summary.num_train} train, {summary.num_validation} validation, {summary.num_test} test)"
-        )
+            captioned = render_captions(folder, videos, seed, on_progress=advance, **how)
+            answer, of_what = captioned.as_dict(), "captioned videos"
+        else:
+            labelled = render(folder, task, videos, seed, num_classes=classes, on_progress=advance, **how)
+            answer, of_what = labelled.as_dict(), f"videos in {len(labelled.classes)} classes"
+    line = f"{{root}}: {{num_videos}} {of_what} ({{num_train}} train, {{num_validation}} validation, {{num_test}} test)"
+    options.show(answer, lambda found: [line.format(**found)], as_json=json)
     return options.DONE
 
 
 @app.command("list")
+@options.reads_data_as_argument
 def list_data(
-    source: options.Source = None,
-    data: options.SourceOption = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    splits: options.Splits = None,
-    val_groups: options.ValGroups = None,
-    val_fraction: options.ValFraction = None,
-    fold: options.Fold = None,
-    groups: options.Groups = None,
-    reader: options.Reader = None,
+    source: "DataSource",
+    split: options.Split = "all",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -117,14 +80,9 @@ def list_data(
     from ssan.datasets.doubts import doubts
     from ssan.errors import printable
 
-    place = options.one_source(source, data)
-    found_at = options.data_source(
-        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
-        groups=groups,
-    )  # fmt: skip
-    samples = found_at.read(split)
+    samples = source.read(split)
     for warning in [] if quiet else doubts(samples):
-        print(f"ssan: {warning}", file=sys.stderr)
+        tell(warning)
     for sample in samples:
         if json:
             options.show_json(sample.as_dict())
@@ -133,10 +91,9 @@ def list_data(
             said = None if said is None else printable(said)
             missing = "" if sample.exists else "  (missing)"
             print(f"{printable(sample.id)}\t{said}\t{printable(sample.path)}{missing}")
-    if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
+    options.refuse_none(samples, split, source)
     there = {video_of(sample): sample.exists for sample in samples}
     num_missing = sum(not exists for exists in there.values())
     if num_missing and not quiet:
-        print(f"ssan: {num_missing} of {len(there)} videos are missing", file=sys.stderr)
+        tell(f"{num_missing} of {len(there)} videos are missing")
     return options.DONE

@@ -1,16 +1,15 @@
 """``ssan data check``."""
 
 import shlex
-import sys
 import time
 from collections import Counter
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
 from ssan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,10 +17,10 @@ if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
 
 
+@options.reads_data_as_argument
 def check(
-    source: options.Source = None,
-    data: options.SourceOption = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    source: "DataSource",
+    split: options.Split = "all",
     depth: Annotated[
         Literal["whole", "open"], typer.Option(help="Decode every frame, or open each video and decode its first.")
     ] = "whole",
@@ -32,15 +31,6 @@ def check(
         str | None, typer.Option(metavar="FILE", help="Where to remember what is found; by default in ~/.cache/ssan.")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Look at unchanged videos again.")] = False,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    splits: options.Splits = None,
-    val_groups: options.ValGroups = None,
-    val_fraction: options.ValFraction = None,
-    fold: options.Fold = None,
-    groups: options.Groups = None,
-    reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     workers: options.Workers = None,
@@ -55,59 +45,49 @@ def check(
 
     if write_clean is not None:
         options.check_output("--write-clean", write_clean, [".csv"])
-    place = options.one_source(source, data)
-    found_at = options.data_source(
-        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
-        groups=groups,
-    )  # fmt: skip
-    samples = found_at.read(split)
-    if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
+    samples = source.read(split)
+    options.refuse_none(samples, split, source)
     if write_clean is not None and any(sample.video is not None for sample in samples):
         raise UsageError("--write-clean writes lists of labelled videos, and these have captions; leave it out")
     began = time.perf_counter()
     try:
         found = audit(samples, depth=depth, workers=workers, memory=memory, again=again, compare=True, quiet=quiet)
     except KeyboardInterrupt:
-        print("ssan: interrupted; what was found is remembered, the same command goes on from there", file=sys.stderr)
-        return options.INTERRUPTED
+        return options.interrupted("what was found is remembered, the same command goes on from there")
     seconds = time.perf_counter() - began
     if write_clean is not None:
-        _write_clean(write_clean, found_at, found, samples.classes, quiet=quiet)
+        _write_clean(write_clean, source, found, samples.classes, quiet=quiet)
     num_ok = sum(finding.ok for finding in found.findings)
-    if json:
-        answer = {
-            "schema": 1,
-            "num_checked": len(found.findings),
-            "num_ok": num_ok,
-            "num_remembered": found.num_remembered,
-            "depth": depth,
-            "memory": None if found.memory is None else str(found.memory),
-            "check_seconds": round(seconds, 3),
-            "warnings": doubts(samples),
-            "files": [finding.as_dict() for finding in found.findings],
-        }
-        options.show_json(answer)
-    else:
-        _show(found, seconds, doubts(samples))
+    warnings = doubts(samples)
+    answer = {
+        "num_checked": len(found.findings),
+        "num_ok": num_ok,
+        "num_remembered": found.num_remembered,
+        "depth": depth,
+        "memory": None if found.memory is None else str(found.memory),
+        "check_seconds": round(seconds, 3),
+        "warnings": warnings,
+        "files": [finding.as_dict() for finding in found.findings],
+    }
+    options.show(answer, lambda _: _lines(found, seconds, warnings), as_json=json)
     return options.DONE if num_ok == len(found.findings) else options.SOME_FAILED
 
 
-def _show(found: "Audit", seconds: float, warnings: list[str]) -> None:
+def _lines(found: "Audit", seconds: float, warnings: Sequence[str]) -> Iterator[str]:
     """The counts, and then whatever there is something to say of, one line each."""
     from ssan.errors import printable
 
     num_ok = sum(finding.ok for finding in found.findings)
     total = len(found.findings)
     known = f", {found.num_remembered} known from before" if found.num_remembered else ""
-    print(f"{total} videos: {num_ok} ok, {total - num_ok} with faults ({seconds:.1f} s{known})")
+    yield f"{total} videos: {num_ok} ok, {total - num_ok} with faults ({seconds:.1f} s{known})"
     counts = Counter((finding.ok, finding.code) for finding in found.findings if finding.code)
     for (ok, code), number in sorted(counts.items(), key=lambda pair: (pair[0][0], -pair[1])):
-        print(f"  {number:>6}  {code}{' (can be used)' if ok else ''}")
+        yield f"  {number:>6}  {code}{' (can be used)' if ok else ''}"
     for finding in sorted((one for one in found.findings if one.code), key=lambda one: one.ok):
-        print(f"{printable(finding.path)}: {finding.code}: {' '.join(finding.message.split())}")
+        yield f"{printable(finding.path)}: {finding.code}: {' '.join(finding.message.split())}"
     for warning in warnings:
-        print(f"warning: {warning}")
+        yield f"warning: {warning}"
 
 
 def _write_clean(path: str, source: "DataSource", found: "Audit", classes: list[str], *, quiet: bool) -> None:
@@ -117,12 +97,11 @@ def _write_clean(path: str, source: "DataSource", found: "Audit", classes: list[
     left_out = write_list(path, found.clean, source.folder)
     if quiet:
         return
-    say = partial(print, file=sys.stderr)
     words = ["--data", source.folder, "--annotations", path, "--format", "csv"]
-    say(f"ssan: {path}: {len(found.clean) - len(left_out)} of {len(found.samples)}; read it with {shlex.join(words)}")
+    tell(f"{path}: {len(found.clean) - len(left_out)} of {len(found.samples)}; read it with {shlex.join(words)}")
     if left_out:
-        say(f"ssan: {len(left_out)} more are fine and cannot stand in such a list, by their names: {left_out[0].path}")
+        tell(f"{len(left_out)} more are fine and cannot stand in such a list, by their names: {left_out[0].path}")
     kept = {sample.id for sample in left_out}
     labels = {sample.label for sample in found.clean if sample.label is not None and sample.id not in kept}
     if sorted(labels) != classes:
-        say("ssan: in that list classes are numbered in the order of their names, which is not so in the data")
+        tell("in that list classes are numbered in the order of their names, which is not so in the data")

@@ -1,29 +1,22 @@
 """``ssan data describe``."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
 from ssan.errors import UsageError
 
+if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
 
+
+@options.reads_data_as_argument
 def describe(
-    source: options.Source = None,
-    data: options.SourceOption = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    source: "DataSource",
+    split: options.Split = "all",
     look: Annotated[int, typer.Option(min=0, help="Open up to so many videos for lengths and sizes.")] = 50,
     plot: Annotated[str | None, typer.Option(metavar="FILE.png", help="Draw the balance of the classes.")] = None,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    splits: options.Splits = None,
-    val_groups: options.ValGroups = None,
-    val_fraction: options.ValFraction = None,
-    fold: options.Fold = None,
-    groups: options.Groups = None,
-    reader: options.Reader = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -31,31 +24,20 @@ def describe(
 
     Annotations alone are enough.
     """
-    from ssan.datasets.describe import count_classes
-    from ssan.datasets.describe import describe as describe_samples
+    from ssan.datasets.describe import count_classes, describe
 
     if plot is not None:
         options.check_output("--plot", plot, [".png", ".svg", ".pdf"])
-    place = options.one_source(source, data)
-    found_at = options.data_source(
-        place, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
-        groups=groups,
-    )  # fmt: skip
-    samples = found_at.read(split)
-    if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=place)
+    samples = source.read(split)
+    options.refuse_none(samples, split, source)
     if plot is not None and not samples.classes:
-        raise UsageError("--plot draws classes, and there are none; leave it out", path=place)
-    found = {"format": found_at.found_format, **describe_samples(samples, look=look)}
+        raise UsageError("--plot draws classes, and there are none; leave it out", path=source.root)
+    found = {"format": source.found_format, **describe(samples, look=look)}
     if plot is not None:
         from ssan.report.plots import balance_plot, save_figure
 
         save_figure(balance_plot(samples.classes, count_classes(samples)), plot)
-    if json:
-        options.show_json({"schema": 1, **found})
-    else:
-        for line in _lines(found):
-            print(line)
+    options.show(found, _lines, as_json=json)
     return options.DONE
 
 

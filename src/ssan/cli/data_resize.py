@@ -1,19 +1,27 @@
 """``ssan data resize``, ``frames`` and ``flow``: a data set converted once, to be read quickly ever after."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
+from ssan.errors import UsageError
 from ssan.processes import num_cores
 
 if TYPE_CHECKING:
     from ssan.convert.forms import Settings
 
-Source = Annotated[str, typer.Argument(help="Folder of videos (files, folders of frames), or a clip file.")]
-Dest = Annotated[str, typer.Argument(help="Folder for the copies, which have the names that the videos have.")]
+Source = Annotated[
+    str, typer.Argument(metavar="[SOURCE]", help="Folder of videos (files, folders of frames), or a clip file.")
+]
+Dest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DEST", show_default=False, help="Folder for the copies, which have the names that the videos have."
+    ),
+]
+SourceOption = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help="The same as the first argument.")]
 Quality = Annotated[int | None, typer.Option(help="Of JPEG, 1 to 100.  [default: 95]", show_default=False)]
 ShortSide = Annotated[
     int | None,
@@ -24,7 +32,13 @@ ShortSide = Annotated[
 
 def resize(
     source: Source,
-    dest: Annotated[str, typer.Argument(help="Folder for the copies; with --to clips a file, NAME.clips.")],
+    dest: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DEST", show_default=False, help="Folder for the copies; with --to clips a file, NAME.clips."
+        ),
+    ] = None,
+    data: SourceOption = None,
     short_side: Annotated[
         int, typer.Option(min=8, help="Length of the shorter side in pixels; smaller pictures are never enlarged.")
     ] = 256,
@@ -49,12 +63,15 @@ def resize(
     """
     from ssan.convert.forms import Settings
 
-    return _run(source, dest, Settings(to, short_side_px=short_side, quality=quality), workers, json, quiet)
+    return _convert(
+        _both(source, dest, data), Settings(to, short_side_px=short_side, quality=quality), workers, json, quiet
+    )
 
 
 def frames(
     source: Source,
-    dest: Dest,
+    dest: Dest = None,
+    data: SourceOption = None,
     height: Annotated[
         int | None,
         typer.Option(
@@ -71,12 +88,15 @@ def frames(
     """Extract the frames of videos as JPEG, DEST/NAME/00001.jpg and so on, as Something-Something V1 has them."""
     from ssan.convert.forms import Settings
 
-    return _run(source, dest, Settings("jpeg", height_px=height, quality=quality), workers, json, quiet)
+    return _convert(
+        _both(source, dest, data), Settings("jpeg", height_px=height, quality=quality), workers, json, quiet
+    )
 
 
 def flow(
     source: Source,
-    dest: Dest,
+    dest: Dest = None,
+    data: SourceOption = None,
     method: Annotated[
         Literal["dis", "tvl1", "farneback"], typer.Option(help="dis is quick; TSN used tvl1, which is slow.")
     ] = "dis",
@@ -94,25 +114,34 @@ def flow(
     from ssan.convert.forms import Settings
 
     settings = Settings("flow", short_side_px=short_side, quality=quality, method=method, bound=bound)
-    return _run(source, dest, settings, workers, json, quiet)
+    return _convert(_both(source, dest, data), settings, workers, json, quiet)
 
 
-def _run(source: str, dest: str, settings: "Settings", workers: int | None, json: bool, quiet: bool) -> int:
+def _both(first: str, second: str | None, data: str | None) -> tuple[str, str]:
+    """Source and destination: two arguments, or ``--data`` and one."""
+    if data is not None and second is not None:
+        raise UsageError(f"the data are given twice, as {first!r} and as --data {data!r}; give them once")
+    if data is not None:
+        return data, first
+    if second is None:
+        raise UsageError(f"there is one folder, {first!r}; name the videos and, after them, the folder for the copies")
+    return first, second
+
+
+def _convert(folders: tuple[str, str], settings: "Settings", workers: int | None, json: bool, quiet: bool) -> int:
     from ssan.convert.convert import convert
 
-    workers = num_cores() if workers is None else workers
+    source, dest = folders
     try:
-        summary = convert(source, dest, settings, workers=workers, quiet=quiet)
+        summary = convert(source, dest, settings, workers=num_cores() if workers is None else workers, quiet=quiet)
     except KeyboardInterrupt:
-        print("ssan: interrupted; what is converted is kept, the same command goes on from there", file=sys.stderr)
-        return options.INTERRUPTED
-    if json:
-        options.show_json({"schema": 1, **summary.as_dict()})
-    else:
-        for error in [*summary.failed, *summary.truncated, *summary.not_copied]:
-            print(f"ssan: {error.code or 'not copied'}: {error}", file=sys.stderr)
-        print(
-            f"{dest}: {summary.num_converted} of {summary.num_videos} videos converted, {summary.num_unchanged} were "
-            f"there, {len(summary.failed)} failed, {len(summary.truncated)} are truncated; {summary.bytes:,} bytes"
-        )
-    return options.SOME_FAILED if summary.failed or summary.truncated or summary.not_copied else options.DONE
+        return options.interrupted("what is converted is kept, the same command goes on from there")
+    faults = [*summary.failed, *summary.truncated, *summary.not_copied]
+    for error in faults if not json else ():
+        tell(f"{error.code or 'not copied'}: {error}")
+    line = (
+        f"{dest}: {summary.num_converted} of {summary.num_videos} videos converted, {summary.num_unchanged} were "
+        f"there, {len(summary.failed)} failed, {len(summary.truncated)} are truncated; {summary.bytes:,} bytes"
+    )
+    options.show(summary.as_dict(), lambda _: [line], as_json=json)
+    return options.SOME_FAILED if faults else options.DONE

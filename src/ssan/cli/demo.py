@@ -1,12 +1,12 @@
 """``ssan demo``."""
 
 import os
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
 from ssan.processes import num_cores
 
 
@@ -33,15 +33,16 @@ def demo(
     context.with_resource(one_writer(out, folder=True))
     cores = num_cores() if workers is None else workers + 1
     results = run_demo(out, num_videos=videos, epochs=epochs, seed=seed, quiet=quiet, cores=cores)
-    if json:
-        options.show_json(results)
-        return options.DONE
-    print(f"{'':10} {'top-1':>7} {'right pair':>11} {'direction':>10} {'reversed':>9} {'shuffled':>9}")
+    options.show(results, lambda _: _lines(results, os.path.join(out, "index.html")), as_json=json)
+    return options.DONE
+
+
+def _lines(results: dict[str, Any], page: str) -> Iterator[str]:
+    yield f"{'':10} {'top-1':>7} {'right pair':>11} {'direction':>10} {'reversed':>9} {'shuffled':>9}"
     for name, row in results["models"].items():
         within = "" if row["within_pair_top1"] is None else f"{row['within_pair_top1']:.3f}"
-        print(
+        yield (
             f"{name:10} {row['top1']:7.3f} {row['pair_top1']:11.3f} {within:>10} {row['reversed_top1']:9.3f} "
             f"{row['shuffled_top1']:9.3f}"
         )
-    print(f"{results['num_test']} test videos. Open {os.path.join(out, 'index.html')}")
-    return options.DONE
+    yield f"{results['num_test']} test videos. Open {page}"

@@ -1,11 +1,11 @@
 """``ssan ensemble``."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
 from ssan.errors import UsageError
 
 
@@ -19,19 +19,15 @@ def ensemble(
     json: options.Json = False,
 ) -> int:
     """Add the scores of several models of the same videos."""
-    from ssan.recognition.ensemble import ensemble as run
-    from ssan.recognition.ensemble import write_ensemble
+    from ssan.recognition.ensemble import ensemble, write_ensemble
     from ssan.recognition.score_file import check_name
 
     if out is not None:
         check_name(out)
-    whole = run(files, weights=None if weights is None else _numbers(weights), average=average)
+    whole = ensemble(files, weights=None if weights is None else _numbers(weights), average=average)
     if out is not None:
         write_ensemble(out, whole)
-    if json:
-        options.show_json({"schema": 1, **whole.answer})
-    else:
-        _show(whole.answer)
+    options.show(whole.answer, _lines, as_json=json)
     return options.DONE
 
 
@@ -42,14 +38,14 @@ def _numbers(weights: str) -> list[float]:
         raise UsageError(f"--weights is {weights!r}; expected a number for each file, as 2,1") from None
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
     used, num = answer["protocol"], len(answer["members"])
     of_split = f" of {used['split']}" if used["split"] else ""
-    print(f"{answer['num_videos']} videos{of_split}, {used['ensemble']} of {num} models added")
-    print(f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}")
+    yield f"{answer['num_videos']} videos{of_split}, {used['ensemble']} of {num} models added"
+    yield f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}"
     for row in answer["members"]:
-        print(f"{_accuracies(row)} {row['weight']:7g}  {row['path']}")
-    print(f"{_accuracies(answer)} {'':7}  ensemble")
+        yield f"{_accuracies(row)} {row['weight']:7g}  {row['path']}"
+    yield f"{_accuracies(answer)} {'':7}  ensemble"
 
 
 def _accuracies(row: dict[str, Any]) -> str:

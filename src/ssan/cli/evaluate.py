@@ -1,23 +1,26 @@
 """``ssan eval``."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
 from ssan.errors import UsageError
+
+if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
 
 MAX_PX = 8192  # that of a recipe, whose file takes long to import
 
 
+@options.reads_data
 def evaluate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
-    data: options.Data,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "val",
+    split: options.Split = "val",
     views: Annotated[int, typer.Option(min=1, max=1000, help="Clips of each video, spread over it.")] = 1,
     crops: Annotated[int, typer.Option(help="1 (centre), 3 (along the longer side) or 10.")] = 1,
     average: Annotated[
@@ -33,15 +36,8 @@ def evaluate(
         str | None, typer.Option(help="Write a score file (.npz), needed for videos without labels.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 16,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    splits: options.Splits = None,
-    val_groups: options.ValGroups = None,
-    val_fraction: options.ValFraction = None,
-    fold: options.Fold = None,
-    groups: options.Groups = None,
-    reader: options.Reader = None,
+    *,
+    source: "DataSource",
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -56,25 +52,20 @@ def evaluate(
     from ssan.datasets.fingerprint import fingerprint
     from ssan.files import one_writer
     from ssan.processes import processes
-    from ssan.recognition.evaluate import Protocol
-    from ssan.recognition.evaluate import evaluate as run
+    from ssan.recognition.evaluate import Protocol, evaluate
     from ssan.training.together import together
     from ssan.weights.classifier_file import load_labeller
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
-    place = processes(alone_without_srun=True)
-    if scores is not None and place.first:
+    processes_here = processes(alone_without_srun=True)
+    if scores is not None and processes_here.first:
         context.with_resource(one_writer(scores))
-    with together(place) as group:
+    with together(processes_here) as group:
         labeller = load_labeller(model, options.choose_device(device))
-        source = options.data_source(
-            data, format, annotations, videos, splits, val_groups, reader, val_fraction=val_fraction, fold=fold,
-            groups=groups,
-        )  # fmt: skip
         samples = source.read(split)
         started = time.monotonic()
-        answer = run(
+        answer = evaluate(
             labeller,
             samples,
             Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
@@ -82,52 +73,50 @@ def evaluate(
             probe=probe,
             scores_file=scores,
             batch=batch,
-            workers=options.choose_workers(workers, place.cores),
+            workers=options.choose_workers(workers, processes_here.cores),
             seed=seed,
             quiet=quiet,
             group=group,
         )
     done = options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
-    if not place.first:
+    if not processes_here.first:
         return done  # the first process speaks for all
     if (Path(model) / "journal.jsonl").is_file():
         listed = fingerprint(samples)
         options.record_evaluation(
             Path(model),
-            **{key: value for key, value in answer.items() if key not in ("failed", "missing")},
-            split=split,
-            data={"root": source.root, "format": source.format, "options": source.options},
+            source,
+            split,
+            {key: value for key, value in answer.items() if key not in ("failed", "missing")},
             listed=listed,
             list=listed["list"],
             model_hash=labeller.hash,
             seconds=round(time.monotonic() - started, 3),
         )
-    if json:
-        options.show_json({"schema": 1, **answer})
-    else:
-        _show(answer)
-        for error in answer["failed"]:
-            print(f"failed: {error['path']}: {error['code']}: {error['message']}")
+    options.show(answer, _lines, as_json=json)
     return done
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
     used, labelled = answer["protocol"], answer["top1"] is not None
     if labelled:
         low, high = answer["interval95"]
-        print(
+        yield (
             f"top-1 {answer['top1']:.4f} [{low:.4f}, {high:.4f}]  top-5 {answer['top5']:.4f}  mean class "
             f"{answer['mean_class_accuracy']:.4f}"
         )
     else:
-        print("no labels, so no accuracy")
-    print(
+        yield "no labels, so no accuracy"
+    yield (
         f"{answer['num_scored']} videos of {used['split']} scored, {answer['num_missing']} missing, "
         f"{answer['num_failed']} failed; {used['num_frames']} frames, {used['views']} views x {used['crops']} crops of "
         f"{used['crop_px']} px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
     )
     if "probe" in answer:
         order = answer["probe"]
+        right = ""
         if labelled:
-            print(f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; ", end="")
-        print(f"{order['reversed_same_prediction']:.4f} of the answers stay the same reversed")
+            right = f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; "
+        yield f"{right}{order['reversed_same_prediction']:.4f} of the answers stay the same reversed"
+    for error in answer["failed"]:
+        yield f"failed: {error['path']}: {error['code']}: {error['message']}"

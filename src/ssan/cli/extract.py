@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import print, tell
 from ssan.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
     from ssan.features.extract import Encoder
 
 
+@options.reads_data
 def extract(
     model: Annotated[str, typer.Argument(help="A model file, a run's folder, or with --init a name.")],
-    data: options.Data,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the features; what is there is not done again.")],
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    split: options.Split = "all",
     window_seconds: Annotated[
         float | None, typer.Option(help="Length of a window.  [default: by the model]", show_default=False)
     ] = None,
@@ -36,12 +37,8 @@ def extract(
         str | None, typer.Option(help="Weights for a name from `ssan models`: a file, or `imagenet`.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Windows of a video at a time.")] = 16,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    splits: options.Splits = None,
-    val_groups: options.ValGroups = None,
-    reader: options.Reader = None,
+    *,
+    source: "DataSource",
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -53,52 +50,49 @@ def extract(
     Several captions of one video, or of one part of it, are one entry. Started with torchrun or srun, each process does
     its share, writes a part of its own, and answers for it.
     """
-    from ssan.features.extract import Rate, usual_rate
-    from ssan.features.extract import extract as run
+    from ssan.features.extract import Rate, extract, usual_rate
     from ssan.processes import processes
 
-    place = processes()
+    processes_here = processes()
     where: str = options.choose_device(device)
-    if where == "cuda" and place.world > 1:
-        where = f"cuda:{place.local_rank}"
+    if where == "cuda" and processes_here.world > 1:
+        where = f"cuda:{processes_here.local_rank}"
     encoder = _encoder(model, init, where)
     usual = usual_rate(encoder.preprocess)
     rate = Rate(
         usual.window_seconds if window_seconds is None else window_seconds,
         usual.stride_seconds if stride_seconds is None else stride_seconds,
     )
-    source = options.data_source(data, format, annotations, videos, splits, val_groups, reader)
-    samples = source.read(split)
     try:
-        done = run(
+        done = extract(
             encoder,
-            samples,
+            source.read(split),
             out,
             rate,
             whole_videos=whole_videos,
             batch=batch,
-            workers=options.choose_workers(workers, place.cores),
-            place=place,
-            data={"root": source.root, "format": source.format, "split": split, "options": source.options},
+            workers=options.choose_workers(workers, processes_here.cores),
+            place=processes_here,
+            data={**options.described(source), "split": split},
             quiet=quiet,
         )
     except KeyboardInterrupt:
-        print(f"ssan: interrupted; what is in {out} is kept, the same command goes on from there", file=sys.stderr)
-        return options.INTERRUPTED
-    for error in done.failed:
-        if not (json and place.first):
-            print(f"ssan: {error.code}: {error}", file=sys.stderr)
-    if json and place.first:
-        options.show_json({"schema": 1, **done.as_dict(), "process": place.rank, "processes": place.world})
+        return options.interrupted(f"what is in {out} is kept, the same command goes on from there")
+    first, share = processes_here.first, ""
+    for error in done.failed if not (json and first) else ():
+        tell(f"{error.code}: {error}")
+    if processes_here.world > 1:
+        share = f" (process {processes_here.rank + 1} of {processes_here.world})"
+    line = (
+        f"{out}: {done.num_videos} videos, {done.num_vectors} vectors of {done.dim}, {rate.vectors_per_second:g} a "
+        f"second; {done.num_done_before} were there, {len(done.failed)} failed; reading {done.read_seconds:.1f} s, "
+        f"computing {done.compute_seconds:.1f} s, writing {done.write_seconds:.1f} s{share}"
+    )
+    if first:
+        answer = {**done.as_dict(), "process": processes_here.rank, "processes": processes_here.world}
+        options.show(answer, lambda _: [line], as_json=json)
     else:
-        share = f" (process {place.rank + 1} of {place.world})" if place.world > 1 else ""
-        print(
-            f"{out}: {done.num_videos} videos, {done.num_vectors} vectors of {done.dim}, "
-            f"{rate.vectors_per_second:g} a second; {done.num_done_before} were there, {len(done.failed)} failed; "
-            f"reading {done.read_seconds:.1f} s, computing {done.compute_seconds:.1f} s, writing "
-            f"{done.write_seconds:.1f} s{share}",
-            file=sys.stdout if place.first else sys.stderr,
-        )
+        print(line, file=sys.stderr)
     return options.SOME_FAILED if done.failed else options.DONE
 
 

@@ -1,12 +1,11 @@
 """``ssan import``."""
 
-import sys
 from typing import Annotated
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
 
 
 def import_(
@@ -30,12 +29,10 @@ def import_(
 
     released = import_weights(file, name, out, classes=classes, overrides=overrides or [])
     for note in released.notes if not quiet else []:
-        print(f"ssan: {note}", file=sys.stderr)
-    if json:
-        options.show_json({"schema": 1, **released.as_dict()})
-    else:
-        print(
-            f"{released.file}: {released.model}, {released.matched} tensors by the names of {released.layout}, "
-            f"{len(released.classes)} classes"
-        )
+        tell(note)
+    line = (
+        f"{released.file}: {released.model}, {released.matched} tensors by the names of {released.layout}, "
+        f"{len(released.classes)} classes"
+    )
+    options.show(released.as_dict(), lambda _: [line], as_json=json)
     return options.DONE

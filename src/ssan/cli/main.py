@@ -15,6 +15,7 @@ from ssan.cli import (
     evaluate,
     extract,
     import_,
+    info,
     models,
     predict,
     recipes,
@@ -25,7 +26,7 @@ from ssan.cli import (
     train,
 )
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED, SOME_FAILED
-from ssan.cli.screen import OutputLostError, ReaderGoneError, end_in_order_when_told_to, open_screens, print
+from ssan.cli.screen import OutputLostError, ReaderGoneError, end_in_order_when_told_to, open_screens, print, tell
 from ssan.errors import SsanError, lack_of_memory
 from ssan.processes import end_with_starter
 
@@ -36,7 +37,7 @@ CommandLineError: type[Any] = typer.BadParameter.__mro__[2]
 app = typer.Typer(
     name="ssan",
     help="Train, evaluate and use video networks with separable self-attention.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # importing rich takes longer than everything else that --help does
 )
@@ -49,6 +50,7 @@ app.command("ensemble")(ensemble.ensemble)
 app.command("submission")(submission.submission)
 app.command("report")(report.report)
 app.command("predict")(predict.predict)
+app.command("info")(info.info)
 app.command("reproduce")(reproduce.reproduce)
 app.command("import")(import_.import_)
 app.command("models")(models.models)
@@ -98,9 +100,9 @@ def status(arguments: list[str]) -> int:
     except SsanError as error:
         return _refuse(str(error))
     except CommandLineError as error:
-        return _refuse(error.format_message())
+        return _refuse(_meant_as_key(error, arguments) or error.format_message())
     except (KeyboardInterrupt, typer.Abort):
-        print("ssan: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
     except ReaderGoneError:
         return DONE  # there is nobody to tell
@@ -116,6 +118,29 @@ def status(arguments: list[str]) -> int:
     return result if isinstance(result, int) else DONE
 
 
+def _meant_as_key(error: Any, arguments: list[str]) -> str | None:
+    """What to say of an unknown option, such as ``--epochs 3``, that is a key of the recipe; None of any other."""
+    context = error.ctx
+    if not hasattr(error, "possibilities") or context is None:
+        return None
+    if all(parameter.name != "overrides" for parameter in context.command.params):
+        return None
+    from ssan.recipe import Recipe, RetrievalRecipe, recipe_keys
+
+    option = error.option_name
+    key = option.lstrip("-").replace("-", "_")
+    kind = RetrievalRecipe if "retrieval" in context.command_path.split() else Recipe
+    if key.partition(".")[0] not in recipe_keys(kind):
+        return None
+    value = "VALUE"
+    for word, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if word.startswith(f"{option}="):
+            value = word.removeprefix(f"{option}=")
+        elif word == option and not following.startswith("--"):
+            value = following
+    return f"{option} is no option, but {key} is a key of the recipe: write `{key}={value}`, without dashes"
+
+
 def _of_the_system(error: OSError) -> str | None:
     """What to say of a fault of files or of the machine; None of what nobody but us can mend."""
     if error.filename is not None:
@@ -128,12 +153,12 @@ def _of_the_system(error: OSError) -> str | None:
 
 
 def _lost(error: OutputLostError) -> int:
-    print(f"ssan: standard output cannot be written ({error}); the answer is lost, run again", file=sys.stderr)
+    tell(f"standard output cannot be written ({error}); the answer is lost, run again")
     return SOME_FAILED
 
 
 def _refuse(message: str) -> int:
     # One line, and no control characters from a file's name or content: a terminal would obey them.
     plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(message.split()))
-    print(f"ssan: {plain}", file=sys.stderr)
+    tell(plain)
     return REFUSED

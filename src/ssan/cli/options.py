@@ -7,25 +7,44 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ssan.cli.screen import print
+from ssan.cli.screen import print, tell
 from ssan.errors import SsanError, UsageError, escaped_json
 from ssan.files import is_text
 from ssan.processes import num_cores
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from ssan.datasets.samples import Samples
     from ssan.datasets.source import DataSource
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
-Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
+Split = Annotated[str, typer.Option(help="train, val, test or all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
+RecipeSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random draw; the recipe's by default.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
+Recipe = Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")]
+
+
+# ------------------------------------------------------------------------------------------------- labelled videos
+
 Source = Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Folder or file of labelled videos.")]
 SourceOption = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help="The same as the argument.")]
+Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
+Captions = Annotated[str, typer.Option(help="Captions: msrvtt, youcook2, howto100m, lsmdc or captions_csv.")]
+CaptionsIfAny = Annotated[str | None, typer.Option("--captions", help="Captions, as of `retrieval train`.")]
+
 Format = Annotated[
     str,
     typer.Option(
@@ -45,21 +64,78 @@ Groups = Annotated[
     str | None, typer.Option(metavar="REGEX", help="Videos with one group stay together, with --val-fraction, --fold.")
 ]
 Reader = Annotated[list[str] | None, typer.Option(help="key=value for the format's reader; may be repeated.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
+
+# How labelled videos are read; of captions, those that say which are for validation are none.
+OF_CAPTIONS: dict[str, tuple[Any, Any]] = {
+    "format": (Format, "auto"), "annotations": (Annotations, None), "videos": (Videos, None), "reader": (Reader, None),
+}  # fmt: skip
+OF_LABELLED_VIDEOS: dict[str, tuple[Any, Any]] = OF_CAPTIONS | {
+    "splits": (Splits, None), "val_groups": (ValGroups, None), "val_fraction": (ValFraction, None),
+    "fold": (Fold, None), "groups": (Groups, None),
+}  # fmt: skip
+
+Verb = Callable[..., int]
+
+
+def reads_data(verb: Verb) -> Verb:
+    """A verb whose parameter ``source``, a ``DataSource``, is named by ``--data`` and the options of its format."""
+    return _with_source(verb, {"data": (Data, ...)}, OF_LABELLED_VIDEOS)
+
+
+def reads_data_as_argument(verb: Verb) -> Verb:
+    """As ``reads_data``, where the data may also be given as the first argument."""
+    return _with_source(verb, {"argument": (Source, None), "data": (SourceOption, None)}, OF_LABELLED_VIDEOS)
+
+
+def reads_captions(verb: Verb) -> Verb:
+    """As ``reads_data``, of captions, which ``--captions`` names."""
+    return _with_source(verb, {"captions": (Captions, ...)}, OF_CAPTIONS)
+
+
+def reads_captions_if_any(verb: Verb) -> Verb:
+    """As ``reads_captions``; without ``--captions`` the source is None."""
+    return _with_source(verb, {"captions": (CaptionsIfAny, None)}, OF_CAPTIONS)
+
+
+def _with_source(verb: Verb, names: Mapping[str, tuple[Any, Any]], how: Mapping[str, tuple[Any, Any]]) -> Verb:
+    """The verb as typer is to see it: first the options ``names``, and ``how`` where ``source`` stands."""
+    parameters = [_parameter(*option) for option in names.items()]
+    for parameter in inspect.signature(verb).parameters.values():
+        if parameter.name == "source":
+            parameters += [_parameter(*option) for option in how.items()]
+        else:
+            parameters.append(parameter.replace(kind=_BY_NAME))
+
+    @functools.wraps(verb)
+    def read(**given: Any) -> int:
+        roots = [given.pop(name) for name in names]
+        read_by = {name: given.pop(name) for name in how}
+        root = one_source(*roots) if len(roots) == 2 else roots[0]
+        return verb(source=None if root is None else data_source(root, **read_by), **given)
+
+    read.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+    read.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return read
+
+
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
+def _parameter(name: str, option: tuple[Any, Any]) -> inspect.Parameter:
+    annotation, default = option
+    return inspect.Parameter(
+        name, _BY_NAME, annotation=annotation, default=inspect.Parameter.empty if default is ... else default
+    )
 
 
 def data_source(
     data: str,
     format: str,
-    annotations: str | None,
-    videos: str | None,
-    splits: str | None,
-    val_groups: str | None,
-    reader: list[str] | None,
+    annotations: str | None = None,
+    videos: str | None = None,
+    splits: str | None = None,
+    val_groups: str | None = None,
+    reader: list[str] | None = None,
     *,
     val_fraction: str | None = None,
     fold: str | None = None,
@@ -90,6 +166,20 @@ def one_source(argument: str | None, option: str | None) -> str:
     if argument is None and option is None:
         raise UsageError("no data are given; name their folder or file, or say --data SOURCE")
     return argument or option or ""
+
+
+def refuse_none(samples: "Samples", split: str, source: "DataSource") -> None:
+    """Refuse a split in which there is no video."""
+    if not samples:
+        raise UsageError(f"there are no videos in the split {split!r}; --split all shows every one", path=source.root)
+
+
+def described(source: "DataSource") -> dict[str, Any]:
+    """The data, for a record of what was done with them."""
+    return {"root": source.root, "format": source.format, "options": source.options}
+
+
+# --------------------------------------------------------------------------------------------------- other options
 
 
 def check_output(option: str, path: str, suffixes: Sequence[str]) -> None:
@@ -126,30 +216,55 @@ def choose_workers(workers: int | None, cores: int | None = None) -> int:
     return chosen
 
 
-def show_json(value: Any, *, indent: int | None = None) -> None:
+# --------------------------------------------------------------------------------------------------------- answers
+
+
+def show_json(value: Any) -> None:
     """Print one JSON document on standard output; numbers must be finite.
 
     What a terminal would obey is escaped. A file's name need not be UTF-8; such a document is printed with escapes for
     all but ASCII, which give the name back, byte by byte, to ``os.fsencode``.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not is_text(text):
-        text = json.dumps(value, allow_nan=False, indent=indent)
+        text = json.dumps(value, allow_nan=False)
     builtins.print(escaped_json(text), flush=True)
 
 
-def record_evaluation(run: Path, **figures: Any) -> None:
+def show(answer: Mapping[str, Any], in_words: Callable[[Any], Iterable[str]], *, as_json: bool) -> None:
+    """Print an answer on standard output: as one JSON document, or by the lines that ``in_words`` makes of it."""
+    if as_json:
+        show_json({"schema": 1, **answer})
+        return
+    for line in in_words(answer):
+        print(line)
+
+
+def progress(items: Iterable[Any] | None = None, *, total: int, what: str, unit: str, quiet: bool) -> "tqdm[Any]":
+    """A bar on standard error that says how far the work has come; nothing where that is no terminal."""
+    from tqdm import tqdm
+
+    silent = quiet or not sys.stderr.isatty()
+    return tqdm(items, desc=what, unit=unit, total=total, disable=silent, file=sys.stderr, leave=False)
+
+
+def interrupted(kept: str) -> int:
+    """Say that the command was interrupted and what is kept; the exit status."""
+    tell(f"interrupted; {kept}")
+    return INTERRUPTED
+
+
+def record_evaluation(run: Path, source: "DataSource", split: str, figures: Mapping[str, Any], **more: Any) -> None:
     """Append what was measured to the journal of a run; where that cannot be written, say so and go on."""
     from ssan.training.journal import Journal
 
     try:
-        Journal(run).record("evaluated", **figures)
+        Journal(run).record("evaluated", **figures, split=split, data=described(source), **more)
     except (OSError, SsanError) as error:
         reason = error.strerror if isinstance(error, OSError) else error.message
-        print(
-            f"ssan: {run / 'journal.jsonl'}: the figures could not be added ({reason}), so a report of the run will "
-            "not have them; they are printed all the same",
-            file=sys.stderr,
+        tell(
+            f"{run / 'journal.jsonl'}: the figures could not be added ({reason}), so a report of the run will not have "
+            "them; they are printed all the same"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import print, tell
 
 
 def predict(
@@ -15,36 +15,34 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Labels to print of each video.")] = 5,
     json: options.Json = False,
     quiet: options.Quiet = False,
-    seed: options.Seed = 0,
     device: options.Device = "auto",
     workers: options.Workers = None,
 ) -> int:
     """Label videos."""
-    from tqdm import tqdm
-
     from ssan.processes import processes
-    from ssan.recognition.predict import expand
-    from ssan.recognition.predict import predict as run
+    from ssan.recognition.predict import expand, predict_each
     from ssan.training.together import together
     from ssan.weights.classifier_file import load_labeller
 
     failed = 0
-    with together(processes(alone_without_srun=True)) as group:
+    processes_here = processes(alone_without_srun=True)
+    with together(processes_here) as group:
         labeller = load_labeller(model, options.choose_device(device))
         videos, notes = group.each(lambda: expand(paths))[0]
         for note in notes if group.first else []:  # not progress: some of what was asked for has no answer
-            print(f"ssan: {note}", file=sys.stderr)
-        silent = quiet or not group.first or not sys.stderr.isatty() or len(videos) < 2
-        answers = group.over(videos, lambda path: run(labeller, path, top=top))
-        bar = tqdm(
-            answers, desc="labelling", unit="video", total=len(videos), disable=silent, file=sys.stderr, leave=False
-        )
+            tell(note)
+        # A single video is read here: a process for it takes longer to start than to read most.
+        readers = options.choose_workers(workers, processes_here.cores) if workers or len(videos) > 1 else 0
+        own = predict_each(labeller, group.mine(videos), top=top, workers=readers)
+        answers = group.over(videos, lambda _: next(own))
+        silent = quiet or not group.first or len(videos) < 2
+        bar = options.progress(answers, total=len(videos), what="labelling", unit="video", quiet=silent)
         for path, answer in zip(videos, bar, strict=True):
             failed += not answer["ok"]
             if not group.first:
                 continue  # the first process speaks for all
             if "warning" in answer and not quiet:
-                print(f"ssan: {path}: {answer['warning']['message']}", file=sys.stderr, flush=True)
+                tell(f"{path}: {answer['warning']['message']}")
             if json:
                 options.show_json(answer)
             elif answer["ok"]:

@@ -1,13 +1,12 @@
 """``ssan report``."""
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
 from ssan.errors import UsageError
 
 
@@ -27,23 +26,22 @@ def report(
     if not page.lower().endswith((".html", ".htm")):
         raise UsageError("a page's name ends in .html; name it so, such as -o report.html", path=page)
 
-    from ssan.report.report import report as run
+    from ssan.report.report import report
 
-    answer = run(runs, page)
-    if json:
-        options.show_json({"schema": 1, **answer})
-        return options.DONE
-    for row in answer["runs"]:
-        best = "no epoch yet"
-        if row.get("task") == "retrieval":
-            best = _recalls(row)
-        elif row["val_top1"] is not None:
-            best = f"{row['val_top1']:.4f} top-1 on {row['num_val']} validation videos, epoch {row['best_epoch']}"
-        print(f"{row['run']}: {row['status']}, {best}")
-    for warning in answer["warnings"]:
-        print(f"ssan: {warning}", file=sys.stderr)
-    print(f"Open {page}")
+    answer = report(runs, page)
+    options.show(answer, lambda _: [*map(_line, answer["runs"]), f"Open {page}"], as_json=json)
+    for warning in answer["warnings"] if not json else ():
+        tell(warning)
     return options.DONE
+
+
+def _line(row: dict[str, Any]) -> str:
+    best = "no epoch yet"
+    if row.get("task") == "retrieval":
+        best = _recalls(row)
+    elif row["val_top1"] is not None:
+        best = f"{row['val_top1']:.4f} top-1 on {row['num_val']} validation videos, epoch {row['best_epoch']}"
+    return f"{row['run']}: {row['status']}, {best}"
 
 
 def _recalls(row: dict[str, Any]) -> str:

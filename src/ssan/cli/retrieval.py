@@ -1,13 +1,13 @@
 """``ssan retrieval``: train a joint space of texts and videos, and measure one."""
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
+from ssan.cli.screen import tell
 from ssan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Find videos by text: train on captions and features, and measure.")
 
-Captions = Annotated[str, typer.Option(help="Captions: msrvtt, youcook2, howto100m, lsmdc or captions_csv.")]
 Features = Annotated[
     list[str],
     typer.Option(help="NAME=PATH, a folder or file of features, once for each stream; or PATH, in the recipe's order."),
@@ -30,12 +29,12 @@ AllowUnused = Annotated[bool, typer.Option("--allow-unused", help="Features that
 
 
 @app.command("train")
+@options.reads_captions
 def train(
-    captions: Captions,
     features: Features,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the run.")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")] = None,
+    overrides: options.Overrides = None,
+    recipe: options.Recipe = None,
     text: Annotated[str | None, typer.Option(help="gru, bigru, lstm, maxpool or transformer.")] = None,
     vectors: Annotated[str | None, typer.Option(help="Word vectors: GloVe, word2vec or fastText.")] = None,
     narrations: Annotated[
@@ -46,16 +45,14 @@ def train(
         str, typer.Option(help="Captions that choose the best epoch: val, test or train; `none` keeps the last epoch.")
     ] = "val",
     rate: Rates = None,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    reader: options.Reader = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     skip_bad: SkipBad = False,
     allow_unused: AllowUnused = False,
+    *,
+    source: "DataSource",
     json: options.Json = False,
     quiet: options.Quiet = False,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of every random draw; the recipe's by default.")] = None,
+    seed: options.RecipeSeed = None,
     device: options.Device = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that put batches together.")] = 0,
 ) -> int:
@@ -65,8 +62,7 @@ def train(
     """
     from ssan.processes import processes
     from ssan.recipe import make_retrieval_recipe, read_retrieval_recipe
-    from ssan.retrieval.train import Material
-    from ssan.retrieval.train import train as run
+    from ssan.retrieval.train import Material, train
     from ssan.shipped import find_recipe
     from ssan.training.callbacks import InterruptedRun
 
@@ -77,7 +73,7 @@ def train(
     else:
         chosen = read_retrieval_recipe(find_recipe(recipe), changes)
     material = Material(
-        captions=_captions(captions, format, annotations, videos, reader),
+        captions=_captions(source),
         features=tuple(features),
         rates=tuple(rate or ()),
         vectors=vectors,
@@ -85,7 +81,7 @@ def train(
         val_split=None if val_split == "none" else val_split,
     )
     try:
-        answer = run(
+        answer = train(
             chosen,
             material,
             out,
@@ -97,30 +93,29 @@ def train(
             quiet=quiet,
         )
     except InterruptedRun as interrupted:
-        print(f"ssan: {interrupted}", file=sys.stderr)
+        tell(interrupted)
         return options.INTERRUPTED
-    done = options.SOME_FAILED if answer["num_skipped"] else options.DONE
-    if not processes().first:
-        return done
-    if json:
-        options.show_json({"schema": 1, **answer})
-    else:
-        split = answer["measured_on"]
-        measured = answer[split]
-        figures = ", ".join(f"{split}_{key} {measured[key]:.4f}" for key in ("r1", "r5", "r10") if key in measured)
-        figures = figures or f"{split}_loss {measured['loss']:.4f}"
-        print(f"epoch {answer['best_epoch']} of {answer['epochs']} ({answer['chosen_by']}): {figures}")
-        print(f"{answer['num_train']} pairs an epoch, {answer['num_skipped']} captions left out")
-        print(answer["model"])
-    return done
+    if processes().first:
+        options.show(answer, _lines_of_training, as_json=json)
+    return options.SOME_FAILED if answer["num_skipped"] else options.DONE
+
+
+def _lines_of_training(answer: dict[str, Any]) -> Iterator[str]:
+    split = answer["measured_on"]
+    measured = answer[split]
+    figures = ", ".join(f"{split}_{key} {measured[key]:.4f}" for key in ("r1", "r5", "r10") if key in measured)
+    figures = figures or f"{split}_loss {measured['loss']:.4f}"
+    yield f"epoch {answer['best_epoch']} of {answer['epochs']} ({answer['chosen_by']}): {figures}"
+    yield f"{answer['num_train']} pairs an epoch, {answer['num_skipped']} captions left out"
+    yield answer["model"]
 
 
 @app.command("eval")
+@options.reads_captions_if_any
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="A model file, or a run's folder; none with --scores.")] = None,
-    captions: Annotated[str | None, typer.Option(help="Captions, as of `retrieval train`.")] = None,
     features: Annotated[list[str] | None, typer.Option(help="As of `retrieval train`.")] = None,
-    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "test",
+    split: options.Split = "test",
     positives: Annotated[
         Literal["own", "same_caption"],
         typer.Option(help="Right is a caption's own clip, or every clip with the very caption."),
@@ -134,14 +129,12 @@ def evaluate(
         str | None, typer.Option(help="Where the folder of the model's transformers text model lies now.")
     ] = None,
     rate: Rates = None,
-    format: options.Format = "auto",
-    annotations: options.Annotations = None,
-    videos: options.Videos = None,
-    reader: options.Reader = None,
     skip_bad: SkipBad = False,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused/--refuse-unused", help="Features that no caption of the split tells of.")
     ] = True,
+    *,
+    source: "DataSource | None",
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -151,25 +144,24 @@ def evaluate(
     if (scores is None) != (truth is None):
         raise UsageError("--scores FILE.npy and --truth FILE.csv belong together; give both or neither")
     if scores is not None and truth is not None:
-        if model is not None or captions is not None or features:
+        if model is not None or source is not None or features:
             raise UsageError("--scores are measured as they are; leave out the model, --captions and --features")
         from ssan.retrieval.matrix import evaluate_matrix
 
         answer = evaluate_matrix(scores, truth, bootstrap=bootstrap, seed=seed)
     else:
-        if model is None or captions is None or not features:
+        if model is None or source is None or not features:
             raise UsageError("give a model, --captions and --features; or a matrix, by --scores and --truth")
         from ssan.features.named import paths_by_stream
-        from ssan.retrieval.evaluate import evaluate as run
+        from ssan.retrieval.evaluate import evaluate
         from ssan.retrieval.fingerprint import fingerprint
         from ssan.retrieval.model_file import load_retriever
         from ssan.retrieval.train import open_streams
 
         retriever = load_retriever(model, options.choose_device(device), transformer=transformer)
         streams = open_streams(features, rate or (), [stream["name"] for stream in retriever.streams])
-        source = _captions(captions, format, annotations, videos, reader)
-        samples = source.read(split)
-        answer = run(
+        samples = _captions(source).read(split)
+        answer = evaluate(
             retriever,
             samples,
             streams,
@@ -185,33 +177,27 @@ def evaluate(
         if (Path(model) / "journal.jsonl").is_file():
             options.record_evaluation(
                 Path(model),
-                **{key: value for key, value in answer.items() if key != "dropped"},
-                split=split,
-                data={"root": source.root, "format": source.format, "options": source.options},
+                source,
+                split,
+                {key: value for key, value in answer.items() if key != "dropped"},
                 features=list(features),
                 listed=fingerprint({split: samples}, paths_by_stream(features, retriever.recipe.streams)),
                 model_hash=retriever.hash,
             )
-    if json:
-        options.show_json({"schema": 1, **answer})
-    else:
-        _show(answer)
+    options.show(answer, _lines, as_json=json)
     return options.SOME_FAILED if answer["num_missing"] else options.DONE
 
 
 FORMATS = ("captions_csv", "msrvtt", "youcook2", "lsmdc", "howto100m")
 
 
-def _captions(
-    captions: str, format: str, annotations: str | None, videos: str | None, reader: list[str] | None
-) -> "DataSource":
+def _captions(source: "DataSource") -> "DataSource":
     """The captions that are named; what is a list of labels is none."""
-    source = options.data_source(captions, format, annotations, videos, None, None, reader)
     if source.found_format not in FORMATS:
         raise UsageError(
             f"these are no captions (they look like {source.found_format}); expected a CSV file with the header "
             f"video,caption[,start,end][,split], or a folder with captions.csv, or --format {', '.join(FORMATS[1:])}",
-            path=captions,
+            path=source.root,
         )
     return source
 
@@ -224,26 +210,26 @@ def _names(features: list[str]) -> list[str]:
     return [name or Path(path).name.replace("+", "_") or "features" for name, path in pairs]
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _lines(answer: dict[str, Any]) -> Iterator[str]:
     for name, title in (("text_to_video", "text to video"), ("video_to_text", "video to text")):
         found = answer[name]
         low, high = found["interval95"]["r1"] if "interval95" in found else (None, None)
         interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
-        print(
+        yield (
             f"{title}: R@1 {found['r1']:.4f}{interval}  R@5 {found['r5']:.4f}  R@10 {found['r10']:.4f}  median rank "
             f"{found['median_rank']:g}  mean rank {found['mean_rank']:.1f}"
         )
     used = answer["protocol"]
-    print(
+    yield (
         f"{answer['num_queries']} captions, {answer['num_candidates']} candidates, {answer['num_missing']} captions "
         f"left out, {answer['num_ties']} ties; right: {used['positives']}, ties: {used['tie_rule']}"
     )
     for kind, found in answer.get("twins", {}).items():
         if found["accuracy"] is not None:
-            print(f"twins that differ by {kind}: {found['accuracy']:.4f} of {found['num']} told apart")
+            yield f"twins that differ by {kind}: {found['accuracy']:.4f} of {found['num']} told apart"
     for note in answer.get("notes", []):
-        print(f"note: {note}")
+        yield f"note: {note}"
     for dropped in answer.get("dropped", [])[:5]:
-        print(f"left out: {dropped['message']}")
+        yield f"left out: {dropped['message']}"
     if len(answer.get("dropped", [])) > 5:
-        print(f"left out: {len(answer['dropped']) - 5} more")
+        yield f"left out: {len(answer['dropped']) - 5} more"

@@ -31,6 +31,11 @@ def print(*words: object, end: str = "\n", file: IO[str] | None = None, flush: b
     builtins.print(line, end=end, file=sys.stdout if file is None else file, flush=flush)
 
 
+def tell(message: object) -> None:
+    """Print a line on standard error that says what a command has to say beside its answer."""
+    print(f"ssan: {message}", file=sys.stderr, flush=True)
+
+
 class Screen(io.TextIOWrapper):
     """Standard output or error, on which no control or bidirectional character is printed that came in from a file.
 

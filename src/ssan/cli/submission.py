@@ -1,11 +1,11 @@
 """``ssan submission``."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ssan.cli import options
-from ssan.cli.screen import print
 
 
 def submission(
@@ -24,10 +24,11 @@ def submission(
     from ssan.recognition.submission import write_submission
 
     answer = write_submission(out, read_scores(scores), format, annotations)
-    if json:
-        options.show_json({"schema": 1, **answer})
-    else:
-        print(f"{answer['path']}: {answer['num_videos']} videos, {answer['num_classes']} classes, as {format}")
-        if answer["num_ties"]:
-            print(f"{answer['num_ties']} videos have equal scores among the best, taken in the order of the labels")
+    options.show(answer, lambda _: _lines(answer, format), as_json=json)
     return options.DONE
+
+
+def _lines(answer: dict[str, Any], format: str) -> Iterator[str]:
+    yield f"{answer['path']}: {answer['num_videos']} videos, {answer['num_classes']} classes, as {format}"
+    if answer["num_ties"]:
+        yield f"{answer['num_ties']} videos have equal scores among the best, taken in the order of the labels"

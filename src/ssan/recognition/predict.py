@@ -1,17 +1,20 @@
 """Labelling videos with a trained classifier."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
 from ssan.models.classifier import Classifier
+from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.video.clip import Clip
 from ssan.video.container_length import announced_bytes
+from ssan.video.preprocess import Preprocess
 from ssan.weights.classifier_file import Labeller
 
 
@@ -35,19 +38,62 @@ def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
     """The likeliest classes of one video, or why there are none; the answer is a line of ``ssan predict --json``."""
+    return _label(labeller, path, _read(labeller.preprocess, path), top)
+
+
+def predict_each(
+    labeller: Labeller, paths: Sequence[str], *, top: int = 5, workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """``predict`` of each video, in order, as it comes; ``workers`` processes read videos ahead of the network."""
+    if not paths:
+        return
+    plan = BatchPlan(len(paths), 1)
+    loader = Batches(_Videos(paths, labeller.preprocess), plan, workers=min(workers, len(paths)), collate=list)
+    for path, [read] in zip(paths, loader, strict=True):
+        yield _label(labeller, path, read, top)
+
+
+class _Look(NamedTuple):
+    """A video as the network is to see it, and what its answer says of it."""
+
+    views: Tensor
+    num_frames: int
+    duration_seconds: float
+    warning: VideoError | None
+
+
+class _Videos(Dataset["_Look | VideoError"]):
+    """Videos as a loader asks for them; one that cannot be read is its error."""
+
+    def __init__(self, paths: Sequence[str], preprocess: Preprocess) -> None:
+        self.paths, self.preprocess = paths, preprocess
+
+    def __getitem__(self, draw: Draw) -> _Look | VideoError:
+        return _read(self.preprocess, self.paths[draw.item])
+
+
+def _read(preprocess: Preprocess, path: str) -> _Look | VideoError:
     try:
-        views, clip = labeller.preprocess.test_views(path)
-        best = likeliest(class_shares(labeller.model, views)[0], top, path)
+        views, clip = preprocess.test_views(path)
+    except VideoError as error:
+        return error
+    return _Look(views, clip.num_frames, clip.duration_seconds, early_end(path, clip))
+
+
+def _label(labeller: Labeller, path: str, read: _Look | VideoError, top: int) -> dict[str, Any]:
+    try:
+        if isinstance(read, VideoError):
+            raise read
+        best = likeliest(class_shares(labeller.model, read.views)[0], top, path)
     except VideoError as error:
         return {"path": path, "ok": False, "error": error.as_dict() | {"path": path}}
-    warning = early_end(path, clip)
     return {
         "path": path,
         "ok": True,
-        "num_frames": clip.num_frames,
-        "duration_seconds": clip.duration_seconds,
+        "num_frames": read.num_frames,
+        "duration_seconds": read.duration_seconds,
         "top": [{"label": labeller.classes[index], "index": index, "score": share} for index, share in best],
-        **({} if warning is None else {"warning": warning.as_dict()}),
+        **({} if read.warning is None else {"warning": read.warning.as_dict()}),
     }
 
 

@@ -21,6 +21,7 @@ import simplejpeg
 from av.video.frame import PictureType
 from torch.nn.functional import interpolate
 
+from squares import square
 from ssan.cli.main import status
 from ssan.convert import forms
 from ssan.convert.convert import convert
@@ -389,14 +390,6 @@ def test_a_clip_file_of_version_1_is_gone_on_with(source: Path, tmp_path: Path) 
 # --- several processes
 
 
-def _square(number: int) -> int:
-    if number == 7:
-        raise VideoError("seven", code="empty", path="7.mp4")
-    if number == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
 def test_work_of_several_processes_comes_back_whole_and_leaves_no_semaphores(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -410,13 +403,13 @@ def test_work_of_several_processes_comes_back_whole_and_leaves_no_semaphores(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing.synchronize, "SemLock", Counted)
-        assert sorted(in_processes(_square, range(6), 2)) == [0, 1, 4, 9, 16, 25]
+        assert sorted(in_processes(square, range(6), 2)) == [0, 1, 4, 9, 16, 25]
     assert made == []
     with pytest.raises(VideoError, match="seven") as caught:
-        list(in_processes(_square, [7], 1))
+        list(in_processes(square, [7], 1))
     assert (caught.value.code, caught.value.path) == ("empty", "7.mp4")
     with pytest.raises(SsanError, match="a worker process was ended from outside"):
-        list(in_processes(_square, [1, 13, 2], 2))
+        list(in_processes(square, [1, 13, 2], 2))
     assert "Traceback" not in capfd.readouterr().err
 
 

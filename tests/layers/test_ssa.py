@@ -254,7 +254,10 @@ def test_compiled_it_gives_the_same_values_and_gradients(backend: str, switched:
 def test_compiled_to_machine_code_it_gives_the_same_values_and_gradients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch._inductor.config
+
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # each of several would import torch first
     layer = randomised(SeparableSelfAttention(C, embedding=5).double()).eval()
     check_compiled(layer, video(), "inductor", atol=1e-10)
 

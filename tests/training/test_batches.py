@@ -199,6 +199,14 @@ def test_one_worker_gives_what_none_gives() -> None:
 
 # ------------------------------------------------------------------------------------------------------- the workers
 
+
+@pytest.fixture
+def _looked_after_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks every five seconds whether a worker that says nothing is alive still."""
+    looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(looks, "__defaults__", (0.2,))
+
+
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 
@@ -257,6 +265,7 @@ class _Killed(Dataset[tuple[int, int]]):
 
 
 @FORKS
+@pytest.mark.usefixtures("_looked_after_at_once")
 def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_given_twice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +277,7 @@ def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_give
 
 
 @FORKS
+@pytest.mark.usefixtures("_looked_after_at_once")
 def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_helps(tmp_path: Path) -> None:
     batches = Batches(_Killed(tmp_path, 9), BatchPlan(23, 4), workers=1, collate=_as_list)
     with pytest.raises(TrainingError, match=r"worker 1 of 1.*ended by SIGKILL, twice.*fewer --workers"):
@@ -276,6 +286,7 @@ def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_help
 
 
 @FORKS
+@pytest.mark.usefixtures("_looked_after_at_once")
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
 def test_a_worker_that_cannot_hand_on_its_batch_ends_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int) -> Any:

@@ -4,12 +4,14 @@
 names and shapes of their tensors, and outputs of small inputs. Weights are drawn again here, seeded with their names.
 """
 
+import copy
 import csv
 import gzip
 import json
 import math
 import os
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
-from ssan.models.catalogue import MODELS, build
+from ssan.models.catalogue import MODELS, build, without_memory
 from ssan.models.classifier import Classifier
 from ssan.video.sampling import segment_indices
 from ssan.weights.classifier_file import load_labeller
@@ -42,15 +44,21 @@ SPARE = {"tsm": ("nl.phi.0.bias", "nl.W.0.bias"), "mmaction2": ("non_local_block
 
 
 def on_meta(name: str, num_classes: int) -> Classifier:
-    with torch.device("meta"):
+    with without_memory():
         return build(name, num_classes)
 
 
 def counterpart(case: str, name: str | None = None) -> Classifier:
-    """Our network of seven classes for a peer's of four frames; or another of ours, with the same options."""
+    """The shapes of our network of seven classes for a peer's of four frames; or another's, with the same options."""
     name = name or GOLDEN[case]["as"]
-    options = {"pairwise": PAIRWISE[case]} if case in PAIRWISE and MODELS[name].layer == "nonlocal" else {}
-    return build(name, 7, num_frames=4, layer_options=options)
+    return _built(name, PAIRWISE.get(case) if MODELS[name].layer == "nonlocal" else None)
+
+
+@cache
+def _built(name: str, pairwise: str | None) -> Classifier:
+    """A network's shapes, made once for all cases; nobody changes it."""
+    with without_memory():
+        return build(name, 7, num_frames=4, layer_options={"pairwise": pairwise} if pairwise else {})
 
 
 def drawn(case: str) -> dict[str, Tensor]:
@@ -89,8 +97,7 @@ def empty(case: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("case", PLACED)
 def test_names_and_shapes_are_those_of_the_toolkits_own_network(case: str) -> None:
     layout = LAYOUTS[case.partition("-")[0]]
-    with torch.device("meta"):
-        model = counterpart(case)
+    model = counterpart(case)
     classifier = "base_model.fc." if case.endswith("without-dropout") else layout.classifiers[0]
     names = names_in(layout, model, classifier)
     assert names is not None
@@ -111,14 +118,12 @@ def test_names_and_shapes_are_those_of_the_toolkits_own_network(case: str) -> No
 
 @pytest.mark.parametrize("case", PLACED)
 def test_a_toolkits_network_fits_its_counterpart_by_its_own_layout_and_no_other_family(case: str) -> None:
-    with torch.device("meta"):
-        found = fit(empty(case), counterpart(case))
+    found = fit(empty(case), counterpart(case))
     assert found is not None
     assert (found.layout, found.num_wrong, found.counters) == (case.partition("-")[0], 0, [])
     spec = MODELS[GOLDEN[case]["as"]]
     for family in {"tsn", "tsm", "tsn_nl", "tsm_nl", "trn"} - {spec.family}:
-        with torch.device("meta"):
-            other = fit(empty(case), counterpart(case, f"{family}_{spec.backbone}"))
+        other = fit(empty(case), counterpart(case, f"{family}_{spec.backbone}"))
         assert other is None or other.num_wrong > 0, family
         # With the shift and without it, what does not fit are the convolutions that follow it.
         if {family, spec.family} in ({"tsn", "tsm"}, {"tsn_nl", "tsm_nl"}):
@@ -130,7 +135,7 @@ def test_a_toolkits_network_fits_its_counterpart_by_its_own_layout_and_no_other_
 @pytest.mark.parametrize("case", WITH_OUTPUTS)
 def test_a_placed_network_scores_a_clip_as_the_toolkits_own_does(case: str) -> None:
     """Relations too, whose outputs here are the mean over draws of the toolkit's that take each equally often."""
-    model = counterpart(case).double().eval()
+    model = copy.deepcopy(counterpart(case)).double().to_empty(device="cpu").eval()
     found = fit(drawn(case), model)
     assert found is not None
     model.load_state_dict(found.tensors)

@@ -70,7 +70,7 @@ class CommandRunner:
         if process.returncode not in ((0, 1) if some_may_fail else (0,)):
             said = "see above" if log is None else f"{_last_words(log)}. Look at the log"
             raise TrainingError(
-                f"`ssan {words[0]}` ended with status {process.returncode}: {said}, and run again: what is done stays",
+                f"`ssan {words[0]}` ended with status {process.returncode}: {said}; run it again, what is done stays",
                 path=None if log is None else str(log),
             )
         return printed

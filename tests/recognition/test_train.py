@@ -338,12 +338,12 @@ def test_a_bad_video_is_refused_by_name_or_skipped_and_counted(order_set: Path, 
 def test_a_video_that_breaks_while_training_is_named(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssan.datasets import clips
+    from ssan.video import preprocess
 
     def breaks(path: str, *rest: Any, **options: Any) -> Any:
         raise VideoError("the disk has gone", code="decode_error", path=path)
 
-    monkeypatch.setattr(clips, "read_clip", breaks)
+    monkeypatch.setattr(preprocess, "read_clip", breaks)
     with pytest.raises(VideoError, match=r"\.webm: the disk has gone"):
         train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssan.datasets.clips import part_of
 from ssan.datasets.samples import Sample
-from ssan.errors import ModelError, UsageError, VideoError, quoted, unknown
+from ssan.errors import ModelError, UsageError, VideoError, first_line, quoted, unknown
 from ssan.models.catalogue import MODELS
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe
@@ -269,8 +269,7 @@ def choose_device(device: str) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        said = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
-            f"device is {quoted(device)}, which cannot be used here ({said[:200]}); use cpu, or auto"
+            f"device is {quoted(device)}, which cannot be used here ({first_line(error)}); use cpu, or auto"
         ) from error
     return device

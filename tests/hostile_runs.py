@@ -37,8 +37,8 @@ from ssan.errors import CODES, SsanError
 from ssan.recipe import make_recipe
 from ssan.recognition.train import complete
 from ssan.training.journal import read_journal
+from ssan.video.preprocess import segment_indices
 from ssan.video.reader import read_clip
-from ssan.video.sampling import segment_indices
 from ssan.weights.classifier_file import build_from, save_labeller
 
 ROOT = Path(__file__).parents[1]

@@ -31,8 +31,8 @@ from tqdm import tqdm
 from ssan.errors import VideoError
 from ssan.files import write_json
 from ssan.video import packets
+from ssan.video.preprocess import segment_indices
 from ssan.video.reader import open_video
-from ssan.video.sampling import segment_indices
 
 RESULTS = Path(__file__).parents[1] / "results" / "exactness.json"
 CONTAINERS = {

@@ -40,9 +40,8 @@ from ssan.errors import SsanError
 from ssan.files import write_json
 from ssan.video.clip import Resize
 from ssan.video.decode import VideoFile
+from ssan.video.preprocess import resize_rule, segment_indices
 from ssan.video.reader import read_clip
-from ssan.video.sampling import segment_indices
-from ssan.video.transforms import resize_rule
 
 SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 CLIPS_A_TURN = 4
@@ -325,9 +324,9 @@ def memory(name: str, small: str, path: str) -> float:
 
 def print_memory(name: str, small: str, path: str) -> None:
     def held() -> int:
-        from ssan.video import decoder_process
+        from ssan.video import reader
 
-        own = decoder_process._reader
+        own = reader._reader
         return peak_bytes() + (peak_bytes(own._process.pid) if own else 0)
 
     read = READERS[name][0]

@@ -49,10 +49,8 @@ from ssan.datasets.clips import TrainingClips, collate
 from ssan.datasets.samples import Sample
 from ssan.files import write_json
 from ssan.training.batches import Batches, BatchPlan
-from ssan.video.preprocess import Preprocess
+from ssan.video.preprocess import Augmentation, Preprocess, segment_indices
 from ssan.video.reader import open_video, read_clip
-from ssan.video.sampling import segment_indices
-from ssan.video.transforms import Augmentation
 
 OUT = RESULTS / "loader.json"
 NUM_FRAMES, SIZE_PX, CROP_PX, BATCH = 8, 256, 224, 4

@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.timing import RESULTS, machine
 from ssan.files import write_json
+from ssan.video.preprocess import segment_indices
 from ssan.video.reader import read_clip
-from ssan.video.sampling import segment_indices
 
 OUT = RESULTS / "long_files.json"
 RATE, HEIGHT, WIDTH, NUM_FRAMES, BITS = 25, 120, 160, 1500, 11

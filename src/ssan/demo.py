@@ -140,7 +140,7 @@ def _train(
             *(["--quiet"] if quiet else []), *([f"epochs={epochs}"] if epochs else []),
         )  # fmt: skip
     except TrainingError as error:
-        raise TrainingError(f"training {name}: {error.message}", path=str(out / name)) from None
+        raise TrainingError(f"training {name} failed; {error.message}", path=str(out / name)) from None
 
 
 def _epochs(folder: Path) -> list[dict[str, Any]]:

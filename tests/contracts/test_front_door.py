@@ -440,7 +440,7 @@ def test_a_recipe_that_comes_along_is_read_by_its_name() -> None:
         reader = read_retrieval_recipe if name.startswith(JOINT) else read_recipe
         assert reader(name) == reader(path), name
     assert read_recipe("finetune/ssan_mobilenet_v2", ["epochs=3"]).epochs == 3
-    with pytest.raises(UsageError, match="Did you mean 'finetune/ssan_mobilenet_v2'.*`ssan recipes list` shows"):
+    with pytest.raises(UsageError, match=r"Did you mean 'finetune/ssan_mobilenet_v2'.*`ssan recipes list` shows"):
         read_recipe("finetune/ssan_mobilenet")
 
 

@@ -1,8 +1,8 @@
-"""What a clip meets from its file to the loss: at most twelve files of ours, counted while a real training step runs.
+"""What a clip meets from its file to the loss: at most nine files of ours, counted while a real training step runs.
 
-Frames are decoded in a process apart, where three more files are at work, and for avi a fourth: apart.py, which passes
-them on, decode.py, packets.py and avi.py. Pixels and what is said about them take three on their way from there:
-decoder_process.py, messages.py and shared_memory.py.
+Frames are decoded in a process apart, which is not counted here: decoder_server.py answers there, out of decode.py,
+with what the files beside it find in the file. Pixels and what is said about them come from there through
+decoder_connection.py.
 """
 
 import sys
@@ -18,7 +18,7 @@ from ssan.recognition.train import DataSource, train
 from ssan.training.fit import TrainingModule
 
 SRC = Path(ssan.__file__).parent
-MOST_FILES = 12
+MOST_FILES = 9
 
 
 class Trip:
@@ -40,7 +40,7 @@ class Trip:
             self.over = True
 
 
-def test_a_clip_meets_at_most_twelve_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
+def test_a_clip_meets_at_most_nine_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
     recipe = make_recipe({"model": "ssan_tiny", "crop_px": 32, "epochs": 1, "batch": 8, "num_frames": 3})
     trip, before = Trip(), sys.getprofile()
     threading.setprofile(trip)  # videos are read ahead in another thread
@@ -51,7 +51,7 @@ def test_a_clip_meets_at_most_twelve_files_on_its_way_to_the_loss(order_set: Pat
         sys.setprofile(before)
         threading.setprofile(None)  # type: ignore[arg-type]
     assert trip.over
-    # The way itself, so that a shorter count cannot come from looking in the wrong place.
+    # The way itself, so that a shorter count cannot come from looking elsewhere.
     assert {
         "datasets/clips.py",
         "video/reader.py",

@@ -24,7 +24,8 @@ from ssan.datasets.clips import (
 )
 from ssan.errors import VideoError
 from ssan.training.batches import Batches, BatchPlan, Draw
-from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
+from ssan.video.mirror import FlipMap, flip_pairs
+from ssan.video.preprocess import Augmentation
 
 HEIGHT, WIDTH, LENGTH, NUM_FRAMES = 36, 52, 30, 5
 SMALL = Preprocess(num_frames=NUM_FRAMES, size_px=40, crop_px=32)
@@ -368,7 +369,7 @@ def test_collating_one_view_drops_the_axis_of_views(samples: Samples) -> None:
     assert labels.tolist() == [0, 1]
 
 
-def test_collating_with_errors_keeps_the_good_and_names_the_bad_in_their_places(samples: Samples) -> None:
+def test_collating_with_errors_keeps_the_good_and_names_the_bad_in_their_turn(samples: Samples) -> None:
     clips = TestClips(samples, SMALL, num_views=2)
     views, errors = collate_with_errors([clips[0, index] for index in (2, 0, 2, 1)])
     assert views is not None

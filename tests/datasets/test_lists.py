@@ -19,7 +19,7 @@ from ssan.datasets.audit import audit, write_skipped
 from ssan.datasets.samples import canonical_split, inside
 from ssan.datasets.tree import find_videos, is_frame_folder
 from ssan.errors import AnnotationError, SsanError, UsageError
-from ssan.video.transforms import flip_pairs
+from ssan.video.mirror import flip_pairs
 
 FIELDS = [
     "id",

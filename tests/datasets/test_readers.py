@@ -19,7 +19,7 @@ from ssan.datasets.lists import split_named
 from ssan.datasets.samples import inside, is_plain
 from ssan.datasets.tables import class_names, table, table_with_header
 from ssan.errors import AnnotationError, SsanError, UsageError
-from ssan.video.transforms import flip_pairs
+from ssan.video.mirror import flip_pairs
 
 V1 = "something-something-v1-"
 JESTER = "jester-v1-"

@@ -19,7 +19,7 @@ from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssan.models.slots import SlotChoice, fill_slots
-from ssan.video.transforms import normalise
+from ssan.video.preprocess import normalise
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TORCHVISION = {

@@ -26,9 +26,8 @@ from ssan.recognition import evaluate as evaluation
 from ssan.recognition.evaluate import Protocol, evaluate, score
 from ssan.recognition.score_file import read_scores
 from ssan.training.batches import Batches
-from ssan.video.preprocess import Preprocess
+from ssan.video.preprocess import Preprocess, resize_rule, three_boxes
 from ssan.video.reader import read_clip
-from ssan.video.transforms import resize_rule, three_boxes
 from ssan.weights.classifier_file import Labeller, build_from, preprocess_of, save_labeller
 from ssan.weights.model_file import write_model_file
 

@@ -22,8 +22,8 @@ from ssan.errors import VideoError
 from ssan.recognition.predict import expand
 from ssan.video.clip_file import ClipFile, ClipFileWriter, ClipVideo
 from ssan.video.clip_index import FOOTER, FOOTER_1, HEADER, MAGIC, TABLE
+from ssan.video.preprocess import resize_frames, resize_rule
 from ssan.video.reader import open_video, read_clip
-from ssan.video.transforms import resize, resize_rule
 
 NAMES = ["jump/ann_1", "jump/ann.2", "run/fast/bob", "run/ann"]
 TIMES = [0.25, 0.5, 1.75, 2.0, 3.5]
@@ -72,7 +72,7 @@ def test_frames_are_resized_as_pictures_of_a_folder_are(path: str) -> None:
     clip = read_clip(f"{path}/jump/ann.2", lambda n: [3, 1], resize=rule)
     assert clip.frames.shape == (2, 3, 5, 8)
     stored = torch.from_numpy(pixels_of(1)[[3, 1]]).permute(0, 3, 1, 2)
-    assert torch.equal(clip.frames, resize(stored, 5, 8))
+    assert torch.equal(clip.frames, resize_frames(stored, 5, 8))
 
 
 def test_the_whole_video_streams(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,9 +220,9 @@ def test_a_file_cut_short_anywhere_is_refused(path: str) -> None:
 def test_every_byte_of_index_and_footer_counts(path: str) -> None:
     data = Path(path).read_bytes()
     begin = FOOTER.unpack(data[-FOOTER.size :])[0]
-    for place in range(begin, len(data), 37):
-        Path(path).write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        assert _code(path) in ("decode_error", "truncated"), place
+    for offset in range(begin, len(data), 37):
+        Path(path).write_bytes(data[:offset] + bytes([data[offset] ^ 4]) + data[offset + 1 :])
+        assert _code(path) in ("decode_error", "truncated"), offset
     Path(path).write_bytes(HEADER.pack(MAGIC, 3, 0) + data[HEADER.size :])
     with pytest.raises(VideoError, match="version 3"):
         ClipFile(path)
@@ -280,7 +280,7 @@ LIES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "times whose sum is without end": lambda videos: videos[0].update(times_seconds=[-1.7e308, 0, 0, 0, 1.7e308]),
     "a size beyond what a number holds": lambda videos: videos[0].update(num_frames=10**400),
     "another number of times": lambda videos: videos[0].update(times_seconds=[0.0] * 4),
-    "two at one place": lambda videos: videos[0].update(offset=videos[1]["offset"]),
+    "two at one offset": lambda videos: videos[0].update(offset=videos[1]["offset"]),
     "a field too many": lambda videos: videos[0].update(codec="h264"),
     "a field too few": lambda videos: videos[0].pop("crc32"),
     "no entry": lambda videos: videos.insert(0, 5),  # type: ignore[arg-type]
@@ -318,7 +318,7 @@ TABLE_LIES: list[tuple[str, int | str]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), TABLE_LIES)
-def test_a_place_where_no_video_can_be_is_refused_whatever_the_hash_says(
+def test_an_offset_where_no_video_can_be_is_refused_whatever_the_hash_says(
     path: str, field: str, value: int | str
 ) -> None:
     names, table = _index_of(path)
@@ -372,7 +372,7 @@ def test_an_index_of_version_1_with_more_lists_than_videos_is_refused_before_it_
         ClipFile(path)
 
 
-def test_many_videos_at_one_place_are_refused_at_once(path: str) -> None:
+def test_many_videos_at_one_offset_are_refused_at_once(path: str) -> None:
     _, table = _index_of(path)
     many = np.repeat(table[:1], 50_000)
     _write_index(path, [f"{number:06d}".encode() for number in range(len(many))], many)

@@ -321,8 +321,8 @@ def test_a_part_of_a_recording_that_began_between_key_frames_begins_where_frames
     cut = tmp_path / f"cut.{suffix}"
     with av.open(str(whole)) as source, av.open(str(cut), "w") as output:
         copy = output.add_stream_from_template(source.streams.video[0])
-        for place, packet in enumerate(source.demux(video=0)):
-            if place >= 4 and packet.size:
+        for number, packet in enumerate(source.demux(video=0)):
+            if number >= 4 and packet.size:
                 packet.stream = copy
                 output.mux(packet)
     with open_video(cut) as video:
@@ -662,7 +662,7 @@ def test_real_frame_folders_are_read_in_order() -> None:
 
 
 def test_frames_of_several_sizes_are_each_resized_to_what_the_first_one_wants(tmp_path: Path) -> None:
-    """Pictures come in runs of one size; what lies behind a change of size comes too, and in its place."""
+    """Pictures come in runs of one size; what lies behind a change of size comes too, and in its turn."""
     sizes = [(12, 20), (12, 20), (9, 15), (12, 20), (12, 20)]
     for number, (height, width) in enumerate(sizes, start=1):
         picture = np.full((height, width, 3), 40 * number, np.uint8)

@@ -62,8 +62,8 @@ def packets_fed(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     fed: list[int | None] = []
     original = decode.VideoFile._packets_from
 
-    def noted(self: decode.VideoFile, place: int) -> Any:
-        for packet in original(self, place):
+    def noted(self: decode.VideoFile, position: int) -> Any:
+        for packet in original(self, position):
             fed.append(packet.pts)
             yield packet
 
@@ -85,8 +85,8 @@ def check(path: Path) -> Any:
         for choice in CHOICES:
             choice = [number for number in choice if number < len(reference)]
             clip = video.read(choice)
-            for place, number in enumerate(choice):
-                own = clip.frames[place].permute(1, 2, 0).numpy()
+            for position, number in enumerate(choice):
+                own = clip.frames[position].permute(1, 2, 0).numpy()
                 assert np.array_equal(own, reference[number][1]), f"{path.name}: frame {number} of {choice}"
         return video._packets
 
@@ -141,12 +141,12 @@ def test_nothing_behind_a_wanted_frame_is_decoded_where_the_next_has_its_own_beg
         assert isinstance(video, decode.VideoFile)
         listed = video._packets.listing
         second = listed.beginnings[1]
-        wanted = [listed.ticks.index(cast(int, listed.pts[place])) for place in (second - 1, second + 3)]
+        wanted = [listed.ticks.index(cast(int, listed.pts[position])) for position in (second - 1, second + 3)]
         clip = video.read(sorted(wanted))
     expected: list[int | None] = []
     for number in sorted(wanted):
-        place = listed.place_of(listed.ticks[number])
-        expected += listed.pts[listed.last_beginning(listed.ticks[number]) : cast(int, place) + 1]
+        position = listed.position_of(listed.ticks[number])
+        expected += listed.pts[listed.last_beginning(listed.ticks[number]) : cast(int, position) + 1]
     assert fed == expected
     for frame, number in zip(clip.frames, sorted(wanted), strict=True):
         assert np.array_equal(frame.permute(1, 2, 0).numpy(), reference[number][1])
@@ -181,7 +181,7 @@ def test_containers_without_trustworthy_time_stamps_are_listed_and_then_decoded_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = decode._opened
+    original = decode.open_container
 
     def counted(path: str, threads: int) -> Any:
         opened.append(path)
@@ -190,10 +190,10 @@ def test_containers_without_trustworthy_time_stamps_are_listed_and_then_decoded_
     for name in ("mpeg2.ts", "h264.ts", "h264.avi"):
         render(tmp_path / name, *STRUCTURES[name])
         assert not check(tmp_path / name).trusted
-        monkeypatch.setattr(decode, "_opened", counted)
+        monkeypatch.setattr(decode, "open_container", counted)
         with open_video(tmp_path / name, apart=False) as video:
             video.read([3, NUM_FRAMES - 1])
-        monkeypatch.setattr(decode, "_opened", original)
+        monkeypatch.setattr(decode, "open_container", original)
     assert len(opened) == 2 * 3  # to be listed, and anew to be decoded
 
 
@@ -245,7 +245,7 @@ def test_the_last_beginning_is_found_whatever_the_order_in_which_they_are_shown(
 
 def test_of_packets_with_one_time_stamp_the_first_is_found() -> None:
     listing = packets.Listing(pts=[2, 5, None, 5, 3])
-    assert [listing.place_of(tick) for tick in (2, 5, 3, 7)] == [0, 1, 4, None]
+    assert [listing.position_of(tick) for tick in (2, 5, 3, 7)] == [0, 1, 4, None]
     assert listing.ticks == [2, 3, 5, 5]
 
 

@@ -18,10 +18,9 @@ import torch
 
 from ssan import processes
 from ssan.errors import UsageError, VideoError
-from ssan.video import decoder_process as reader
-from ssan.video import shared_memory
+from ssan.video import decoder_connection, decoder_process, reader
 from ssan.video.clip import Resize
-from ssan.video.messages import NotAnAnswerError, Pipes, packed
+from ssan.video.decoder_connection import Connection, NotAnAnswerError, Pipes, SharedSlots, packed
 from ssan.video.reader import open_video, read_clip
 
 POSIX = pytest.mark.skipif(not hasattr(signal, "SIGPROF"), reason="this system has no alarm that ends a process")
@@ -45,6 +44,10 @@ def of_this_process() -> reader._Reader:
     return reader._reader
 
 
+def slots_of_this_process() -> SharedSlots | None:
+    return of_this_process()._connection.slots
+
+
 @pytest.mark.parametrize("resize", [None, Resize("exact", 24, 67), Resize("short_side", 36), Resize("square", 50)])
 def test_a_clip_is_the_same_from_the_process_apart_and_from_this_one(video: str, resize: Resize | None) -> None:
     apart, here = (read_clip(video, lambda n: [n - 1, 0, 0, 7], resize=resize, apart=way) for way in (True, False))
@@ -56,7 +59,9 @@ def test_a_clip_is_the_same_from_the_process_apart_and_from_this_one(video: str,
 
 
 def test_clips_stay_as_they_were_when_others_are_read_however_many_there_are(video: str) -> None:
-    clips = [read_clip(video, lambda n, number=number: [number, 19]) for number in range(2 * shared_memory.NUM_PLACES)]
+    clips = [
+        read_clip(video, lambda n, number=number: [number, 19]) for number in range(2 * decoder_connection.NUM_SLOTS)
+    ]
     expected = [read_clip(video, lambda n, number=number: [number, 19], apart=False) for number in range(len(clips))]
     for clip, same in zip(clips, expected, strict=True):
         assert torch.equal(clip.frames, same.frames)
@@ -65,25 +70,25 @@ def test_clips_stay_as_they_were_when_others_are_read_however_many_there_are(vid
 def test_a_part_of_a_clip_stays_as_it_was_when_the_rest_is_gone(video: str) -> None:
     view = read_clip(video, lambda n: [3, 11]).frames[1, :, 5:9].permute(1, 2, 0)
     before = view.clone()
-    for number in range(2 * shared_memory.NUM_PLACES):
+    for number in range(2 * decoder_connection.NUM_SLOTS):
         read_clip(video, lambda n, number=number: [number, 17])
     assert torch.equal(view, before)
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
-def test_a_place_is_used_again_when_its_clip_is_gone(video: str) -> None:
+def test_a_slot_is_used_again_when_its_clip_is_gone(video: str) -> None:
     read_clip(video, lambda n: [0])
-    places = of_this_process().places
-    assert places is not None
+    slots = slots_of_this_process()
+    assert slots is not None
     gc.collect()
-    free = set(places._free)
+    free = set(slots._free)
     clips = [read_clip(video, lambda n, number=number: [number]) for number in range(len(free))]
-    assert places.choose() == 0
+    assert slots.choose() == 0
     kept = clips.pop()
     del clips
-    assert len(places._free) == len(free) - 1
+    assert len(slots._free) == len(free) - 1
     del kept
-    assert set(places._free) == free
+    assert set(slots._free) == free
 
 
 def _look_at(
@@ -96,7 +101,7 @@ def _look_at(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_process_keeps_its_clips_as_they_were(video: str) -> None:
-    """The pixels are in memory that both see: the parent must not use a place again that the child has too."""
+    """The pixels are in memory that both see: the parent must not use a slot again that the child has too."""
     clip = read_clip(video, lambda n: [3, 11])
     expected = clip.frames.float().mean((1, 2, 3)).tolist()
     context = multiprocessing.get_context("fork")
@@ -108,7 +113,7 @@ def test_a_forked_process_keeps_its_clips_as_they_were(video: str) -> None:
     del clip
     process._args = ()  # type: ignore[attr-defined]
     gc.collect()
-    for number in range(2 * shared_memory.NUM_PLACES):
+    for number in range(2 * decoder_connection.NUM_SLOTS):
         read_clip(video, lambda n, number=number: [number, 17])
     told.put("look")
     assert answers.get(timeout=60) == expected
@@ -124,15 +129,15 @@ def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pip
     read_clip(video, lambda n: [0])
     of_this_process().stop()
     if room == "too small for a clip":
-        monkeypatch.setattr(shared_memory, "PLACE_BYTES", 1 << 14)  # one picture takes 9,216
+        monkeypatch.setattr(decoder_connection, "SLOT_BYTES", 1 << 14)  # one picture takes 9,216
     if room == "none":
         monkeypatch.delattr(os, "memfd_create")
     through_the_pipe = 0
     for numbers in ([4], [3, 19], [0]):
         apart, here = (read_clip(video, lambda n, numbers=numbers: numbers, apart=way) for way in (True, False))
         assert torch.equal(apart.frames, here.frames)
-        places = of_this_process().places
-        through_the_pipe += places is None or not places._lent
+        slots = slots_of_this_process()
+        through_the_pipe += slots is None or not slots._lent
         del apart
     assert through_the_pipe == {"enough": 0, "too small for a clip": 1, "none": 3}[room]
     of_this_process().stop()
@@ -142,7 +147,7 @@ def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pip
 def test_little_of_the_shared_memory_stays_taken_up(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_clip(video, lambda n: [0])
     of_this_process().stop()
-    monkeypatch.setattr(shared_memory, "KEPT_BYTES", 1 << 16)
+    monkeypatch.setattr(decoder_connection, "KEPT_BYTES", 1 << 16)
     for numbers in ([0] * 17, [1, 2, 3]):
         apart, here = (
             read_clip(video, lambda n, numbers=numbers: numbers, resize=Resize("exact", 331, 127), apart=way)
@@ -194,6 +199,13 @@ def test_what_is_asked_wrongly_is_said_as_from_this_process(video: str) -> None:
         assert caught.value.path == video
         assert one.num_frames == 20
         assert one.size_px == (48, 64)
+
+
+def test_the_server_imports_neither_what_asks_it_nor_torch() -> None:
+    code = "import sys; from ssan.video import decoder_server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "ssan.video.decode" in loaded
+    assert not {"ssan.video.reader", "ssan.video.decoder_process", "ssan.video.preprocess", "torch"} & set(loaded)
 
 
 def test_one_process_serves_many_videos_at_a_time(video: str) -> None:
@@ -303,18 +315,19 @@ def test_a_decoder_that_was_killed_while_it_waited_blames_no_video(video: str) -
 def test_a_file_on_which_two_decoders_end_is_an_error_that_names_it_and_what_happened(
     video: str, number: signal.Signals, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    receive, ended = reader._Reader._receive, []
+    receive, ended = Connection._receive, []
 
-    def and_end(self: reader._Reader, place: int, request: Any) -> Any:
-        answer = receive(self, place, request)
+    def and_end(self: Connection, slot: int, request: Any) -> Any:
+        answer = receive(self, slot, request)
         if request[0] == "pictures":
-            ended.append(self._process.pid)
-            os.kill(self._process.pid, number)
-            self._process.wait()
+            process = of_this_process()._process
+            ended.append(process.pid)
+            os.kill(process.pid, number)
+            process.wait()
             raise EOFError
         return answer
 
-    monkeypatch.setattr(reader._Reader, "_receive", and_end)
+    monkeypatch.setattr(Connection, "_receive", and_end)
     with pytest.raises(VideoError, match=said) as caught:
         read_clip(video, lambda n: [0])
     assert (caught.value.code, caught.value.path) == ("decode_error", video)
@@ -373,8 +386,7 @@ def test_what_a_decoder_says_is_looked_at_before_it_is_used(lie: str) -> None:
     told, to = os.pipe()
     os.write(to, LIES[lie])
     os.close(to)
-    asking = object.__new__(reader._Reader)
-    asking.places, asking._pipes = None, Pipes(told, told)
+    asking = Connection(told, told, None)
     with pytest.raises((NotAnAnswerError, EOFError)):
         asking._receive(0, ["pictures", 1, [0], None])
     os.close(told)
@@ -418,7 +430,7 @@ def test_readers_that_are_many_have_less_memory_each(monkeypatch: pytest.MonkeyP
 
 @POSIX
 def test_a_video_that_asks_for_too_much_memory_is_refused(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "LIMIT_BYTES", 1 << 30)
+    monkeypatch.setattr(decoder_process, "LIMIT_BYTES", 1 << 30)
     read_clip(video, lambda n: [0])
     of_this_process().stop()
     with pytest.raises(VideoError, match=r"more memory than a video may have \(1 GB\)") as caught:
@@ -464,8 +476,8 @@ def test_a_relative_path_follows_this_process_where_it_goes(
 )
 def test_the_process_apart_ends_with_the_one_that_reads(video: str, how: str) -> None:
     script = (
-        "import sys, threading, time; from ssan.video import decoder_process, reader\n"
-        "video = reader.open_video(sys.argv[1]); print(decoder_process._reader._process.pid, flush=True)\n"
+        "import sys, threading, time; from ssan.video import reader\n"
+        "video = reader.open_video(sys.argv[1]); print(reader._reader._process.pid, flush=True)\n"
         "if sys.argv[2] == 'killed while it decodes': video.read(list(range(20)) * 100_000)\n"
         "time.sleep(600)"
     )

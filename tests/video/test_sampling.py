@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssan.errors import UsageError, VideoError
-from ssan.video.sampling import dense_indices, segment_indices
+from ssan.video.preprocess import dense_indices, segment_indices
 
 
 class Fixed:

@@ -11,9 +11,8 @@ import torch
 
 from ssan.errors import UsageError, VideoError
 from ssan.video import decode
-from ssan.video.preprocess import Preprocess
+from ssan.video.preprocess import Preprocess, dense_indices, sliding_windows
 from ssan.video.reader import open_video
-from ssan.video.sampling import dense_indices, sliding_windows
 from ssan.video.windows import read_windows
 
 NUM_FRAMES, RATE, SIDE = 211, 10, 32
@@ -75,8 +74,8 @@ def test_where_decoding_can_begin_anywhere_no_more_is_read_than_the_windows_need
 ) -> None:
     fed, original, streams = [], decode.VideoFile._packets_from, []
 
-    def packets(self: decode.VideoFile, place: int) -> Iterator[av.Packet]:
-        for packet in original(self, place):
+    def packets(self: decode.VideoFile, position: int) -> Iterator[av.Packet]:
+        for packet in original(self, position):
             fed.append(packet)
             yield packet
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ssan.errors import ModelError, UsageError
 from ssan.models.catalogue import MODELS, build, without_memory
 from ssan.models.classifier import Classifier
-from ssan.video.sampling import segment_indices
+from ssan.video.preprocess import segment_indices
 from ssan.weights.classifier_file import load_labeller
 from ssan.weights.imported import import_weights, read_class_names
 from ssan.weights.layouts import LAYOUTS, fit, names_in, num_frames_in

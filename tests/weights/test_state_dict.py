@@ -22,7 +22,7 @@ from torch import Tensor
 from ssan.errors import ModelError
 from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
-from ssan.video.transforms import center_box, resize, resize_rule
+from ssan.video.preprocess import center_box, resize_frames, resize_rule
 from ssan.weights.state_dict import IMAGENET_FILES, imagenet_file, load_backbone, read_state_dict
 
 TENSORS = {"conv1.weight": torch.randn(2, 3), "bn1.running_mean": torch.randn(2), "steps": torch.tensor(7)}
@@ -684,7 +684,7 @@ def test_real_image_weights_name_real_photos(shared: Path) -> None:
         assert photo.stem.split("_", 1)[1] == FIRST_CLASSES[number]
         pixels = simplejpeg.decode_jpeg(photo.read_bytes())
         frame = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-        frame = resize(frame, *resize_rule("short_side", 256)(*frame.shape[-2:]))
+        frame = resize_frames(frame, *resize_rule("short_side", 256)(*frame.shape[-2:]))
         frame = center_box(*frame.shape[-2:], 224).of(frame)
         with torch.no_grad():
             num_right += int(model(frame.unsqueeze(0)).argmax()) == number

@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from ssan.datasets.samples import Sample
 from ssan.errors import VideoError
 from ssan.video.clip import Clip, Frame, FramePart, Part
-from ssan.video.preprocess import Preprocess
-from ssan.video.transforms import Augmentation
+from ssan.video.preprocess import Augmentation, Preprocess
 
 
 def part_of(sample: Sample) -> Part | None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ssan.video.transforms import normalise
+from ssan.video.preprocess import normalise
 
 
 class MeanOverFrames(nn.Module):

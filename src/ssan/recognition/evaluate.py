@@ -36,7 +36,7 @@ class Protocol:
     where they are None.
 
     :param views: clips of a video: shifted within its segments, or windows spread over its length
-        (``video/sampling``).
+        (``video/preprocess``).
     :param crops: of each view: 1 (centre), 3 (along the longer side) or 10 (corners, centre, mirrored).
     :param average: what is averaged over views and crops: ``logits``, as TSM's code does, or ``probabilities``, as
         mmaction2's; frames within a view are always averaged as logits.

@@ -40,7 +40,8 @@ from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.run_folder import changes, ending_in_the_journal, open_run
-from ssan.video.transforms import Augmentation, FlipMap, flip_pairs
+from ssan.video.mirror import FlipMap, flip_pairs
+from ssan.video.preprocess import Augmentation
 from ssan.weights.classifier_file import OWN, build_from, preprocess_of, save_labeller
 from ssan.weights.initial import Start, start_from
 

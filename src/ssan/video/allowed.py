@@ -1,4 +1,4 @@
-"""What FFmpeg may be asked to read: the containers, codecs and pictures that people have, and no other.
+"""Formats that FFmpeg may be asked to read: the containers, codecs and pictures that people have, and no other.
 
 FFmpeg knows hundreds of formats, and tells by a file's content which one it is. Some are lists that lead elsewhere: to
 other files, to addresses in the network, to ports that it opens and listens at. A name ending in .mp4 is no promise.

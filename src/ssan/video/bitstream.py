@@ -1,4 +1,4 @@
-"""What compressed pictures say of themselves, for formats in which a packet can be another thing than one frame.
+"""Bitstream: what compressed pictures say of themselves, where a packet can be another thing than one frame.
 
 MPEG-4 part 2 has packets of two pictures, of none, and pictures that are not coded and give no frame. H.264, HEVC and
 MPEG-4 can bring new headers within the stream: whoever begins to decode behind them would decode with the old ones.
@@ -22,7 +22,7 @@ def picture_types(data: bytes) -> list[int]:
     """The types of the MPEG-4 pictures in a packet, NO_PICTURE for one so short that it may not be coded."""
     types = []
     at = data.find(VOP)
-    while at >= 0:
+    while at >= 0:  # to the last one: each is a frame of its own, and DivX packs two into a packet
         following = data.find(VOP, at + len(VOP))
         length = (len(data) if following < 0 else following) - at
         types.append(data[at + len(VOP)] >> 6 if length >= LEAST_BYTES else NO_PICTURE)
@@ -38,20 +38,21 @@ def shown(types: list[int], with_b: bool) -> list[int] | None:
     """
     numbers: list[int] = [0] * len(types)
     number, waiting, references = 0, -1, 0
-    for place, kind in enumerate(types):
+    # A reference waits for the next one: only then it is known how many B pictures are shown before it.
+    for position, kind in enumerate(types):
         if kind == NO_PICTURE:
             return None
         if kind == B_PICTURE:
             if references < 2 or not with_b:
                 return None
-            numbers[place] = number
+            numbers[position] = number
             number += 1
             continue
         references += 1
         if waiting >= 0:
             numbers[waiting] = number
             number += 1
-        waiting = place
+        waiting = position
     if waiting < 0:
         return None
     numbers[waiting] = number
@@ -89,6 +90,7 @@ class Headers:
         if not self._kinds:
             return True
         at, step = 0, self._length_bytes
+        # Every unit: headers stand before the first slice, but nothing keeps a file from putting some behind it.
         while step and at + step < len(data):
             begin = at + step
             at = begin + int.from_bytes(data[at:begin], "big")
@@ -106,7 +108,7 @@ def begins_anew(codec: str, packet: av.Packet) -> bool:
         return packet.is_keyframe and codec in ("vp9", "av1", "mjpeg")
     data, (_, shift, mask, _) = bytes(packet), UNITS[codec]
     at = 0
-    while at + 4 < len(data):
+    while at + 4 < len(data):  # past headers and remarks, up to the first slice, whose kind is that of the picture
         kind = data[at + 4] >> shift & mask
         if kind in ((1, 5) if codec == "h264" else range(32)):  # the first slice of the picture
             return packet.is_keyframe and kind in ((5,) if codec == "h264" else (19, 20))
@@ -117,7 +119,7 @@ def begins_anew(codec: str, packet: av.Packet) -> bool:
 def _layers(data: bytes) -> Iterator[bytes]:
     """The headers of video object layers in MPEG-4: start codes 0x20 to 0x2f, up to the next one."""
     at = data.find(b"\x00\x00\x01")
-    while 0 <= at < len(data) - 3:
+    while 0 <= at < len(data) - 3:  # by start codes, as a layer's header may stand behind others
         kind, following = data[at + 3], data.find(b"\x00\x00\x01", at + 3)
         if 0x20 <= kind <= 0x2F:
             yield data[at : following if following >= 0 else len(data)].rstrip(b"\x00")

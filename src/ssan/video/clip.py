@@ -1,4 +1,4 @@
-"""The one value in which frames travel, and the interface of whatever gives it."""
+"""Clip: the one value in which frames travel, and the interface of whatever gives it."""
 
 import os
 from abc import ABC, abstractmethod
@@ -351,14 +351,14 @@ def checked_size(height: int, width: int, path: str) -> tuple[int, int]:
     return height, width
 
 
-def wanted_places(indices: Sequence[int], path: str) -> dict[int, list[int]]:
-    """For every frame number that is asked for: at which places of the clip it goes."""
+def positions_in_clip(indices: Sequence[int], path: str) -> dict[int, list[int]]:
+    """For every frame number that is asked for: at which positions of the clip it goes."""
     if len(indices) == 0 or min(indices) < 0:
         raise UsageError(f"frames {list(indices)} were asked for; expected at least one, counted from 0", path=path)
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(indices):
-        places.setdefault(int(index), []).append(place)
-    return places
+    positions: dict[int, list[int]] = {}
+    for position, index in enumerate(indices):
+        positions.setdefault(int(index), []).append(position)
+    return positions
 
 
 def existing_path(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ The layout, whose numbers are unsigned and little-endian::
     index                which videos there are, where, and of what size (``ssan.video.clip_index``)
 
 A name is relative, with "/" between its parts and without a suffix. Between videos there may be data that no video has:
-a video that was written again leaves its place. Files of version 1, which have their times in the index and no sums of
+a video that was written again leaves the old. Files of version 1, which have their times in the index and no sums of
 frames, are read too.
 
 In the file ``x.clips`` the video ``a/b`` has the path ``x.clips/a/b``, as if the file were a folder.
@@ -28,7 +28,7 @@ import numpy as np
 
 from ssan.errors import VideoError
 from ssan.files import NO_LINK, NO_WAIT, naming_a_full_disk, pread_exactly
-from ssan.video.clip import Clip, Examination, Resize, Video, cannot_open, checked_size, wanted_places
+from ssan.video.clip import Clip, Examination, Resize, Video, cannot_open, checked_size, positions_in_clip
 from ssan.video.clip_index import (
     FRAME_BYTES,
     HEADER,
@@ -131,11 +131,11 @@ class ClipVideo(Video):
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         from torch import channels_last, from_numpy
 
-        from ssan.video.transforms import resize as resize_frames
+        from ssan.video.preprocess import resize_frames
 
         numbers = tuple(int(index) for index in indices)
-        places = wanted_places(numbers, self.path)
-        if max(places) >= self.num_frames:
+        positions = positions_in_clip(numbers, self.path)
+        if max(positions) >= self.num_frames:
             raise VideoError(
                 f"frame {max(numbers)} was wanted, the video has frames 0 to {self.num_frames - 1}. Ask for one of "
                 "those",
@@ -143,7 +143,7 @@ class ClipVideo(Video):
                 path=self.path,
             )
         pixels = np.empty((len(numbers), *self.size_px, 3), np.uint8)
-        for number, (first, *others) in places.items():
+        for number, (first, *others) in positions.items():
             self._fill(pixels[first], number)
             pixels[others] = pixels[first]
         frames = from_numpy(pixels).permute(0, 3, 1, 2)

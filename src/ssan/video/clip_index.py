@@ -151,21 +151,21 @@ class Entries(Mapping[str, Entry]):
         return isinstance(name, str) and self._find(name) is not None
 
     def __getitem__(self, name: str) -> Entry:
-        place = self._find(name)
-        if place is None:
+        number = self._find(name)
+        if number is None:
             raise KeyError(name)
-        row = self._table[place]
+        row = self._table[number]
         return Entry(name, *(int(row[field.name]) for field in fields(Entry)[1:]))
 
     def frames(self, name: str) -> FrameTable | None:
         """What the index itself says of the frames of a video."""
-        place = self._find(name)
-        return None if self._tables is None or place is None else self._tables[place]
+        number = self._find(name)
+        return None if self._tables is None or number is None else self._tables[number]
 
     def _find(self, name: str) -> int | None:
         key = key_of(name)
-        place = bisect_left(self._keys, key)
-        return place if place < len(self._keys) and self._keys[place] == key and "\0" not in name else None
+        number = bisect_left(self._keys, key)
+        return number if number < len(self._keys) and self._keys[number] == key and "\0" not in name else None
 
     def _below(self, folder: str) -> tuple[int, int, bytes]:
         """Where the videos below a folder begin and end, and how their keys begin; "" is the uppermost folder."""
@@ -184,13 +184,13 @@ class Entries(Mapping[str, Entry]):
 
     def inside(self, folder: str) -> tuple[list[str], list[str]]:
         """The names directly in a folder: of folders, and of videos, as the last parts of their names."""
-        place, stop, start = self._below(folder)
+        number, stop, start = self._below(folder)
         folders: list[str] = []
         videos: list[str] = []
-        while place < stop:
-            part, more, _ = self._keys[place][len(start) :].partition(b"\0")
+        while number < stop:
+            part, more, _ = self._keys[number][len(start) :].partition(b"\0")
             (folders if more else videos).append(_name_of(part))
-            place = bisect_left(self._keys, start + part + b"\1", place, stop) if more else place + 1
+            number = bisect_left(self._keys, start + part + b"\1", number, stop) if more else number + 1
         return folders, videos
 
 
@@ -256,7 +256,7 @@ def read_index(handle: IO[bytes], path: str) -> Entries:
     if len(keys) != len(table):
         raise malformed(path, f"it has {len(keys)} names of {len(table)} videos")
     _check_names(keys, path)
-    _check_places(keys, table, begins, version, path)
+    _check_offsets(keys, table, begins, version, path)
     return entries
 
 
@@ -274,7 +274,7 @@ def _check_names(keys: list[bytes], path: str) -> None:
         before = key
 
 
-def _check_places(keys: list[bytes], table: np.ndarray, end: int, version: int, path: str) -> None:
+def _check_offsets(keys: list[bytes], table: np.ndarray, end: int, version: int, path: str) -> None:
     area = table["height_px"].astype(np.uint64) * table["width_px"]
     with np.errstate(over="ignore"):  # where this overflows the picture is refused
         pixels = table["num_frames"] * np.minimum(area, MOST_PIXELS + 1) * np.uint64(3)
@@ -287,19 +287,19 @@ def _check_places(keys: list[bytes], table: np.ndarray, end: int, version: int, 
         # An offset near the end of what 64 bits count must not come round.
         wrong |= (begin < HEADER.size) | (begin > end) | (size > end - np.minimum(begin, end))
     if wrong.any():
-        place = int(wrong.argmax())
-        row = table[place]
+        number = int(wrong.argmax())
+        row = table[number]
         raise malformed(
             path,
-            f"{_name_of(keys[place])!r} has {row['num_frames']} frames of {row['width_px']} x {row['height_px']} from "
+            f"{_name_of(keys[number])!r} has {row['num_frames']} frames of {row['width_px']} x {row['height_px']} from "
             f"byte {row['offset']} on, in {end} bytes",
         )
     begin, size = np.concatenate(begins), np.concatenate(sizes)
     order = np.argsort(begin, kind="stable")
     over = begin[order][1:] < (begin + size)[order][:-1]
     if over.any():
-        place = int(order[int(over.argmax()) + 1]) % len(keys)
-        raise malformed(path, f"{_name_of(keys[place])!r} lies where another video does")
+        number = int(order[int(over.argmax()) + 1]) % len(keys)
+        raise malformed(path, f"{_name_of(keys[number])!r} lies where another video does")
 
 
 def _read_json(text: bytes, path: str) -> tuple[list[bytes], np.ndarray, list[FrameTable]]:

@@ -1,4 +1,4 @@
-"""How many bytes a video file says it has, from the outermost layer of its container.
+"""Container length: how many bytes a video file says it has, in the outermost layer of its container.
 
 A download that breaks off leaves a file that is shorter than its own headers say; that can be told without decoding
 anything, also where the container keeps no list of frames (webm, mkv) or keeps it at the end, which is lost (mp4).

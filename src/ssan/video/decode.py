@@ -25,21 +25,17 @@ torch: it also runs in the process apart (``ssan.video.reader``), which has to s
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
-import av.container
 import av.error
 import numpy as np
-from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
+from av.video.reformatter import VideoReformatter
 
 from ssan.errors import VideoError
-from ssan.video.allowed import CODECS, WHITELISTS
 from ssan.video.clip import (
     Clip,
     Examination,
@@ -48,10 +44,11 @@ from ssan.video.clip import (
     checked_size,
     existing_path,
     frames_at_once,
-    wanted_places,
+    positions_in_clip,
 )
+from ssan.video.container import open_container
 from ssan.video.container_length import announced_bytes
-from ssan.video.display_matrix import upright_turn
+from ssan.video.display_matrix import upright_rgb, upright_size
 from ssan.video.packets import MOST_BYTES_HELD, list_packets
 
 
@@ -70,7 +67,7 @@ class VideoFile(Video):
         self.path = existing_path(path)
         self._threads = threads
         self._open = ExitStack()
-        self._container, self._stream = self._open.enter_context(_opened(self.path, threads))
+        self._container, self._stream = self._open.enter_context(open_container(self.path, threads))
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
             self._list()
@@ -87,7 +84,7 @@ class VideoFile(Video):
 
     def _reopen(self) -> None:
         self._open.close()
-        self._container, self._stream = self._open.enter_context(_opened(self.path, self._threads))
+        self._container, self._stream = self._open.enter_context(open_container(self.path, self._threads))
 
     def _survey(self) -> None:
         """Count the packets that will become frames, and find when the first begins and the last ends.
@@ -125,8 +122,9 @@ class VideoFile(Video):
         self._is_surveyed_in_sequence = True
         shown: list[int | None] = []
         decoded: list[int | None] = []
-        with _opened(self.path, self._threads) as (container, stream):
+        with open_container(self.path, self._threads) as (container, stream):
             try:
+                # Both time stamps: where those of being shown lack or repeat, those of being decoded may do.
                 for frame in container.decode(stream):
                     shown.append(frame.pts)
                     decoded.append(frame.dts)
@@ -153,7 +151,7 @@ class VideoFile(Video):
             _, frame = next(self._decode([0]))
         except _EndOfVideoError as end:
             raise self._too_short(end, 0) from end.cause
-        return _upright_size(frame)
+        return upright_size(frame)
 
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         return self._clip(self.pictures(indices, resize=resize), indices)
@@ -187,27 +185,28 @@ class VideoFile(Video):
         allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
     ) -> Pictures:
         """What ``read`` gives, as numpy has it; ``allocate`` gives the array of a shape to write the pixels into."""
-        places = wanted_places(indices, self.path)
+        positions = positions_in_clip(indices, self.path)
         times, durations = [0.0] * len(indices), [0.0] * len(indices)
         output: np.ndarray | None = None
         reformatter = VideoReformatter()
         try:
-            for index, frame in self._decode(sorted(places)):
+            # In the order of the file, whatever that of the clip is: a decoder does not go back.
+            for index, frame in self._decode(sorted(positions)):
                 if output is None:
-                    size = _upright_size(frame)
+                    size = upright_size(frame)
                     size = checked_size(*(resize(*size) if resize else size), self.path)
                     shape = (len(indices), *size, 3)
                     output = allocate(shape) if allocate else np.empty(shape, np.uint8)
-                picture = _upright_rgb(frame, reformatter, output.shape[1], output.shape[2])
-                for place in places[index]:
-                    output[place] = picture
-                    times[place], durations[place] = self._when(index, frame)
+                picture = upright_rgb(frame, reformatter, output.shape[1], output.shape[2])
+                for position in positions[index]:
+                    output[position] = picture
+                    times[position], durations[position] = self._when(index, frame)
         except _EndOfVideoError as end:
-            raise self._too_short(end, max(places)) from end.cause
+            raise self._too_short(end, max(positions)) from end.cause
         except av.error.FFmpegError as error:
             raise self._no_rgb(error) from error
         assert output is not None
-        self.num_frames = max(self.num_frames, max(places) + 1)
+        self.num_frames = max(self.num_frames, max(positions) + 1)
         return Pictures(output, times, durations)
 
     def stream_pictures(
@@ -224,22 +223,22 @@ class VideoFile(Video):
         durations: list[float] = []
         seen = _Seen()
         cause: av.error.FFmpegError | None = None
-        with _opened(self.path, self._threads) as (container, stream):
+        with open_container(self.path, self._threads) as (container, stream):
             frames = container.decode(stream)
-            while True:
+            while True:  # not a for loop: an error of decoding ends the video, one of making RGB of a frame does not
                 try:
                     frame = next(frames)
                 except (StopIteration, av.error.FFmpegError) as end:
                     cause = end if isinstance(end, av.error.FFmpegError) else None
                     break
                 if size is None:
-                    size = _upright_size(frame)
+                    size = upright_size(frame)
                     size = checked_size(*(resize(*size) if resize else size), self.path)
                 if output is None:
                     shape = (frames_at_once(*size), *size, 3)
                     output, times, durations = allocate(shape) if allocate else np.empty(shape, np.uint8), [], []
                 try:
-                    output[len(times)] = _upright_rgb(frame, reformatter, *size)
+                    output[len(times)] = upright_rgb(frame, reformatter, *size)
                 except av.error.FFmpegError as error:
                     raise self._no_rgb(error) from error
                 begin, length = self._when(seen.num_decoded, frame)
@@ -276,7 +275,8 @@ class VideoFile(Video):
         seen = _Seen()
         cause: av.error.FFmpegError | None = self._packets.broken
         try:
-            with _opened(self.path, self._threads) as (container, stream):
+            with open_container(self.path, self._threads) as (container, stream):
+                # By packets, as many may give no frame, and whoever examines in stretches of time has to stop between.
                 for packet in container.demux(stream):
                     for frame in packet.decode():
                         seen.add(frame, *self._when(seen.num_decoded, frame))
@@ -350,7 +350,7 @@ class VideoFile(Video):
         if done < len(wanted):
             # Anew: nothing that was done to list packets, or to decode some of them, can change what comes.
             first = self._first_number()
-            with _opened(self.path, self._threads) as (container, stream):
+            with open_container(self.path, self._threads) as (container, stream):
                 for number, frame in _in_sequence(container.decode(stream), [first + n for n in wanted[done:]]):
                     yield number - first, frame
 
@@ -375,12 +375,13 @@ class VideoFile(Video):
         began = -1
         waiting: list[av.VideoFrame] = []  # wanted frames that came before their turn
         try:
+            # One decoder for all: of wanted frames in one group those before are decoded once.
             for number, goal, begin, following in zip(wanted, goals, begins, [*begins[1:], math.inf], strict=True):
                 frame = next((f for f in waiting if f.pts == goal), None)
                 if frame is None and begin > began:
                     decoder.flush_buffers()
                     packets, began, waiting = self._packets_from(begin), begin, []
-                while frame is None:
+                while frame is None:  # the decoder holds frames back, so that the wanted one may come packets later
                     packet = next(packets, None)
                     if packet is None:
                         return
@@ -403,26 +404,27 @@ class VideoFile(Video):
         finally:
             decoder.skip_frame = "DEFAULT"
 
-    def _packets_from(self, place: int) -> Iterator[av.Packet]:
+    def _packets_from(self, position: int) -> Iterator[av.Packet]:
         """The packets from one that begins a group on, out of memory or, where they are too many, out of the file.
 
         Ends early where seeking leads elsewhere, or to other packets than were listed.
         """
         if self._packets.held is not None:
-            for held in range(place, len(self._packets.held)):
+            for held in range(position, len(self._packets.held)):
                 yield self._packets.held[held]
             return
         listed = self._packets.listing
-        self._container.seek(listed.seek_tick(place), stream=self._stream)
+        self._container.seek(listed.seek_tick(position), stream=self._stream)
         number = None
+        # Each is compared with the list: a file's own index of where to seek may be wrong, and nothing else would tell.
         for packet in self._container.demux(self._stream):
             if number is None:
-                number = listed.place_of(packet.pts)
-                if number is None or number > place:
+                number = listed.position_of(packet.pts)
+                if number is None or number > position:
                     return
             if packet.size and (number >= len(listed.pts) or listed.pts[number] != packet.pts):
                 return
-            if number >= place:
+            if number >= position:
                 yield packet
             number += 1
 
@@ -541,7 +543,7 @@ def _in_sequence(frames: Iterator[av.VideoFrame], wanted: Sequence[int]) -> Iter
     """
     num_decoded, remaining = 0, iter(wanted)
     target: int | None = next(remaining)
-    while target is not None:
+    while target is not None:  # counting what comes out, and nothing that a packet says
         try:
             frame = next(frames)
         except (StopIteration, av.error.FFmpegError) as end:
@@ -551,115 +553,3 @@ def _in_sequence(frames: Iterator[av.VideoFrame], wanted: Sequence[int]) -> Iter
             yield num_decoded, frame
             target = next(remaining, None)
         num_decoded += 1
-
-
-def _open_container(path: str) -> av.container.InputContainer:
-    """Open a file without decoding a frame to find out what the decoder will find out anyway.
-
-    The header does not tell how pixels are stored, and FFmpeg decodes the first frame to know: a tenth of the work of
-    a short video in webm, or of a clip out of a large one in mp4. Given a guess it does not, in mp4 if it need not wait
-    for a time stamp either. The decoder replaces the guess by the truth. Of mp4 only where its index is complete: from
-    that FFmpeg knows how many pictures H.264 holds back, without having seen any.
-    """
-    options = WHITELISTS
-    head = b""
-    with suppress(OSError), open(path, "rb") as handle:  # what cannot be read FFmpeg says below
-        head = handle.read(8)
-    is_mp4 = head[4:] == FTYP
-    if is_mp4 or head.startswith(EBML):
-        one_stream: Any = [{"pixel_format": "yuv420p"}]
-        more = {"max_ts_probe": "0"} if is_mp4 else {}
-        try:
-            container = av.open(
-                f"file:{path}", metadata_errors="ignore", options={**options, **more}, stream_options=one_stream
-            )
-        except av.error.FFmpegError:
-            raise
-        except ValueError:  # there is sound too
-            pass
-        else:
-            if not is_mp4 or _is_told_by_its_header(container):
-                return container
-            container.close()
-    return av.open(f"file:{path}", metadata_errors="ignore", options=options)
-
-
-def _is_told_by_its_header(container: av.container.InputContainer) -> bool:
-    """Whether the only stream is of a codec for which a guess is enough, with all of its packets in the index."""
-    stream = container.streams[0]
-    return (
-        isinstance(stream, VideoStream)
-        and stream.codec_context is not None
-        and stream.codec_context.codec.canonical_name in ("h264", "hevc", "mpeg4", "vp9", "av1")
-        and bool(stream.average_rate)
-        and 0 < stream.frames == len(stream.index_entries)
-    )
-
-
-EBML = b"\x1a\x45\xdf\xa3"
-"""How every Matroska and webm file begins."""
-
-FTYP = b"ftyp"
-"""How every mp4 and nearly every mov file begins, after the length of its first box."""
-
-
-@contextmanager
-def _opened(path: str, threads: int) -> Iterator[tuple[av.container.InputContainer, VideoStream]]:
-    """Open a file in FFmpeg and find its best video stream.
-
-    "file:" keeps a name like 12:30.mp4 from being taken for a network address, and the whitelist keeps a playlist that
-    poses as a video from opening other addresses. Text, pictures and playlists, which FFmpeg would play, are refused.
-    """
-    try:
-        container = _open_container(path)
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            f"FFmpeg does not recognise a video in it ({error.strerror}); expected mp4, webm, avi, mkv or another "
-            "video file, complete. Copy or download it again, or leave it out",
-            code="not_video",
-            path=path,
-        ) from error
-    with container:
-        kind = container.format.name
-        if kind in ("tty", "image2", "concat", "hls", "dash") or kind.endswith("_pipe"):
-            raise VideoError(
-                f"this is not a video ({kind}: a text, a picture or a list); expected mp4, webm, avi, mkv or another "
-                "video file, or a folder of pictures. Leave it out",
-                code="not_video",
-                path=path,
-            )
-        stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
-            raise VideoError(
-                "there is no video stream in it, only sound or other data; expected a moving picture. Leave it out",
-                code="no_video_stream",
-                path=path,
-            )
-        if stream.codec_context is None or stream.codec_context.codec.name not in CODECS:
-            raise VideoError(
-                "there is no decoder here for its video stream, or none that is used; convert the file to H.264",
-                code="decode_error",
-                path=path,
-            )
-        checked_size(stream.codec_context.height, stream.codec_context.width, path)
-        stream.thread_type = "NONE" if threads == 1 else "AUTO"
-        stream.thread_count = threads
-        yield container, stream
-
-
-def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
-    turn = upright_turn(frame)
-    return (frame.width, frame.height) if turn.transposed else (frame.height, frame.width)
-
-
-def _upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int) -> np.ndarray:
-    """The frame as (height, width, 3), scaled by swscale, then turned; a view of memory that lives as long as it."""
-    turn = upright_turn(frame)
-    if turn.transposed:
-        height, width = width, height
-    scaled = reformatter.reformat(
-        frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
-    )
-    plane = scaled.planes[0]
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-    return turn.of(rows[:, : 3 * width].reshape(height, width, 3))

@@ -1,4 +1,4 @@
-"""The process in which videos are decoded; see ``ssan.video.reader``, which starts it."""
+"""Server of decoded frames: the main loop of the process in which videos are decoded; ``ssan.video.reader`` asks it."""
 
 import contextlib
 import mmap
@@ -16,10 +16,17 @@ from ssan.errors import SsanError
 from ssan.processes import be_killed_with_parent
 from ssan.video.clip import Examination
 from ssan.video.decode import Pictures, VideoFile
-from ssan.video.messages import LENGTH, packed, plain_error, plain_examination, resize_of, unpacked
+from ssan.video.decoder_connection import (
+    LENGTH,
+    packed,
+    plain_error,
+    plain_examination,
+    resize_of,
+    shared_array,
+    unpacked,
+)
 from ssan.video.part import open_file
 from ssan.video.picture import read_picture, read_pictures
-from ssan.video.shared_memory import shared_array
 
 STRETCH_SECONDS = 1.0
 """For how long a video is examined at a time: a limit of time then is one of standing still, not of a long video."""
@@ -36,7 +43,7 @@ class Server:
         self.videos: dict[int, VideoFile] = {}
         self.streams: dict[int, tuple[int, Iterator[Pictures]]] = {}
         self.examinations: dict[int, Iterator[Examination | None]] = {}
-        self.given = self.place = 0
+        self.given = self.slot = 0
         self.verbs: dict[str, Callable[..., Answer]] = {
             "open": self.open,
             "size": lambda number: (self.videos[number].size_px, None),
@@ -52,11 +59,11 @@ class Server:
         }
 
     def serve(self) -> None:
-        while True:
+        while True:  # until the pipe is closed, by the one that asks or because that one has ended
             length = self.requests.read(LENGTH.size)
             if len(length) < LENGTH.size:
                 return
-            let_go, limit_seconds, self.place, verb, *arguments = unpacked(self.requests.read(*LENGTH.unpack(length)))
+            let_go, limit_seconds, self.slot, verb, *arguments = unpacked(self.requests.read(*LENGTH.unpack(length)))
             # Nothing handles the signal: where the time is over the kernel ends this process, whatever it is doing.
             _limit_processor_time(limit_seconds)
             content: Any
@@ -102,7 +109,7 @@ class Server:
         """Examine one more stretch of a video; None where there is more to come."""
         frames = self.examinations.setdefault(number, self.videos[number].examining())
         until = time.monotonic() + STRETCH_SECONDS
-        for found in frames:
+        for found in frames:  # packet by packet, so that a stretch ends on time in a long video too
             if found is not None or time.monotonic() > until:
                 return plain_examination(found), None
         raise AssertionError("an examination ended without a finding")
@@ -140,13 +147,13 @@ class Server:
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
         """An array in the memory that both processes see, where it fits in there."""
-        shared = shared_array(self.shared, self.place, shape)
+        shared = shared_array(self.shared, self.slot, shape)
         return np.empty(shape, np.uint8) if shared is None else shared
 
     def send(self, kind: str, content: Any, pixels: np.ndarray | None) -> None:
         shape = None if pixels is None else pixels.shape
         self.answers.write(packed([kind, content, shape]))
-        if pixels is not None and shared_array(self.shared, self.place, pixels.shape) is None:
+        if pixels is not None and shared_array(self.shared, self.slot, pixels.shape) is None:
             self.answers.write(np.ascontiguousarray(pixels).reshape(-1).data)
         self.answers.flush()
 

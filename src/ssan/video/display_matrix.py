@@ -1,4 +1,4 @@
-"""How a stored picture is turned and mirrored until it is upright, by the display matrix that a file can have.
+"""Display matrix: how a stored picture is turned and mirrored until it is upright, where the file has one.
 
 Telephones write one that turns by a quarter, cameras that look at their owner one that mirrors. A matrix that turns by
 anything but quarters is not followed: the picture would get corners that are not in it.
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 
 LEAST_PART = 57
 """Of the larger entry of a row to the smaller where a turn is one by quarters: within one degree, as FFmpeg has it."""
@@ -42,3 +43,21 @@ def upright_turn(frame: av.VideoFrame) -> Turn:
     if b and c and max(abs(a), abs(d)) * LEAST_PART <= min(abs(b), abs(c)):
         return Turn(transposed=True, up_down=b < 0, left_right=c < 0)
     return UPRIGHT
+
+
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    turn = upright_turn(frame)
+    return (frame.width, frame.height) if turn.transposed else (frame.height, frame.width)
+
+
+def upright_rgb(frame: av.VideoFrame, reformatter: VideoReformatter, height: int, width: int) -> np.ndarray:
+    """The frame as (height, width, 3), scaled by swscale, then turned; a view of memory that lives as long as it."""
+    turn = upright_turn(frame)
+    if turn.transposed:
+        height, width = width, height
+    scaled = reformatter.reformat(
+        frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1
+    )
+    plane = scaled.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+    return turn.of(rows[:, : 3 * width].reshape(height, width, 3))

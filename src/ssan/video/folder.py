@@ -24,7 +24,7 @@ from ssan.video.clip import (
     cannot_open,
     checked_size,
     existing_path,
-    wanted_places,
+    positions_in_clip,
 )
 from ssan.video.picture import read_picture, read_pictures
 
@@ -111,18 +111,18 @@ class FrameFolder(Video):
     def read(self, indices: Sequence[int], *, resize: Resize | None = None) -> Clip:
         from torch import empty, from_numpy, uint8
 
-        from ssan.video.transforms import resize as resize_frames
+        from ssan.video.preprocess import resize_frames
 
-        places = wanted_places(indices, self.path)
-        if max(places) >= self.num_frames:
+        positions = positions_in_clip(indices, self.path)
+        if max(positions) >= self.num_frames:
             raise VideoError(
-                f"frame {max(places)} was wanted, the folder has frames 0 to {self.num_frames - 1}. "
+                f"frame {max(positions)} was wanted, the folder has frames 0 to {self.num_frames - 1}. "
                 "Ask for one of those",
                 code="too_few_frames",
                 path=self.path,
             )
         output: torch.Tensor | None = None
-        remaining = sorted(places)
+        remaining = sorted(positions)
         while remaining:
             frames = from_numpy(self._decode([self.files[index] for index in remaining])).permute(0, 3, 1, 2)
             if output is None:
@@ -131,7 +131,7 @@ class FrameFolder(Video):
                 output = empty((len(indices), height, width, 3), dtype=uint8).permute(0, 3, 1, 2)
             resized = resize_frames(frames, output.shape[2], output.shape[3])
             for index, frame in zip(remaining[: len(frames)], resized, strict=True):
-                output[places[index]] = frame
+                output[positions[index]] = frame
             remaining = remaining[len(frames) :]
         assert output is not None
         return Clip(
@@ -172,14 +172,14 @@ class FrameFolder(Video):
                 code="truncated",
                 path=self.path,
             )
-            return Examination(promised, decoded, self.begin_seconds(gaps[0].place), wrong)
+            return Examination(promised, decoded, self.begin_seconds(gaps[0].before_frame), wrong)
         return Examination(promised, decoded)
 
 
 class Gap(NamedTuple):
-    """Numbers that no frame has, before the frame that is now at ``place``."""
+    """Numbers that no frame has, before the frame that is now number ``before_frame``."""
 
-    place: int
+    before_frame: int
     numbers: range
 
     @property
@@ -202,8 +202,8 @@ def numbering_gaps(names: Sequence[str]) -> list[Gap]:
     if step < 1 or 2 * count <= len(steps):
         return []
     return [
-        Gap(place, range(number + step, numbers[place], step))
-        for place, (number, jump) in enumerate(zip(numbers, steps, strict=False), start=1)
+        Gap(before_frame, range(number + step, numbers[before_frame], step))
+        for before_frame, (number, jump) in enumerate(zip(numbers, steps, strict=False), start=1)
         if jump > step
     ]
 
@@ -242,4 +242,4 @@ def _read_times(folder: str, names: Sequence[str]) -> list[tuple[float, float]]:
 
 def _natural(name: str) -> list[str | int]:
     """Text and numbers of a name in turn, so that lists compare text with text and number with number."""
-    return [int(piece) if place % 2 else piece for place, piece in enumerate(re.split(r"([0-9]+)", name))]
+    return [int(piece) if number % 2 else piece for number, piece in enumerate(re.split(r"([0-9]+)", name))]

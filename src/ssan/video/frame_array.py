@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ssan.errors import UsageError
 from ssan.video.clip import Resize, checked_size
-from ssan.video.transforms import resize as resize_frames
 
 EXPECTED = "expected uint8 frames (t, h, w, 3) or (t, 3, h, w) in RGB, or several such videos, (b, t, h, w, 3)"
 
@@ -38,6 +37,8 @@ class FrameArray:
         frames = torch.from_numpy(np.ascontiguousarray(chosen)) if isinstance(chosen, np.ndarray) else chosen.cpu()
         if not self.channels_first:
             frames = frames.permute(0, 3, 1, 2)
+        from ssan.video.preprocess import resize_frames  # which imports this file
+
         height, width = checked_size(*resize(*frames.shape[-2:]), "")
         # In one order of memory, so that what is computed does not depend on the order of the axes that came.
         return resize_frames(frames.contiguous(memory_format=torch.channels_last), height, width)

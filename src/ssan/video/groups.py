@@ -36,7 +36,7 @@ def is_long(video: VideoFile) -> bool:
 
 @dataclass(frozen=True)
 class PacketGroup:
-    """The packets from one at which the decoder begins anew up to the next: its place, and when they are shown."""
+    """The packets from one at which the decoder begins anew, number ``first`` in the file, up to the next such one."""
 
     first: int
     packets: list[av.Packet]
@@ -106,6 +106,7 @@ class LongFile(VideoFile):
         decoded = index[first].timestamp
         last = index[stop].timestamp - 1 if stop < count else index[count - 1].timestamp
         packets: list[av.Packet] = []
+        # The delay is that of the first group, and another's may differ: tried until the packets are the group's.
         for tick in dict.fromkeys((decoded + self._delay, last, decoded)):
             packets = self._packets_at(tick, decoded, stop - first)
             if packets:
@@ -133,6 +134,7 @@ class LongFile(VideoFile):
         size = 0
         try:
             self._container.seek(tick, stream=self._stream)
+            # One more than the group has: the one behind it has to begin anew, or the group is not closed.
             for packet in self._container.demux(self._stream):
                 packets.append(packet)
                 size += packet.size
@@ -155,6 +157,7 @@ class LongFile(VideoFile):
         if self._by_groups and wanted[-1] < self._packets.num_frames:
             groups: dict[int, PacketGroup] = {}
             goals: dict[int, int] = {}
+            # All or none: a choice that needs more than may be held is read as that of any other file.
             for number in wanted:
                 group = self._group(number)
                 if group is None:
@@ -192,8 +195,8 @@ class LongFile(VideoFile):
         if not self._by_groups:
             return super().first_from(seconds)
         index, wanted = self._stream.index_entries, self._start + (seconds - HAIR_SECONDS) / self._tick
-        place = max(index.search_timestamp(math.floor(wanted), backward=True, any_frame=True), 0)
-        group = self._group(place)
+        number = max(index.search_timestamp(math.floor(wanted), backward=True, any_frame=True), 0)
+        group = self._group(number)
         while group is not None and group.ticks[0] > wanted and group.first > 0:  # shown later than it is decoded
             group = self._group(group.first - 1)
         if group is None:
@@ -216,9 +219,11 @@ def _listing(groups: Sequence[PacketGroup]) -> Listing:
         for packet in group.packets:
             listing.add(packet)
     # Decoding begins at the first of each group; other key frames need not be such at which it can.
-    places = [sum(len(before.packets) for before in groups[:number]) for number in range(len(groups))]
-    ticks = [tick for place, tick in zip(listing.beginnings, listing.seek_ticks, strict=True) if place in places]
-    return replace(listing, beginnings=places, seek_ticks=ticks)
+    positions = [sum(len(before.packets) for before in groups[:number]) for number in range(len(groups))]
+    ticks = [
+        tick for position, tick in zip(listing.beginnings, listing.seek_ticks, strict=True) if position in positions
+    ]
+    return replace(listing, beginnings=positions, seek_ticks=ticks)
 
 
 def has_plain_tables(path: str) -> bool:
@@ -235,8 +240,8 @@ MOST_BOXES = 1000
 
 
 def _all_plain(handle: IO[bytes], begin: int, end: int) -> bool:
-    """Whether the boxes between two places are such (ISO/IEC 14496-12, sections 4.2, 8.5.2 and 8.6.6)."""
-    for _ in range(MOST_BOXES):
+    """Whether the boxes between two offsets are such (ISO/IEC 14496-12, sections 4.2, 8.5.2 and 8.6.6)."""
+    for _ in range(MOST_BOXES):  # a length of eight bytes, again and again, would keep this going for hours
         if begin + 8 > end:
             return True
         handle.seek(begin)

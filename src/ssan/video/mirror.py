@@ -1,4 +1,4 @@
-"""What mirroring a video does to its class, by the text of labels; without torch, for whoever describes a list."""
+"""Mirror images of videos, and what they do to a class, by the text of labels; without torch, for describing a list."""
 
 import re
 from collections.abc import Mapping, Sequence

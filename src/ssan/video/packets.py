@@ -1,4 +1,4 @@
-"""What a video file holds, found without decoding: its packets, when their frames are shown, where decoding can begin.
+"""Packets of a video file, listed without decoding: when their frames are shown, and where decoding can begin.
 
 Where time stamps can be trusted, frame i of the video is the one with the i-th smallest of them, and
 ``ssan.video.decode`` takes out of the file only what it needs for that one. Where anything speaks against it (pictures
@@ -25,8 +25,8 @@ class Listing:
     """What is kept of each packet that is not empty, in the order of the file, which is that of decoding.
 
     :param pts: time stamps, in ticks; None where there is none.
-    :param beginnings: the places of those from which decoding can begin, and in ``seek_ticks`` where to seek for them.
-    :param discarded: the places of those that an edit list cuts off.
+    :param beginnings: the positions of those where decoding can begin, and in ``seek_ticks`` where to seek for them.
+    :param discarded: the positions of those that an edit list cuts off.
     """
 
     pts: list[int | None] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Listing:
     def begins(self) -> list[int] | None:
         """When the frames begin that are not cut off, in ticks, ascending; None where stamps lack or repeat."""
         cut = set(self.discarded)
-        ticks = [tick for place, tick in enumerate(self.pts) if place not in cut]
+        ticks = [tick for position, tick in enumerate(self.pts) if position not in cut]
         known = sorted(tick for tick in ticks if tick is not None)
         return known if known and len(set(known)) == len(ticks) else None
 
@@ -74,17 +74,17 @@ class Listing:
         return sorted(tick for tick in self.pts if tick is not None)
 
     @cached_property
-    def _places(self) -> dict[int | None, int]:
-        return {tick: place for place, tick in reversed(list(enumerate(self.pts)))}  # of equal ones the first
+    def _positions(self) -> dict[int | None, int]:
+        return {tick: position for position, tick in reversed(list(enumerate(self.pts)))}  # of equal ones the first
 
     @cached_property
     def _beginnings_by_tick(self) -> tuple[list[int], list[int]]:
-        """The beginnings' time stamps, ascending, and for each the last place of a beginning shown no later."""
-        by_tick = sorted((tick, place) for place in self.beginnings if (tick := self.pts[place]) is not None)
-        return [tick for tick, _ in by_tick], list(accumulate((place for _, place in by_tick), max))
+        """The beginnings' time stamps, ascending, and for each the last position of a beginning shown no later."""
+        by_tick = sorted((tick, position) for position in self.beginnings if (tick := self.pts[position]) is not None)
+        return [tick for tick, _ in by_tick], list(accumulate((position for _, position in by_tick), max))
 
     def last_beginning(self, tick: int) -> int:
-        """The last place to begin whose own frame is shown no later than ``tick``; one of them must be.
+        """The last position to begin whose own frame is shown no later than ``tick``; one of them must be.
 
         What follows it in the file and is shown before it may need earlier pictures, and is not the frame at ``tick``.
         In a file that lists key frames in another order than it shows them, that need not be the one shown last.
@@ -94,12 +94,12 @@ class Listing:
         assert number
         return last[number - 1]
 
-    def place_of(self, tick: int | None) -> int | None:
-        """The place of the first packet with this time stamp, if there is one."""
-        return self._places.get(tick)
+    def position_of(self, tick: int | None) -> int | None:
+        """The position of the first packet with this time stamp, if there is one."""
+        return self._positions.get(tick)
 
     def seek_tick(self, beginning: int) -> int:
-        """Where to seek for the packet at this place, from which decoding can begin."""
+        """Where to seek for the packet at this position, from which decoding can begin."""
         return self.seek_ticks[bisect_left(self.beginnings, beginning)]
 
 
@@ -169,6 +169,7 @@ def list_packets(container: av.container.InputContainer, stream: VideoStream) ->
     size = 0
     broken: av.error.FFmpegError | None = None
     try:
+        # All is asked of a packet while it is here: a large file is not held, and reading it again takes long.
         for packet in container.demux(stream):
             if held is not None:
                 held.append(packet)
@@ -241,6 +242,7 @@ def _end_of_chunks(begins: Sequence[int], stream: VideoStream, whole: bool) -> f
 def _in_order_shown(packets: Sequence[av.Packet], numbers: Sequence[int]) -> Listing:
     """What is kept of an avi's pictures, with the numbers at which they are shown for time stamps."""
     listing = Listing()
+    # Packets get these numbers too: the decoder hands them on, which is how a frame is told from the others.
     for packet, number in zip(packets, numbers, strict=False):  # the last one is empty
         packet.pts = packet.dts = number
         listing.add(packet)

@@ -1,4 +1,4 @@
-"""A part of a video file, of which no more is read than it needs, however long the file is.
+"""Part of a video file, of which no more is read than it needs, however long the file is.
 
 Of mp4 and Matroska, FFmpeg seeks by the file's index to the last key frame before the part. From there packets are
 listed until the part is over for certain, and its frames are those that begin in it, numbered from the first of them::
@@ -134,6 +134,7 @@ def list_part(
     held: list[av.Packet] | None = []
     size, num_behind, is_at_end = 0, 0, False
     try:
+        # Another packet may be shown before the first one: as many are looked at as a decoder holds back, twice.
         for packet in islice(container.demux(stream), 2 * MOST_DELAY):
             if packet.size:
                 if not is_plain(packet):
@@ -144,6 +145,7 @@ def list_part(
         begin = int(head.start)
         wanted = begin + (start_seconds - HAIR_SECONDS) / tick
         until = math.inf if end_seconds is None else begin + (end_seconds - HAIR_SECONDS) / tick
+        # On behind the part until no later packet can hold one of its frames, held back as they may be.
         for packet in _packets_from(container, stream, wanted, head):
             is_at_end = not packet.size
             if held is not None:
@@ -195,7 +197,7 @@ def _packets_from(
     Where to seek may be counted by when frames are decoded, and the key frame found so be shown later.
     """
     earliest, back = head.seek_ticks[0], 0.0
-    while True:
+    while True:  # further back each time: how much later a key frame is shown than decoded nothing says
         target = max(math.floor(wanted - back), earliest)
         container.seek(target, stream=stream)
         packets = container.demux(stream)

@@ -1,23 +1,315 @@
-"""How a video becomes the input of a network: sampling, resizing and cropping, in training and in testing."""
+"""Preprocessing: how a video becomes the input of a network, in training and in testing.
+
+Sampling chooses frame numbers, which count from 0. The decoder resizes those frames. Crops and mirror images are taken
+from frames (t, 3, h, w) of type uint8, and ``normalise`` turns them into floating-point numbers on the device.
+``Preprocess`` is all of it but the augmentation, and travels with a model's file. Chance comes only from a generator
+that is passed in, and what it decides holds for all frames of a clip.
+"""
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
+import torch
+import torch.nn.functional as F
 
-from ssan.errors import VideoError
-from ssan.video.clip import Clip, FramePart, Part
+from ssan.errors import UsageError, VideoError, unknown
+from ssan.video.clip import Clip, FramePart, Part, Resize
 from ssan.video.frame_array import FrameArray
+from ssan.video.mirror import FlipMap
 from ssan.video.reader import open_video, read_clip
-from ssan.video.sampling import dense_indices, segment_indices, sliding_windows
-from ssan.video.transforms import crop_views, resize_rule
 from ssan.video.windows import read_windows
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TSN_SCALES = (1.0, 0.875, 0.75, 0.66)
 
 MOST_WINDOWS = 100_000
 """Of one video: a day, one a second."""
+
+
+# ------------------------------------------------------------------------------------------------------------- sampling
+
+
+class Random(Protocol):
+    """What is asked of a source of chance: ``numpy.random.Generator`` and ``random.Random`` both have it."""
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+
+def segment_indices(
+    num_frames: int, num_segments: int, *, rng: Random | None, view: int = 0, num_views: int = 1
+) -> list[int]:
+    """One frame out of each of ``num_segments`` equal parts of the video (TSN's sampling).
+
+    Part i of s is the stretch [i * n / s, (i + 1) * n / s) of a video of n frames. Its ends need not be whole numbers.
+    In training (``rng`` given; ``view`` is then ignored) every part gives the frame at a random point of it. In testing
+    view v of V takes the point (v + 1/2) / V of every part: one view is the middle, and views differ from one another
+    wherever a part has a frame for each of them, that is from s * V frames on. 10 frames in 4 parts:
+
+        frame  | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |
+        part   |----0----|----1----|----2----|----3----|
+        1 view       1       3           6       8          the middles
+        2 views  0           3       5           8          view 0
+                     1           4       6           9      view 1
+
+    Every frame can be drawn in training. A video with fewer frames than parts gives some frames more than once.
+
+    How we differ from TSM's code: there a part has floor(n / s) frames, so the last n mod s are never drawn; a short
+    video gives sorted random draws, and a very short one its first frame s times; testing has one view.
+    """
+    _check_sampling(num_frames, num_segments, view, num_views)
+    if rng is not None:
+        # The bound is the last frame that begins before the part's end, where rounding could carry the product.
+        return [
+            min(int((i + rng.random()) * num_frames / num_segments), ((i + 1) * num_frames - 1) // num_segments)
+            for i in range(num_segments)
+        ]
+    point, points = 2 * view + 1, 2 * num_views
+    return [(i * points + point) * num_frames // (points * num_segments) for i in range(num_segments)]
+
+
+def dense_indices(
+    num_frames: int, num_segments: int, *, stride: int, rng: Random | None, view: int = 0, num_views: int = 1
+) -> list[int]:
+    """Every ``stride``-th frame, ``num_segments`` of them, from one start (the sampling usual on Kinetics).
+
+    In training (``rng`` given; ``view`` is then ignored) the start is any from which the video lasts until the last
+    frame. In testing one view starts in the middle of those starts; several are spread evenly over them, the first
+    and the last included. 10 frames, 3 of them with stride 3, so starts 0 to 3:
+
+        frame       0  1  2  3  4  5  6  7  8  9
+        view 0      x        x        x
+        view 1         x        x        x
+        view 2               x        x        x
+
+    Every frame can be drawn in training: a video shorter than ``num_segments * stride`` frames still has ``stride``
+    starts (or as many as it has frames), and repeats its last frame where it does not last.
+
+    How we differ from TSM's code: there a short video begins again from its first frame, and starts leave the last
+    ``stride - 1`` frames out of reach.
+    """
+    _check_sampling(num_frames, num_segments, view, num_views)
+    if stride < 1:
+        raise UsageError(f"the stride between frames is {stride}; expected 1 or more")
+    num_starts = max(num_frames - (num_segments - 1) * stride, min(stride, num_frames))
+    if rng is not None:
+        start = min(int(rng.random() * num_starts), num_starts - 1)
+    elif num_views == 1:
+        start = (num_starts - 1) // 2
+    else:
+        start = view * (num_starts - 1) // (num_views - 1)
+    return [min(start + i * stride, num_frames - 1) for i in range(num_segments)]
+
+
+def sliding_windows(
+    duration_seconds: float, *, window_seconds: float, stride_seconds: float
+) -> list[tuple[float, float]]:
+    """Windows that slide over a video, [start, end) in seconds from its beginning, until one reaches its end.
+
+    The last one ends with the video, and is shorter where the strides do not fit. 10 seconds, windows of 4, stride 3:
+
+        seconds    0  1  2  3  4  5  6  7  8  9  10
+        windows    |--------0--|
+                            |--------1--|
+                                     |--------2--|
+    """
+    if not (window_seconds > 0 and stride_seconds > 0):
+        raise UsageError(f"windows of {window_seconds:g} s every {stride_seconds:g} s; expected lengths above 0")
+    num_more = max(0, math.ceil((duration_seconds - window_seconds) / stride_seconds - 1e-9))
+    starts = [number * stride_seconds for number in range(num_more + 1)]
+    # Strides longer than windows leave gaps, and the end can be in one.
+    return [(s, min(s + window_seconds, duration_seconds)) for s in starts if s == 0 or s < duration_seconds]
+
+
+def _check_sampling(num_frames: int, num_segments: int, view: int, num_views: int) -> None:
+    if num_frames < 1:
+        raise VideoError(f"the video has {num_frames} frames; expected at least one", code="too_few_frames")
+    if num_segments < 1:
+        raise UsageError(f"{num_segments} frames of a video were asked for; expected 1 or more")
+    if not 0 <= view < num_views:
+        raise UsageError(f"view {view} of {num_views} was asked for; views count from 0")
+
+
+# --------------------------------------------------------------------------- resizing, cropping, mirroring, normalising
+
+
+def resize_rule(mode: Literal["square", "short_side"], size_px: int) -> Resize:
+    """From a picture's (height, width) to the (height, width) wanted, for the decoder to apply; see ``Resize``."""
+    if size_px < 1:
+        raise UsageError(f"a picture {size_px} pixels large was asked for; expected 1 or more")
+    if mode not in ("square", "short_side"):
+        raise UsageError(unknown("resize mode", mode, ("square", "short_side")))
+    return Resize(mode, size_px)
+
+
+def resize_frames(frames: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize uint8 frames (t, c, h, w), bilinear, with the filter widened when shrinking; rounded to uint8 again."""
+    if frames.shape[-2:] == (height, width):
+        return frames
+    return F.interpolate(frames, (height, width), mode="bilinear", antialias=True, align_corners=False)
+
+
+class Box(NamedTuple):
+    """A rectangle of a picture, in pixels from its top left corner."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, frames: torch.Tensor) -> torch.Tensor:
+        """The part of every frame that is inside: a view, not a copy."""
+        return frames[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def multi_scale_box(
+    height: int, width: int, crop_px: int, rng: np.random.Generator, scales: Sequence[float] = TSN_SCALES
+) -> Box:
+    """TSN's multi-scale crop: a rectangle to be cut out and resized to ``crop_px``.
+
+    Its sides are ``scales`` times the shorter side of the picture, drawn so that the two are at most one scale apart
+    (a side within 2 pixels of ``crop_px`` becomes ``crop_px``: no resizing for so little). It sits at one of 13 points
+    of the 5 x 5 grid that divides the room to spare into quarters, rounded down:
+
+        x . x . x
+        . x . x .
+        x . x . x
+        . x . x .
+        x . x . x
+    """
+    sides = [max(1, int(min(height, width) * scale)) for scale in scales]
+    sides = [crop_px if abs(side - crop_px) < 3 else side for side in sides]
+    pairs = [(tall, wide) for i, tall in enumerate(sides) for j, wide in enumerate(sides) if abs(i - j) <= 1]
+    tall, wide = pairs[rng.integers(len(pairs))]
+    tall, wide = min(tall, height), min(wide, width)  # crop_px may be 1 or 2 pixels more than the picture has
+    row, column = _GRID[rng.integers(len(_GRID))]
+    return Box((height - tall) // 4 * row, (width - wide) // 4 * column, tall, wide)
+
+
+_GRID = [(row, column) for row in range(5) for column in range(5) if (row + column) % 2 == 0]
+
+
+def random_box(height: int, width: int, crop_px: int, rng: np.random.Generator) -> Box:
+    """A square of side ``crop_px`` anywhere in the picture, every position equally likely."""
+    _check_fits(height, width, crop_px)
+    top, left = rng.integers(height - crop_px + 1), rng.integers(width - crop_px + 1)
+    return Box(int(top), int(left), crop_px, crop_px)
+
+
+def center_box(height: int, width: int, crop_px: int) -> Box:
+    """The square of side ``crop_px`` in the middle of the picture (half a pixel up and left where it must be)."""
+    _check_fits(height, width, crop_px)
+    return Box((height - crop_px) // 2, (width - crop_px) // 2, crop_px, crop_px)
+
+
+def three_boxes(height: int, width: int, crop_px: int) -> list[Box]:
+    """The squares at the beginning, the middle and the end of the longer side, in the middle of the shorter.
+
+    Of a square picture the longer side is the width; with ``crop_px`` as large as the picture, the three are one.
+
+    How we differ from TSM's code: there the squares always move along x, so a portrait video is cut three times alike.
+    """
+    middle = center_box(height, width, crop_px)
+    if height > width:
+        return [middle._replace(top=0), middle, middle._replace(top=height - crop_px)]
+    return [middle._replace(left=0), middle, middle._replace(left=width - crop_px)]
+
+
+def five_boxes(height: int, width: int, crop_px: int) -> list[Box]:
+    """The squares in the four corners (top left, top right, bottom left, bottom right) and in the middle."""
+    middle = center_box(height, width, crop_px)
+    bottom, right = height - crop_px, width - crop_px
+    return [*(middle._replace(top=top, left=left) for top in (0, bottom) for left in (0, right)), middle]
+
+
+def crop_views(frames: torch.Tensor, crop_px: int, num_crops: Literal[1, 3, 10]) -> torch.Tensor:
+    """Cut frames (t, 3, h, w) into the crops of a test, (v, t, 3, crop_px, crop_px).
+
+    1: the middle. 3: along the longer side. 10: four corners and the middle, then the mirror images of those five;
+    mirror images falsify classes such as "from left to right", so 10 crops suit data without them.
+    """
+    height, width = frames.shape[-2:]
+    if num_crops == 1:
+        boxes = [center_box(height, width, crop_px)]
+    elif num_crops == 3:
+        boxes = three_boxes(height, width, crop_px)
+    elif num_crops == 10:
+        boxes = five_boxes(height, width, crop_px)
+    else:
+        raise UsageError(f"{num_crops} crops were asked for; expected 1, 3 or 10")
+    crops = torch.stack([box.of(frames) for box in boxes])
+    return torch.cat([crops, crops.flip(-1)]) if num_crops == 10 else crops
+
+
+def _check_fits(height: int, width: int, crop_px: int) -> None:
+    if min(height, width) < crop_px:
+        raise UsageError(
+            f"a crop of {crop_px} pixels does not fit in a picture {height} high and {width} wide; "
+            f"resize the shorter side to {crop_px} or more, or crop less"
+        )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to a clip: a crop, then perhaps a mirror image.
+
+    ``crop``: "multi_scale" (TSN's, resized to ``crop_px``), "random" or "center" (a square of ``crop_px``).
+    ``flip``: "swap" mirrors half of the clips and gives those of a class with a partner that partner's label;
+    "skip_directed" mirrors half of the clips of the classes without a direction; "off" mirrors none. Clips of a
+    directed class without a partner are never mirrored. ``flip_pairs`` comes from the function of that name.
+    """
+
+    crop: Literal["multi_scale", "random", "center"] = "multi_scale"
+    crop_px: int = 224
+    flip: Literal["swap", "skip_directed", "off"] = "off"
+    flip_pairs: FlipMap = field(default_factory=FlipMap)
+    scales: tuple[float, ...] = TSN_SCALES
+
+    def __post_init__(self) -> None:
+        for name, known in (("crop", ("multi_scale", "random", "center")), ("flip", ("swap", "skip_directed", "off"))):
+            if getattr(self, name) not in known:
+                raise UsageError(unknown(name, getattr(self, name), known))
+
+    def apply(self, frames: torch.Tensor, label_index: int, rng: np.random.Generator) -> tuple[torch.Tensor, int]:
+        """Frames (t, 3, h, w) and their class -> frames (t, 3, crop_px, crop_px) and the class that they now show."""
+        height, width = frames.shape[-2:]
+        if self.crop == "multi_scale":
+            box = multi_scale_box(height, width, self.crop_px, rng, self.scales)
+        elif self.crop == "random":
+            box = random_box(height, width, self.crop_px, rng)
+        else:
+            box = center_box(height, width, self.crop_px)
+        frames = resize_frames(box.of(frames), self.crop_px, self.crop_px)
+        if self.flip == "off" or rng.random() >= 0.5:
+            return frames, label_index
+        if self.flip == "swap" and label_index in self.flip_pairs.partner:
+            return frames.flip(-1), self.flip_pairs.partner[label_index]
+        if label_index in self.flip_pairs.directed:
+            return frames, label_index
+        return frames.flip(-1), label_index
+
+
+def normalise(
+    frames: torch.Tensor,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Turn uint8 frames (..., c, h, w) into (frames / 255 - mean) / std, on the device where they are.
+
+    Computed in float32 and then rounded to ``dtype``.
+    """
+    scale = torch.tensor([1 / (255 * s) for s in std], device=frames.device).view(-1, 1, 1)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=frames.device).view(-1, 1, 1)
+    return (frames * scale).sub_(shift).to(dtype)
+
+
+# -------------------------------------------------------------------------------------------------------- preprocessing
 
 
 @dataclass(frozen=True)
@@ -47,7 +339,7 @@ class Preprocess:
 
     def test_views(
         self, path: str, num_views: int = 1, num_crops: Literal[1, 3, 10] = 1, part: Part | None = None
-    ) -> tuple[Tensor, Clip]:
+    ) -> tuple[torch.Tensor, Clip]:
         """All views of a video, (v, t, 3, crop_px, crop_px) with crops within a view together, and its decoded frames.
 
         The file is opened and read once for all views; of a ``part`` of it all are there.
@@ -61,7 +353,7 @@ class Preprocess:
         crops = crop_views(clip.frames, self.crop_px, num_crops)  # (crops, views * t, 3, h, w)
         return crops.unflatten(1, (num_views, self.num_frames)).transpose(0, 1).flatten(0, 1), clip
 
-    def test_clip(self, video: FrameArray) -> Tensor:
+    def test_clip(self, video: FrameArray) -> torch.Tensor:
         """The one view of a video in memory, (1, t, 3, crop_px, crop_px): what ``test_views`` has of a video on disk.
 
         Frames are resized as the pictures of a folder are. Those of a video file are resized as they are turned into
@@ -75,7 +367,7 @@ class Preprocess:
 
     def windows(
         self, path: str, *, window_seconds: float, stride_seconds: float, part: Part | None = None
-    ) -> Iterator[tuple[tuple[float, float], Tensor]]:
+    ) -> Iterator[tuple[tuple[float, float], torch.Tensor]]:
         """A clip (t, 3, crop_px, crop_px) of each window that slides over a video, with the window's start and end.
 
         Of a ``part`` of the video, the windows slide over that. Times are seconds from the beginning of the video. What

@@ -1,4 +1,4 @@
-"""Many clips of one video, such as windows that slide over it, each frame decoded as seldom as the file allows."""
+"""Windows that slide over a video, and other clips of one: each frame is decoded as seldom as the file allows."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -35,10 +35,14 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
     for clip in video.stream(resize=resize):
         begun = windows[waiting : bisect_right(firsts, clip.indices[-1])]
         needed = {index for window in begun for index in window}
-        for place, index in enumerate(clip.indices):
+        for position, index in enumerate(clip.indices):
             if index in needed:
                 # A copy, so that the frames around it are not kept in memory too.
-                kept[index] = clip.frames[place].clone(), clip.times_seconds[place], clip.durations_seconds[place]
+                kept[index] = (
+                    clip.frames[position].clone(),
+                    clip.times_seconds[position],
+                    clip.durations_seconds[position],
+                )
         while waiting < len(windows) and windows[waiting][-1] <= clip.indices[-1]:
             frames, times, durations = zip(*(kept[index] for index in windows[waiting]), strict=True)
             yield Clip(
@@ -83,13 +87,13 @@ def _read_together(video: Video, windows: list[Sequence[int]], resize: Resize | 
         for window in windows:  # those before the fault can be had
             yield video.read(window, resize=resize)
         return
-    places = {index: place for place, index in enumerate(together.indices)}
+    positions = {index: position for position, index in enumerate(together.indices)}
     for window in windows:
-        chosen = [places[index] for index in window]
+        chosen = [positions[index] for index in window]
         yield replace(
             together,
             frames=together.frames.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2),
             indices=tuple(int(index) for index in window),
-            times_seconds=tuple(together.times_seconds[place] for place in chosen),
-            durations_seconds=tuple(together.durations_seconds[place] for place in chosen),
+            times_seconds=tuple(together.times_seconds[position] for position in chosen),
+            durations_seconds=tuple(together.durations_seconds[position] for position in chosen),
         )

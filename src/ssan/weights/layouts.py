@@ -27,7 +27,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
-from ssan.video.transforms import IMAGENET_MEAN, IMAGENET_STD
+from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
 
 COUNTER = ".num_batches_tracked"

@@ -1,4 +1,7 @@
-"""What the process that reads and the one that decodes say to each other: plain data, JSON after its length.
+"""Connection of the process that reads videos with the one that decodes: what both know of it, and the reader's end.
+
+What they say to each other is plain data, JSON after its length, through pipes. Pixels are in memory that both see,
+where the system has such and they fit in there; else they follow the answer through the pipe.
 
 A decoder is fed with other people's files and may be made to say anything: what it says is never run, and what is used
 of it is looked at first (``checked``).
@@ -7,15 +10,22 @@ of it is looked at first (``checked``).
 import contextlib
 import json
 import math
+import mmap
 import os
 import select
 import struct
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from ssan.errors import SsanError, UsageError, VideoError
 from ssan.video.clip import MOST_PIXELS, Examination, Resize
+
+# ------------------------------------------------------------------------------------------------------------- messages
+
 
 LENGTH = struct.Struct("<I")
 
@@ -76,7 +86,7 @@ def plain_examination(found: Examination | None) -> list[Any] | None:
     return [found.frames_promised, found.frames_decoded, found.at_seconds, error]
 
 
-# ------------------------------------------------------------------------------- what answers have to be, by the verb
+# ---------------------------------------------------------------------------------------------------- checks of answers
 
 
 def checked(request: Sequence[Any], content: Any, shape: Any) -> Any:
@@ -169,7 +179,99 @@ def _are_numbers(values: Any, count: int) -> bool:
     return isinstance(values, list) and len(values) == count and all(type(value) in (int, float) for value in values)
 
 
-# ----------------------------------------------------------------------------------------------- the way they take
+# -------------------------------------------------------------------------------------------------------- shared memory
+
+
+NUM_SLOTS = 4
+"""Of the memory that both processes see. Each holds the pixels of one clip, as long as somebody has it."""
+
+SLOT_BYTES = 1 << 28
+"""Room of a slot: eight pictures of 4K. It is taken up when it is written to."""
+
+KEPT_BYTES = 1 << 23
+"""How much of a slot stays taken up when nobody has its pixels any more."""
+
+
+def shared_array(memory: mmap.mmap | None, slot: int, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Bytes of this shape in a slot of the shared memory; None where they do not fit or there is none."""
+    count = math.prod(shape)
+    if memory is None or count > len(memory) // NUM_SLOTS:
+        return None
+    return np.frombuffer(memory, np.uint8, count, slot * (len(memory) // NUM_SLOTS)).reshape(shape)
+
+
+class SharedSlots:
+    """The slots of the shared memory, lent to the clips whose pixels are there: a copy would cost a few percent.
+
+    The first slot is not lent. It is for when all others are, and its pixels are copied.
+    """
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self._memory, self._owner = memory, os.getpid()
+        self._free = list(range(1, NUM_SLOTS))
+        self._lent: set[int] = set()
+
+    def choose(self) -> int:
+        return self._free[-1] if self._free else 0
+
+    def take(self, slot: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The pixels of this shape in a slot that was chosen; it is free again when the last view of them is gone."""
+        array = shared_array(self._memory, slot, shape)
+        if array is None:
+            return None
+        if slot == 0:
+            array = array.copy()
+            self._clear(slot, array.size)
+            return array
+        self._free.remove(slot)
+        self._lent.add(slot)
+        # A reshaped array has the flat one as its base, and so have its views and the tensors made of them.
+        weakref.finalize(array.base, self._give_back, slot, array.size).atexit = False
+        return array
+
+    def keep_lent(self) -> None:
+        """Never use again what is lent now: a process about to be forked off has it too."""
+        self._lent.clear()
+
+    def _give_back(self, slot: int, size: int) -> None:
+        if slot in self._lent and os.getpid() == self._owner:
+            self._lent.remove(slot)
+            self._clear(slot, size)
+            self._free.append(slot)
+
+    def _clear(self, slot: int, size: int) -> None:
+        if size > KEPT_BYTES:
+            room = len(self._memory) // NUM_SLOTS
+            self._memory.madvise(mmap.MADV_REMOVE, slot * room + KEPT_BYTES, room - KEPT_BYTES)
+
+
+@contextlib.contextmanager
+def shared_memory() -> Iterator[tuple[int, mmap.mmap] | tuple[None, None]]:
+    """Memory that a process started meanwhile can map too, by its number as an open file; None where there is none."""
+    file = memory = None
+    if hasattr(os, "memfd_create") and hasattr(mmap, "MADV_REMOVE"):
+        with contextlib.suppress(OSError):
+            file = os.memfd_create("ssan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.ftruncate(file, NUM_SLOTS * SLOT_BYTES)
+            _keep_its_size(file)
+            memory = mmap.mmap(file, NUM_SLOTS * SLOT_BYTES)
+    try:
+        # The numbers to 2 are those of the standard streams, which the process started has its own for.
+        yield (file, memory) if file is not None and file > 2 and memory is not None else (None, None)
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _keep_its_size(file: int) -> None:
+    """A process apart that made the memory shorter would end this one, when it looks there."""
+    with contextlib.suppress(ImportError, AttributeError):
+        import fcntl
+
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+
+# ---------------------------------------------------------------------------------------------------------------- pipes
 
 
 class Pipes:
@@ -196,14 +298,14 @@ class Pipes:
 
     def send(self, message: bytes) -> None:
         rest = memoryview(message)
-        while rest:
+        while rest:  # a pipe takes what it has room for, which may be less than a long list of frames
             self._wait(self._to)
             with contextlib.suppress(BlockingIOError):
                 rest = rest[os.write(self._to, rest) :]
 
     def take(self, count: int) -> bytes:
         """So many bytes, and no more: what has come with them is kept."""
-        while len(self._buffer) < count:
+        while len(self._buffer) < count:  # a pipe gives what is there, a part of the answer or more than it
             self._wait(self._back)
             with contextlib.suppress(BlockingIOError):
                 piece = os.read(self._back, 1 << 16)
@@ -219,7 +321,7 @@ class Pipes:
         there = min(len(room), len(self._buffer))
         room[:there] = self.take(there)
         room = room[there:]
-        while len(room):
+        while len(room):  # pixels are read to where they stay: through the buffer they would be copied once more
             self._wait(self._back)
             with contextlib.suppress(BlockingIOError):
                 piece = os.read(self._back, min(len(room), 1 << 20))
@@ -227,3 +329,55 @@ class Pipes:
                     raise EOFError
                 room[: len(piece)] = piece
                 room = room[len(piece) :]
+
+
+class Connection:
+    """The reading process's end: one request at a time, and the answer to it.
+
+    :param to: the pipe to the decoder, and ``back`` that from it, by their numbers as open files.
+    """
+
+    def __init__(self, to: int, back: int, memory: mmap.mmap | None) -> None:
+        self._pipes = Pipes(to, back)
+        self.slots = SharedSlots(memory) if memory is not None else None
+
+    def ask(
+        self, let_go: Sequence[int], limit_seconds: float, request: Sequence[Any], *, until: float
+    ) -> tuple[str, Any, np.ndarray | None]:
+        """Send a request, a verb and its arguments, and wait for the answer: its kind, its content and its pixels.
+
+        :param let_go: what the decoder need keep no longer.
+        :param until: a time of the clock; beyond it nothing is waited for.
+        :raises TimeoutError: the time is over.
+        :raises EOFError: the pipe has ended, as may ``OSError``.
+        :raises NotAnAnswerError: what has come is no answer to that.
+        """
+        slot = self.slots.choose() if self.slots is not None else 0
+        self._pipes.until = until
+        self._pipes.send(packed([let_go, limit_seconds, slot, *request]))
+        return self._receive(slot, request)
+
+    def _receive(self, slot: int, request: Sequence[Any]) -> tuple[str, Any, np.ndarray | None]:
+        (length,) = LENGTH.unpack(self._pipes.take(LENGTH.size))
+        if length > MOST_BYTES:
+            raise NotAnAnswerError
+        message = unpacked(self._pipes.take(length))
+        if not isinstance(message, list) or len(message) != 3:
+            raise NotAnAnswerError
+        kind, content, shape = message
+        if kind == "error":
+            return kind, error_of(content), None
+        if kind in ("memory", "defect"):
+            return kind, content, None
+        if kind != "ok":
+            raise NotAnAnswerError
+        content = checked(request, content, shape)
+        return kind, content, None if shape is None else self._pixels(slot, tuple(shape))
+
+    def _pixels(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        shared = self.slots.take(slot, shape) if self.slots is not None else None
+        if shared is not None:
+            return shared
+        array = np.empty(shape, np.uint8)
+        self._pipes.fill(array.reshape(-1).data)
+        return array

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from ssan.errors import UsageError
-from ssan.video.transforms import (
+from ssan.video.mirror import flip_pairs
+from ssan.video.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Augmentation,
     Box,
     center_box,
     crop_views,
-    flip_pairs,
     multi_scale_box,
     normalise,
     random_box,
-    resize,
+    resize_frames,
     resize_rule,
 )
 
@@ -92,17 +92,17 @@ def test_an_unknown_rule_is_named_with_its_neighbour() -> None:
 
 def test_resizing_averages_what_it_shrinks_and_rounds() -> None:
     frames = torch.tensor([[0, 0, 255, 255], [0, 0, 255, 255]], dtype=torch.uint8).expand(2, 3, 2, 4)
-    small = resize(frames, 1, 2)
+    small = resize_frames(frames, 1, 2)
     assert small.dtype == torch.uint8
     # Bilinear, twice as wide when halving: weights 3 3 1 of 7 around each half, 255 / 7 = 36.4.
     assert small.tolist() == [[[[36, 219]]] * 3] * 2
-    assert resize(frames, 2, 4) is frames
+    assert resize_frames(frames, 2, 4) is frames
 
 
 # --- crops
 
 
-def test_a_multi_scale_crop_has_sides_at_most_one_scale_apart_at_thirteen_places() -> None:
+def test_a_multi_scale_crop_has_sides_at_most_one_scale_apart_at_thirteen_points() -> None:
     rng = np.random.default_rng(0)
     boxes = {multi_scale_box(256, 340, 224, rng) for _ in range(3000)}
     # 256 * (1, .875, .75, .66) = 256, 224, 192, 168
@@ -111,15 +111,15 @@ def test_a_multi_scale_crop_has_sides_at_most_one_scale_apart_at_thirteen_places
         (256, 256), (256, 224), (224, 256), (224, 224), (224, 192),
         (192, 224), (192, 192), (192, 168), (168, 192), (168, 168),
     }  # fmt: skip
-    places = sorted((box.top, box.left) for box in boxes if (box.height, box.width) == (192, 224))
-    assert places == [  # room 64 down and 116 across, in steps of 16 and 29
+    corners = sorted((box.top, box.left) for box in boxes if (box.height, box.width) == (192, 224))
+    assert corners == [  # room 64 down and 116 across, in steps of 16 and 29
         (0, 0), (0, 58), (0, 116), (16, 29), (16, 87), (32, 0), (32, 58), (32, 116), (48, 29), (48, 87),
         (64, 0), (64, 58), (64, 116),
     ]  # fmt: skip
 
 
 def test_a_side_within_two_pixels_of_the_crop_is_the_crop() -> None:
-    # 258 * .875 = 225; the fourth pair is that side twice, the last place is the bottom right.
+    # 258 * .875 = 225; the fourth pair is that side twice, the last point is the bottom right.
     assert multi_scale_box(258, 340, 224, FirstOf(3, 12)) == Box(32, 116, 224, 224)  # room 34 // 4 * 4 and 116
     assert multi_scale_box(258, 340, 221, FirstOf(3, 0)) == Box(0, 0, 225, 225)
 
@@ -275,11 +275,11 @@ def test_an_augmentation_depends_on_its_generator_alone_and_travels_to_workers()
 
 
 def test_a_multi_scale_crop_is_cut_before_it_is_resized() -> None:
-    # Scale .66 of 24 is 15, 16 - 15 < 3, so it is 16: the last pair, at the last place, unresized and unmirrored.
+    # Scale .66 of 24 is 15, 16 - 15 < 3, so it is 16: the last pair, at the last point, unresized and unmirrored.
     frames, _ = Augmentation("multi_scale", 16, "swap").apply(where(1, 24, 40), 0, FirstOf(9, 12, 0.7))
     assert torch.equal(frames, where(1, 24, 40)[..., 8:24, 24:40])
     frames, _ = Augmentation("multi_scale", 16, "swap").apply(where(1, 24, 40), 0, FirstOf(0, 0, 0.2))
-    assert torch.equal(frames, resize(where(1, 24, 40)[..., 0:24, 0:24], 16, 16).flip(-1))
+    assert torch.equal(frames, resize_frames(where(1, 24, 40)[..., 0:24, 0:24], 16, 16).flip(-1))
 
 
 def test_misspelt_choices_are_named() -> None:

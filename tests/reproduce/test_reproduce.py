@@ -321,7 +321,7 @@ def test_the_page_has_ours_beside_the_papers_and_blanks(tmp_path: Path) -> None:
 
 def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(
-        Exception, match=r"`ssan eval` ended with status 2: .*no such model file.*Look at the log, and run again"
+        Exception, match=r"`ssan eval` ended with status 2: .*no such model file.*Look at the log; run it again"
     ):
         CommandRunner().run("eval", str(tmp_path / "none"), "--data", str(tmp_path), log=tmp_path / "logs" / "a.log")
 

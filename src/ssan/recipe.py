@@ -32,19 +32,47 @@ Positive = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_PX)]
 
 
-def _no_truth(kind: type[BaseModel], value: Any, info: ValidationInfo) -> Any:
-    """Pydantic takes true for 1; `epochs=yes` is a mistake."""
-    if isinstance(value, bool) and info.field_name and kind.model_fields[info.field_name].annotation is not bool:
-        raise PydanticCustomError("truth", "true and false are no value of this key")
-    return value
-
-
-class Recipe(BaseModel):
-    """How a classifier is built, fed and trained. Defaults are section 4.2 of the paper wherever it says something."""
+class _Keys(BaseModel):
+    """What all keys have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    # The network.
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1; `epochs=yes` is a mistake."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+            raise PydanticCustomError("truth", "true and false are no value of this key")
+        return value
+
+
+class OptimisationKeys(_Keys):
+    """How anything is trained: what ``ssan.training.fit`` goes by."""
+
+    epochs: Positive = Field(80, description="passes over the training videos")
+    batch: Positive = Field(64, description="clips of a batch on each process")
+    accumulate: Positive = Field(1, description="batches summed before each step")
+    lr: float = Field(0.01, gt=0, description="learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="of every trained weight")
+    schedule: Literal["plateau", "step", "exponential", "cosine", "constant"] = Field(
+        "plateau", description="the rate over epochs"
+    )
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
+    milestones: list[Positive] = Field([], description="epochs after which `step` multiplies the rate by gamma")
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor of `exponential`, `step` and `plateau`")
+    patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
+    early_stop: Positive | None = Field(
+        None, description="epochs without a better one, by what chooses the best, after which training ends"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
+    checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
+
+
+class NetworkKeys(_Keys):
+    """The network of a classifier."""
+
     model: str = Field("ssan_r50", description="a name from `ssan models`")
     layer: dict[str, Scalar] = Field({}, description="options of the model's layer, as layer.NAME=VALUE")
     places: dict[str, Any] = Field({}, description="stages, slot, every: where the layer goes if not the usual place")
@@ -52,56 +80,10 @@ class Recipe(BaseModel):
     init: str | None = Field(None, description="weights to start from: a file, a run's folder, `imagenet`, or nothing")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of features dropped before the classifier")
 
-    # Frames.
-    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = Field(8, description="frames of a clip")
-    sampling: Literal["segment", "dense"] = Field("segment", description="one frame a segment, or a dense window")
-    stride: Positive = Field(8, description="frames between two samples of a dense window")
-    crop_px: Pixels | None = Field(None, description="side of the network's input; the model's own by default")
-    size_px: Pixels | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
-    resize: Literal["square", "short_side"] = Field("square", description="to a square, or keeping the aspect ratio")
-    crop: Literal["multi_scale", "random", "center"] = Field("multi_scale", description="training crop")
-    flip: Literal["swap", "skip_directed", "off"] = Field("swap", description="mirrored training clips")
-
-    # Optimisation.
-    epochs: Positive = Field(80, description="passes over the training videos")
-    batch: Positive = Field(64, description="clips of a batch on each process")
-    accumulate: Positive = Field(1, description="batches summed before each step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
-    lr: float = Field(0.01, gt=0, description="learning rate at lr_reference_batch clips a step")
-    lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="how lr grows with the effective batch")
-    lr_reference_batch: Positive = Field(64, description="the effective batch for which lr is stated")
-    backbone_lr_scale: float = Field(1.0, ge=0, description="the backbone's rate as a share of the new layers'")
-    weight_decay: float = Field(5e-4, ge=0, description="of every trained weight")
-    schedule: Literal["plateau", "step", "cosine", "constant"] = Field("plateau", description="the rate over epochs")
-    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up")
-    milestones: list[Positive] = Field([], description="epochs after which `step` multiplies the rate by gamma")
-    gamma: float = Field(0.1, gt=0, lt=1, description="factor of `step` and `plateau`")
-    patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    parameter_groups: Literal["plain", "tsm"] = Field(
-        "plain", description="tsm: last layer's rate x5, its bias x10, other biases x2; no decay of biases and norms"
-    )
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is what is kept")
-    freeze_bn: bool = Field(
-        False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
-    )
-    precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
-    checkpoint_gradients: bool = Field(False, description="compute blocks twice, and keep less for the backward pass")
-    compile: bool = Field(False, description="compile the network for training; needs a C++ compiler")
-    sync_bn: bool = Field(False, description="BatchNorm over the batches of all processes, on GPUs")
-    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
-    checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return _no_truth(cls, value, info)
-
     @field_validator("places")
     @classmethod
     def _places_are_words_and_numbers(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """The keys are checked where layers are placed; a value of another kind would not come so far."""
+        """The keys are checked where layers are put in; a value of another kind would not come so far."""
         for key, expected in (("stages", list), ("slot", str), ("every", int)):
             given = value.get(key, expected())
             words = given if isinstance(given, list) else []
@@ -112,6 +94,19 @@ class Recipe(BaseModel):
             if not isinstance(given, list | str | int | float | bool | None):
                 raise PydanticCustomError("places", "stages must be a list of words, slot a word, every a whole number")
         return value
+
+
+class FrameKeys(_Keys):
+    """The frames that a classifier is given."""
+
+    num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = Field(8, description="frames of a clip")
+    sampling: Literal["segment", "dense"] = Field("segment", description="one frame a segment, or a dense window")
+    stride: Positive = Field(8, description="frames between two samples of a dense window")
+    crop_px: Pixels | None = Field(None, description="side of the network's input; the model's own by default")
+    size_px: Pixels | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
+    resize: Literal["square", "short_side"] = Field("square", description="to a square, or keeping the aspect ratio")
+    crop: Literal["multi_scale", "random", "center"] = Field("multi_scale", description="training crop")
+    flip: Literal["swap", "skip_directed", "off"] = Field("swap", description="mirrored training clips")
 
     @model_validator(mode="after")
     def _a_clip_fits_in_memory(self) -> Self:
@@ -125,15 +120,32 @@ class Recipe(BaseModel):
         return self
 
 
-class RetrievalRecipe(BaseModel):
-    """How a joint space of texts and videos is built and trained. Defaults are the fine-tuning of reference 22.
+# Fields stand in the order of the bases from the last to the first; those of the class itself come after them, and one
+# that it describes anew keeps its position. So are recipes written.
+class Recipe(OptimisationKeys, FrameKeys, NetworkKeys):
+    """How a classifier is built, fed and trained. Defaults are section 4.2 of the paper wherever it says something."""
 
-    That is HowTo100M (Miech et al., ICCV 2019), whose training the paper adopts (section 4.2), and its authors' code.
-    """
+    lr: float = Field(0.01, gt=0, description="learning rate at lr_reference_batch clips a step")
+    lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="how lr grows with the effective batch")
+    lr_reference_batch: Positive = Field(64, description="the effective batch for which lr is stated")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    backbone_lr_scale: float = Field(1.0, ge=0, description="the backbone's rate as a share of the new layers'")
+    parameter_groups: Literal["plain", "tsm"] = Field(
+        "plain", description="tsm: last layer's rate x5, its bias x10, other biases x2; no decay of biases and norms"
+    )
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is what is kept")
+    freeze_bn: bool = Field(
+        False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
+    )
+    checkpoint_gradients: bool = Field(False, description="compute blocks twice, and keep less for the backward pass")
+    compile: bool = Field(False, description="compile the network for training; needs a C++ compiler")
+    sync_bn: bool = Field(False, description="BatchNorm over the batches of all processes, on GPUs")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    # The joint space.
+class JointSpaceKeys(_Keys):
+    """The joint space of texts and videos."""
+
     text: Literal["gru", "bigru", "lstm", "maxpool", "transformer"] = Field("gru", description="what reads a caption")
     transformer: str | None = Field(None, description="folder of a text model of the transformers library")
     pooling: Literal["auto", "mean", "cls", "last", "eos"] = Field(
@@ -144,58 +156,6 @@ class RetrievalRecipe(BaseModel):
     aggregate: Literal["max", "mean", "attention"] = Field("max", description="of a clip's features over time")
     dim: Pixels = Field(4096, description="length of the embeddings")
     init: str | None = Field(None, description="a trained joint space to start from: a file, or a run's folder")
-
-    # Captions.
-    tokens: Literal["howto100m", "lower"] = Field("howto100m", description="how a caption becomes words")
-    max_words: Annotated[int, Field(ge=1, le=1000)] = Field(30, description="words of a caption that are read")
-    word_dim: Pixels = Field(300, description="length of word vectors that are learned")
-    train_words: bool = Field(False, description="train the word vectors that are given; without any, all are trained")
-    captions: Literal["one", "all"] = Field("one", description="of a clip in an epoch: one drawn, or all")
-    clips: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="clips drawn of each narrated video")
-    min_seconds: float = Field(5.0, ge=0, le=3600, description="narrations grow with their neighbours until so long")
-    min_words: int = Field(0, ge=0, le=1000, description="and until they have so many words")
-
-    # The loss.
-    loss: Literal["max_margin", "hardest_negative", "info_nce", "mil_nce"] = Field("max_margin", description="its name")
-    margin: float = Field(0.1, gt=0, le=2, description="of max_margin and hardest_negative")
-    hard_negative_rate: float = Field(
-        0.5, gt=0, lt=1, description="share of max_margin that negatives of the same video make, where clips > 1"
-    )
-    temperature: float = Field(0.07, gt=0, le=10, description="of info_nce and mil_nce")
-    same_video: Literal["auto", "left_out", "negative"] = Field(
-        "auto", description="other captions of a clip: left out of the negatives; other clips of a narrated video: not"
-    )
-
-    # Optimisation.
-    epochs: Positive = Field(50, description="passes over the training captions, by the rule of `captions`")
-    batch: Positive = Field(256, description="clips (narrated videos) of a batch on each process")
-    accumulate: Positive = Field(1, description="batches summed before each step; each has its own negatives")
-    lr: float = Field(1e-4, gt=0, description="learning rate of Adam")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled, as of AdamW; without it that is Adam")
-    schedule: Literal["constant", "exponential", "cosine", "step", "plateau"] = Field(
-        "constant", description="the rate over epochs"
-    )
-    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    milestones: list[Positive] = Field([], description="epochs after which `step` multiplies the rate by gamma")
-    gamma: float = Field(0.9, gt=0, lt=1, description="factor of `exponential`, `step` and `plateau`")
-    patience: Positive = Field(5, description="epochs without a lower validation loss before `plateau` acts")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    precision: Literal["32", "bf16", "16"] = Field("32", description="bf16 and 16 are mixed precision")
-    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw in the run")
-    checkpoint_every_steps: Positive | None = Field(None, description="steps between two savings within an epoch")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return _no_truth(cls, value, info)
-
-    @model_validator(mode="after")
-    def _positives_are_no_negatives(self) -> Self:
-        if self.loss == "mil_nce" and self.same_video != "auto":
-            raise PydanticCustomError(
-                "same_video", "mil_nce takes other captions of a clip for right; leave same_video"
-            )
-        return self
 
     @model_validator(mode="after")
     def _a_transformer_has_a_folder(self) -> Self:
@@ -209,6 +169,59 @@ class RetrievalRecipe(BaseModel):
     def streams(self) -> list[str]:
         """The names of the streams of features, in their order."""
         return self.features.split("+")
+
+
+class CaptionKeys(_Keys):
+    """The captions, and the clips that are drawn with them."""
+
+    tokens: Literal["howto100m", "lower"] = Field("howto100m", description="how a caption becomes words")
+    max_words: Annotated[int, Field(ge=1, le=1000)] = Field(30, description="words of a caption that are read")
+    word_dim: Pixels = Field(300, description="length of word vectors that are learned")
+    train_words: bool = Field(False, description="train the word vectors that are given; without any, all are trained")
+    captions: Literal["one", "all"] = Field("one", description="of a clip in an epoch: one drawn, or all")
+    clips: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="clips drawn of each narrated video")
+    min_seconds: float = Field(5.0, ge=0, le=3600, description="narrations grow with their neighbours until so long")
+    min_words: int = Field(0, ge=0, le=1000, description="and until they have so many words")
+
+
+class LossKeys(_Keys):
+    """The loss."""
+
+    loss: Literal["max_margin", "hardest_negative", "info_nce", "mil_nce"] = Field("max_margin", description="its name")
+    margin: float = Field(0.1, gt=0, le=2, description="of max_margin and hardest_negative")
+    hard_negative_rate: float = Field(
+        0.5, gt=0, lt=1, description="share of max_margin that negatives of the same video make, where clips > 1"
+    )
+    temperature: float = Field(0.07, gt=0, le=10, description="of info_nce and mil_nce")
+    same_video: Literal["auto", "left_out", "negative"] = Field(
+        "auto", description="other captions of a clip: left out of the negatives; other clips of a narrated video: not"
+    )
+
+    @model_validator(mode="after")
+    def _positives_are_no_negatives(self) -> Self:
+        if self.loss == "mil_nce" and self.same_video != "auto":
+            raise PydanticCustomError(
+                "same_video", "mil_nce takes other captions of a clip for right; leave same_video"
+            )
+        return self
+
+
+class RetrievalRecipe(OptimisationKeys, LossKeys, CaptionKeys, JointSpaceKeys):
+    """How a joint space of texts and videos is built and trained. Defaults are the fine-tuning of reference 22.
+
+    That is HowTo100M (Miech et al., ICCV 2019), whose training the paper adopts (section 4.2), and its authors' code.
+    """
+
+    epochs: Positive = Field(50, description="passes over the training captions, by the rule of `captions`")
+    batch: Positive = Field(256, description="clips (narrated videos) of a batch on each process")
+    accumulate: Positive = Field(1, description="batches summed before each step; each has its own negatives")
+    lr: float = Field(1e-4, gt=0, description="learning rate of Adam")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, as of AdamW; without it that is Adam")
+    schedule: Literal["plateau", "step", "exponential", "cosine", "constant"] = Field(
+        "constant", description="the rate over epochs"
+    )
+    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    gamma: float = Field(0.9, gt=0, lt=1, description="factor of `exponential`, `step` and `plateau`")
 
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, RetrievalRecipe)
@@ -294,7 +307,7 @@ def _make(
         return kind.model_validate(values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        # Of a mapping's key, the place goes on with the kinds of value that were tried.
+        # Of a mapping's key, the location goes on with the kinds of value that were tried.
         key = ".".join(str(part) for part in problem["loc"][:2])
         head = str(problem["loc"][0]) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":

@@ -53,13 +53,13 @@ class Remembering(Together):
 
     def each(self, work: Callable[[], Any]) -> list[Any]:
         given: list[list[Any]] = self.group["given"]
-        call = self.group["calls"][self.place.rank] = self.group["calls"].get(self.place.rank, -1) + 1
+        call = self.group["calls"][self.processes.rank] = self.group["calls"].get(self.processes.rank, -1) + 1
         if self.group["replay"]:
             return given[call]
-        given += [[None] * self.place.world] * (call + 1 - len(given))
+        given += [[None] * self.processes.world] * (call + 1 - len(given))
         given[call] = [*given[call]]
-        given[call][self.place.rank] = work()
-        return [given[call][self.place.rank]] * self.place.world
+        given[call][self.processes.rank] = work()
+        return [given[call][self.processes.rank]] * self.processes.world
 
 
 @pytest.mark.parametrize("world", [2, 3, 11])

@@ -17,7 +17,7 @@ from torch import nn
 from ssan.datasets import Samples, read
 from ssan.errors import TrainingError, UsageError, VideoError
 from ssan.models.catalogue import build
-from ssan.recipe import Recipe, make_recipe
+from ssan.recipe import OptimisationKeys, Recipe, make_recipe
 from ssan.recognition import train as train_module
 from ssan.recognition.train import DataSource, complete, freeze_batch_norm, new_parameters, train
 from ssan.training.batches import Batches, BatchPlan
@@ -544,7 +544,7 @@ def test_a_step_of_fewer_batches_has_the_mean_gradient_of_what_there_is(tmp_path
         keep=lambda *rest: None,
         monitor=None,
     )
-    fit(task, tmp_path, epochs=1, seed=0, accumulate=4, quiet=True)
+    fit(task, tmp_path, OptimisationKeys(epochs=1, accumulate=4), quiet=True)
     assert seen == pytest.approx([2.5, 5.0])
 
 

@@ -25,7 +25,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds
 from ssan.recipe import make_recipe
 from ssan.recognition.metrics import confusion_counts
-from ssan.recognition.train import circumstances, cost
+from ssan.recognition.train import cost
 from ssan.report.formatting import duration, protocol
 from ssan.report.html import as_text
 from ssan.report.journal_runs import Spread, comparable, grouped, read_runs, spread
@@ -693,14 +693,13 @@ def test_a_network_that_cannot_be_counted_is_trained_all_the_same() -> None:
     assert cost(model, make_recipe({"num_frames": 5, "crop_px": 7}))["macs"] is None
 
 
-def test_looking_at_the_circumstances_draws_no_random_number_and_leaves_the_model_alone() -> None:
+def test_looking_at_environment_and_cost_draws_no_random_number_and_leaves_the_model_alone() -> None:
     model = Classifier(Plain(), 3).train()
     before = torch.get_rng_state()
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = circumstances(model, make_recipe({"num_frames": 5, "crop_px": 7}), "cpu", 3)
-    assert set(found) == {"environment", "cost"}
-    assert found["environment"] == environment("cpu", 3)
-    assert (found["environment"]["processes"], found["environment"]["cuda"]) == (3, None)
+    surroundings = environment("cpu", 3)
+    found = {"environment": surroundings, "cost": cost(model, make_recipe({"num_frames": 5, "crop_px": 7}))}
+    assert (surroundings["processes"], surroundings["cuda"]) == (3, None)
     assert json.dumps(found, allow_nan=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ssan.processes import num_cores
+from ssan.recipe import OptimisationKeys
 from ssan.training import batches as batches_module
 from ssan.training import callbacks as callbacks_module
 from ssan.training.batches import Batches, BatchPlan
@@ -76,7 +77,7 @@ def _run(folder: Path, clock: Clock, *, data: float, network: float, quiet: bool
         rate=lambda steps: LearningRate(base=0.001, schedule="constant", steps_per_epoch=steps, epochs=2),
         keep=lambda module, measures: None,
     )
-    fit(task, folder, epochs=2, seed=0, quiet=quiet)
+    fit(task, folder, OptimisationKeys(epochs=2), quiet=quiet)
     return [row["data_wait"] for row in read_journal(folder / "journal.jsonl", "epoch")]
 
 

@@ -6,6 +6,7 @@ Most moments are tried on a toy, whose steps cost nothing and whose files are th
 import csv
 import itertools
 import json
+import math
 import os
 import pickle
 import resource
@@ -29,15 +30,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ssan.cli.main import status
 from ssan.errors import SsanError, TrainingError, UsageError
-from ssan.recipe import Recipe, make_recipe
+from ssan.recipe import OptimisationKeys, Recipe, make_recipe
 from ssan.recognition.train import DataSource, train
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.callbacks import CheckpointKeeper, Recorder
 from ssan.training.checkpoint import StateFile
 from ssan.training.fit import Task, TrainingModule, fit
-from ssan.training.journal import Journal, read_journal
+from ssan.training.journal import Journal, planned_epochs, read_journal
 from ssan.training.optim import LearningRate, make_optimizer
-from ssan.training.run_folder import open_run
+from ssan.training.run_folder import epochs_to_make, open_run
 from ssan.weights.classifier_file import load_labeller
 
 # Four epochs of four steps: warm-up in the first, and a rate that falls after the second (asserted below).
@@ -96,7 +97,8 @@ class Toy(nn.Module):
 
 def run_toy(
     out: Path, resume: bool = False, *, batch: int = 8, epochs: int = 4, accumulate: int = 1,
-    checkpoint_every_steps: int | None = 1,
+    checkpoint_every_steps: int | None = 1, schedule: Any = "plateau", early_stop: int | None = None,
+    more_epochs: int | None = None, quiet: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the toy on 28 items, by the rules of ``KEYS``, and leave the answer where the comparison looks for it."""
 
@@ -114,28 +116,30 @@ def run_toy(
 
     open_run(
         out,
-        {"recipe": KEYS, "network": str(Toy())},
+        {"recipe": {**KEYS, "epochs": epochs}, "network": str(Toy())},
         lambda old, new: [],
         resume=resume,
         first=True,
         begin=lambda folder: None,
     )
     torch.manual_seed(4)
+    keys = OptimisationKeys(
+        epochs=epochs_to_make(out, epochs, more_epochs, resume=resume), seed=6, accumulate=accumulate,
+        schedule=schedule, patience=1, early_stop=early_stop, checkpoint_every_steps=checkpoint_every_steps,
+    )  # fmt: skip
     task = Task(
         module=Toy(),
         batches=batches,
         loss=nn.functional.cross_entropy,
         measure=measure,
         optimizer=lambda module, rate: make_optimizer(module, "adamw", lr=rate, momentum=0.9, weight_decay=0.01),
-        rate=lambda steps: LearningRate(0.05, "plateau", steps, epochs, patience=1),
+        rate=lambda steps: LearningRate.of(keys, 0.05, steps),
         keep=keep,
     )
-    outcome = fit(
-        task, out, epochs=epochs, seed=6, accumulate=accumulate, checkpoint_every_steps=checkpoint_every_steps,
-        quiet=True, resume=resume,
-    )  # fmt: skip
+    outcome = fit(task, out, keys, quiet=quiet, resume=resume)
     answer = {
-        "steps": outcome.steps, "best_epoch": outcome.best_epoch, "val_top1": outcome.best["val_top1"],
+        "steps": outcome.steps, "epochs": outcome.epochs, "stopped_early": outcome.stopped_early,
+        "best_epoch": outcome.best_epoch, "val_top1": outcome.best["val_top1"],
         "resumed_from_step": outcome.resumed_from_step,
     }  # fmt: skip
     Journal(out).record("end", **answer)
@@ -258,6 +262,134 @@ def test_a_run_on_videos_killed_and_resumed_is_the_run_never_stopped(
     killed(monkeypatch, *MOMENTS[moment], lambda: run(order_set, out))
     run(order_set, out, resume=True)
     assert_same_run(whole, out)
+
+
+# ------------------------------------------------------------------------------------- more epochs, and fewer of them
+
+
+def lacking(out: Path) -> dict[str, Any]:
+    """All of a finished run, but for how many epochs it was to have when, and from when its early stop counts."""
+    found = training_runs.content(out)
+    return {key: value for key, value in found.items() if not key.endswith(("EarlyStop/asked", "EarlyStop/since"))}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_a_run_that_has_ended_and_made_an_epoch_more_is_the_run_that_had_it_from_the_start(
+    schedule: str, tmp_path: Path
+) -> None:
+    run_toy(tmp_path / "whole", epochs=3, schedule=schedule)
+    out = tmp_path / "more"
+    assert run_toy(out, epochs=2, schedule=schedule)["epochs"] == 2
+    answer = run_toy(out, resume=True, epochs=2, more_epochs=1, schedule=schedule)
+    assert (answer["epochs"], answer["resumed_from_step"]) == (3, 8)
+    assert training_runs.differences(lacking(tmp_path / "whole"), lacking(out)) == []
+    (resumed,) = read_journal(out / "journal.jsonl", "resumed")
+    assert resumed["epochs"] == 3
+    assert planned_epochs(read_journal(out / "journal.jsonl")) == 3
+
+
+def test_an_epoch_more_under_a_cosine_begins_where_the_longer_curve_is(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run_toy(out, epochs=2, schedule="cosine")
+    run_toy(out, resume=True, epochs=2, more_epochs=1, schedule="cosine")
+    rates = [row["lr"] for row in read_journal(out / "journal.jsonl", "epoch")]
+    # Of the last step of each epoch: 4 steps of warm-up, and then 4 or 8 along half a period.
+    assert rates[1] == pytest.approx(0.05 / 2 * (1 + math.cos(math.pi * 3 / 4)))
+    assert rates[2] == pytest.approx(0.05 / 2 * (1 + math.cos(math.pi * 7 / 8)))
+    first, last = LearningRate(0.05, "cosine", 4, 3).value(8), LearningRate(0.05, "cosine", 4, 2).value(7)
+    assert first == pytest.approx(0.025)
+    assert first > last
+
+
+def test_a_run_stopped_among_the_epochs_more_goes_on_to_the_last_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_toy(tmp_path / "whole", epochs=4, schedule="constant")
+    out = tmp_path / "run"
+    run_toy(out, epochs=2, schedule="constant")
+    killed(
+        monkeypatch, TrainingModule, "training_step", _at_step(13),
+        lambda: run_toy(out, resume=True, epochs=2, more_epochs=2, schedule="constant"),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"has not come to its end, epoch 4; go on with --resume alone"):
+        run_toy(out, resume=True, epochs=2, more_epochs=2, schedule="constant")
+    assert run_toy(out, resume=True, epochs=2, schedule="constant")["epochs"] == 4
+    assert training_runs.differences(lacking(tmp_path / "whole"), lacking(out)) == []
+    # What the folder's own recipe says by now is this run too.
+    assert run_toy(out, resume=True, epochs=4, schedule="constant")["steps"] == 16
+
+
+def test_more_epochs_are_refused_where_no_run_has_ended(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run to make more epochs of"):
+        epochs_to_make(tmp_path / "none", 2, 1, resume=True)
+    with pytest.raises(UsageError, match="add --resume"):
+        epochs_to_make(tmp_path / "none", 2, 1, resume=False)
+    with pytest.raises(UsageError, match="--more-epochs is 0; expected a whole number from 1"):
+        epochs_to_make(tmp_path / "none", 2, 0, resume=True)
+    assert epochs_to_make(tmp_path / "none", 2, None, resume=True) == 2
+
+
+def falling(values: list[float]) -> Callable[..., Any]:
+    """``on_validation_epoch_end`` that finds these top-1 accuracies, epoch by epoch."""
+    original = TrainingModule.on_validation_epoch_end
+
+    def finds(self: TrainingModule) -> None:
+        original(self)
+        self.measures["val_top1"] = values[self.trainer.current_epoch]
+
+    return finds
+
+
+# The second epoch is the best, so that the fourth is the second without a better one.
+TOP1 = [0.5, 0.75, 0.625, 0.75, 0.5, 0.5, 0.875, 0.5, 0.5, 0.5]
+
+
+@pytest.fixture
+def _known_accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", falling(TOP1))
+    # Equal accuracies are decided by the loss: here the first of them is the best.
+    monkeypatch.setattr(
+        CheckpointKeeper, "_is_best", lambda self, found: found["val_top1"] > self.best.get("val_top1", 0)
+    )
+
+
+@pytest.mark.usefixtures("_known_accuracies")
+def test_training_ends_early_when_no_epoch_gets_better_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    answer = run_toy(out, epochs=10, early_stop=2, quiet=False)
+    assert (answer["epochs"], answer["best_epoch"], answer["steps"]) == (4, 2, 16)
+    (end,) = read_journal(out / "journal.jsonl", "end")
+    assert end["stopped_early"] is True
+    said = (
+        "run: 2 epochs without a better val_top1 than that of epoch 2: training ends after epoch 4 of 10 (early_stop)"
+    )
+    assert said in capsys.readouterr().err.splitlines()
+    # Resumed, it is at its end; asked for more, it counts from there.
+    before = lacking(out)
+    again = run_toy(out, resume=True, epochs=10, early_stop=2)
+    assert (again["epochs"], again["stopped_early"]) == (4, True)
+    assert training_runs.differences(before, lacking(out)) == []
+    more = run_toy(out, resume=True, epochs=10, early_stop=2, more_epochs=5)
+    assert (more["epochs"], more["stopped_early"]) == (6, True)
+    more = run_toy(out, resume=True, epochs=10, early_stop=2, more_epochs=2)
+    assert (more["epochs"], more["best_epoch"], more["stopped_early"]) == (8, 7, False)
+
+
+@pytest.mark.usefixtures("_known_accuracies")
+def test_a_run_that_would_end_early_ends_so_when_it_was_killed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_toy(tmp_path / "whole", epochs=10, early_stop=2)
+    for moment in (_at_step(13), _at_step(7)):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        killed(
+            monkeypatch, TrainingModule, "training_step", moment,
+            lambda: run_toy(tmp_path / "run", epochs=10, early_stop=2),
+        )  # fmt: skip
+        run_toy(tmp_path / "run", resume=True, epochs=10, early_stop=2)
+        assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 def test_a_run_killed_again_and_again_is_the_run_never_stopped(

@@ -31,6 +31,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
 RecipeSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random draw; the recipe's by default.")]
+MoreEpochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1_000_000,
+        help="With --resume, so many epochs more of a run that has ended, from its last state. The schedule is that of "
+        "the new number of epochs: cosine rises to where the longer curve is and falls again, the others go on.",
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
 Recipe = Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")]

@@ -46,6 +46,7 @@ def train(
     ] = "val",
     rate: Rates = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    more_epochs: options.MoreEpochs = None,
     skip_bad: SkipBad = False,
     allow_unused: AllowUnused = False,
     *,
@@ -91,6 +92,7 @@ def train(
             device=options.choose_device(device),
             workers=workers,
             quiet=quiet,
+            more_epochs=more_epochs,
         )
     except InterruptedRun as interrupted:
         tell(interrupted)

@@ -23,6 +23,7 @@ def train(
         str | None, typer.Option(help="Weights to start from: a file, a run's folder, or `imagenet`.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    more_epochs: options.MoreEpochs = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
     *,
     source: "DataSource",
@@ -59,6 +60,7 @@ def train(
             device=options.choose_device(device),
             workers=options.choose_workers(workers, processes_here.cores),
             quiet=quiet,
+            more_epochs=more_epochs,
         )
     except InterruptedRun:
         if processes_here.first:

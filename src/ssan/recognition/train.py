@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssan._version import __version__
 from ssan.attachment.attach import attached_layers
 from ssan.datasets import Samples
 from ssan.datasets.audit import Fault, Finding, audit, write_skipped
@@ -39,7 +37,7 @@ from ssan.training.environment import environment, precision_note
 from ssan.training.fit import Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
-from ssan.training.run_folder import changes, ending_in_the_journal, open_run
+from ssan.training.run_folder import changes, ending_in_the_journal, epochs_to_make, open_run
 from ssan.video.mirror import FlipMap, flip_pairs
 from ssan.video.preprocess import Augmentation
 from ssan.weights.classifier_file import OWN, build_from, preprocess_of, save_labeller
@@ -80,6 +78,7 @@ def train(
     workers: int = 0,
     quiet: bool = False,
     model: Classifier | None = None,
+    more_epochs: int | None = None,
 ) -> dict[str, Any]:
     """Train a classifier and keep the best one; the answer has the fields of ``ssan train --json``.
 
@@ -93,13 +92,16 @@ def train(
     :param model: a network of one's own, such as ``ssan.video_classifier`` makes, instead of one that the recipe names.
         Its file has its weights and everything else that a model file has, but nothing can build the network from it:
         ``load_labeller(path, model=...)`` reads it, given the network made once more. To resume, give it likewise.
+    :param more_epochs: with ``resume``, as many epochs more of a run that has ended; ``training.fit`` says what becomes
+        of the schedule.
     :raises UsageError: the recipe, the data or the folder does not allow it.
     :raises VideoError, AnnotationError: the list or a video is bad and ``skip_bad`` is off.
     """
-    out, place, data = Path(out), processes(), DataSource.of(data)
-    quiet = quiet or not place.first
+    out, processes_here, data = Path(out), processes(), DataSource.of(data)
+    quiet = quiet or not processes_here.first
     recipe = complete(_own(recipe, model))
-    check_machine(place, device, compile=recipe.compile)
+    check_machine(processes_here, device, compile=recipe.compile)
+    epochs = epochs_to_make(out, recipe.epochs, more_epochs, resume=resume)
     train_samples, val_samples = data.read("train"), data.read("val")
     for name, samples in (("train", train_samples), ("val", val_samples)):
         if not samples:
@@ -120,11 +122,13 @@ def train(
     # A run that goes on has its weights from its state, and does not need the file any more that it began with.
     goes_on = Journal(out).events("start") if resume and (out / "last" / "state.ckpt").is_file() else []
     begun = Start(goes_on[-1].get("weights", {})) if goes_on else start_from(model, recipe, train_samples.classes)
-    notes = _at_scale(model, recipe, place, device)
-    train_samples, val_samples, faults, damaged = _checked(train_samples, val_samples, skip_bad, place.cores, quiet)
+    notes = _at_scale(model, recipe, processes_here, device)
+    train_samples, val_samples, faults, damaged = _checked(
+        train_samples, val_samples, skip_bad, processes_here.cores, quiet
+    )
 
     flips = flip_pairs(train_samples.classes)
-    in_a_step = recipe.batch * place.world * recipe.accumulate
+    in_a_step = recipe.batch * processes_here.world * recipe.accumulate
     effective_batch = min(in_a_step, len(train_samples))
     if effective_batch < in_a_step:
         notes.append(
@@ -148,16 +152,17 @@ def train(
         "effective_batch": effective_batch,
         "lr": lr,
         "weights": begun.fields,
-        "processes": place.world,
-        "machines": place.machines,
+        "processes": processes_here.world,
+        "machines": processes_here.machines,
         "device": device,
-        "versions": {"ssan": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        **circumstances(model, recipe, device, place.world),
+        "environment": environment(device, processes_here.world, recipe.precision),
+        "cost": cost(model, recipe),
     }
-    _open_run(out, recipe, start, faults, resume, place.first)
+    _open_run(out, recipe, start, faults, resume, processes_here.first)
+    recipe = recipe.model_copy(update={"epochs": epochs})
     if not quiet:
         _announce(recipe, start, damaged, [*begun.told, *notes])
-    if place.first:
+    if processes_here.first:
         for warning in begun.warnings:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
     outcome = fit(
@@ -168,20 +173,13 @@ def train(
             train_samples,
             val_samples,
             flips,
-            lr,
             workers,
-            files_of([*train_samples, *val_samples]) if place.first else None,
+            files_of([*train_samples, *val_samples]) if processes_here.first else None,
+            start,
         ),
         out,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        accumulate=recipe.accumulate,
-        clip_norm=recipe.clip_norm,
-        precision=recipe.precision,
-        checkpoint_every_steps=recipe.checkpoint_every_steps,
+        recipe,
         device=device,
-        ema=recipe.ema,
-        compile=recipe.compile,
         quiet=quiet,
         resume=resume,
     )
@@ -190,7 +188,8 @@ def train(
         "num_train": len(train_samples),
         "num_val": len(val_samples),
         "num_skipped": len(faults),
-        "epochs": recipe.epochs,
+        "epochs": outcome.epochs,
+        "stopped_early": outcome.stopped_early,
         "steps": outcome.steps,
         "best_epoch": outcome.best_epoch,
         "val_top1": outcome.best["val_top1"],
@@ -198,7 +197,8 @@ def train(
         "resumed_from_step": outcome.resumed_from_step,
         "weights": begun.fields,
     }
-    if place.first:
+    if processes_here.first:
+        _write_recipe(out, recipe)
         Journal(out).record("end", **answer)
     return answer
 
@@ -210,9 +210,9 @@ def _task(
     train_samples: Samples,
     val_samples: Samples,
     flips: FlipMap,
-    lr: float,
     workers: int,
     files: Files | None,
+    start: Mapping[str, Any],
 ) -> Task:
     """What the recipe asks for, in the terms of ``training.fit``."""
     preprocess = preprocess_of(recipe)
@@ -256,10 +256,13 @@ def _task(
         loss=F.cross_entropy,
         measure=measure,
         optimizer=optimizer,
-        rate=lambda steps: LearningRate.of(recipe, lr, steps),
+        rate=lambda steps: LearningRate.of(recipe, start["lr"], steps),
         keep=keep,
         frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
         files=files,
+        environment=start["environment"],
+        ema=recipe.ema,
+        compile=recipe.compile,
     )
 
 
@@ -291,13 +294,14 @@ def is_last(name: str) -> bool:
     return name.startswith(("fc.", "consensus."))
 
 
-def _at_scale(model: Classifier, recipe: Recipe, place: Processes, device: str) -> list[str]:
+def _at_scale(model: Classifier, recipe: Recipe, processes_here: Processes, device: str) -> list[str]:
     """Do to the network what the recipe asks for the sake of memory, speed and many processes; what is to be said."""
     notes = [note for note in [precision_note(recipe.precision, device)] if note is not None]
-    if place.world > 1:
-        where = f"{place.world} processes on {place.machines} machine{'s' * (place.machines > 1)}, by {place.launcher}"
+    world, machines = processes_here.world, processes_here.machines
+    if world > 1:
+        where = f"{world} processes on {machines} machine{'s' * (machines > 1)}, by {processes_here.launcher}"
         notes.append(f"{where}; {recipe.batch} clips of a batch on each")
-    if recipe.sync_bn and place.world == 1:
+    if recipe.sync_bn and world == 1:
         notes.append("sync_bn: one process sees the whole batch, so there is nothing to synchronise")
     elif recipe.sync_bn:
         synchronise_batch_norm(model, device)
@@ -404,11 +408,15 @@ def _open_run(
     out: Path, recipe: Recipe, start: Mapping[str, Any], faults: Sequence[Fault], resume: bool, first: bool
 ) -> None:
     def begin(folder: Path) -> None:
-        with writing(folder / "recipe.yaml") as handle:
-            handle.write(write_recipe(recipe))
+        _write_recipe(folder, recipe)
         write_skipped(folder / "skipped.csv", faults)
 
     open_run(out, start, _difference, resume=resume, first=first, begin=begin)
+
+
+def _write_recipe(folder: Path, recipe: Recipe) -> None:
+    with writing(folder / "recipe.yaml") as handle:
+        handle.write(write_recipe(recipe))
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -442,18 +450,11 @@ def _announce(recipe: Recipe, start: Mapping[str, Any], damaged: Sequence[Findin
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
-def circumstances(model: nn.Module, recipe: Recipe, device: str, processes: int) -> dict[str, Any]:
-    """``environment`` and ``cost``, as the journal's ``start`` has them; what is not known is None.
+def cost(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """Parameters, and multiply-adds of one clip of the recipe's frames and size; what is not known is None.
 
     :param recipe: complete: with ``crop_px``.
-    :param device: ``cpu`` or ``cuda``.
-    :param processes: that train together, on all machines.
     """
-    return {"environment": environment(device, processes, recipe.precision), "cost": cost(model, recipe)}
-
-
-def cost(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Parameters, and multiply-adds of one clip of the recipe's frames and size."""
     assert recipe.crop_px is not None
     try:
         macs = multiply_adds(model, recipe.num_frames, recipe.crop_px)

@@ -1,7 +1,7 @@
 """What a joint space is trained on: captions, features and words, gathered, and refused where they cannot be used."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +67,7 @@ class Gathered:
 def gather(
     recipe: RetrievalRecipe,
     material: Material,
+    every_sample: Samples,
     train_samples: Samples,
     val_samples: Samples | None,
     streams: Sequence[FeatureStream],
@@ -75,9 +76,12 @@ def gather(
     skip_bad: bool,
     allow_unused: bool,
 ) -> Gathered:
-    """Find what can be used; refuses where something cannot and that is not allowed."""
+    """Find what can be used; refuses where something cannot and that is not allowed.
+
+    :param every_sample: those of all splits, by which it is known what features are of no use.
+    """
     source = material.captions
-    everything = [*source.read("all"), *(val_samples or ())]
+    everything = [*every_sample, *(val_samples or ())]
     for stream in streams:
         stream.match(everything)
     data = val = None
@@ -113,8 +117,27 @@ def gather(
     return Gathered(pairs, data, val, dropped, superfluous)
 
 
-def for_validation(source: DataSource, split: str, train_samples: Samples) -> Samples:
+def for_training(source: DataSource, every_sample: Samples) -> Samples:
+    """The captions that are trained on."""
+    return _of_split(source, "train", every_sample)
+
+
+def _of_split(source: DataSource, split: str, every_sample: Samples) -> Samples:
+    """What ``source.read(split)`` gives, from a list of everything in it, so that nothing is read twice.
+
+    A caption of which the list does not say its split is of whichever is asked for. Where there are none, the reader
+    itself says what it makes of that.
+    """
+    kept = [sample for sample in every_sample if sample.split in (split, None)]
+    if not kept or split == "all":
+        return source.read(split)
+    return every_sample.kept(replace(sample, split=sample.split or split) for sample in kept)
+
+
+def for_validation(source: DataSource, split: str, train_samples: Samples, every_sample: Samples) -> Samples:
     """The captions that choose the best epoch.
+
+    :param every_sample: those of all splits.
 
     :raises UsageError: there are none; or they are of the clips for training, which nobody asked for.
     """
@@ -125,7 +148,7 @@ def for_validation(source: DataSource, split: str, train_samples: Samples) -> Sa
     if canonical_split(split) == "all":
         raise UsageError(f"--val-split {split} has the captions of the test among others; {advice}")
     try:
-        found = source.read(split)
+        found = _of_split(source, canonical_split(split), every_sample)
     except (AnnotationError, UsageError) as error:
         if error.code not in (None, "empty", "missing"):
             raise

@@ -4,7 +4,6 @@ Pre-training on narrated videos (HowTo100M) and fine-tuning on captions are the 
 """
 
 import json
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ssan._version import __version__
 from ssan.datasets.samples import canonical_split
-from ssan.errors import few
+from ssan.errors import UsageError, few
 from ssan.features.named import open_streams, paths_by_stream
 from ssan.features.streams import FeatureStream
 from ssan.files import writing
@@ -28,7 +26,7 @@ from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.evaluate import positives_of, recalls
 from ssan.retrieval.fingerprint import fingerprint
 from ssan.retrieval.losses import LOSSES
-from ssan.retrieval.material import Gathered, Material, for_validation, gather, vocabulary_of
+from ssan.retrieval.material import Gathered, Material, for_training, for_validation, gather, vocabulary_of
 from ssan.retrieval.model_file import (
     build_space,
     embed_clips,
@@ -52,10 +50,10 @@ from ssan.retrieval.pairs import (
 from ssan.retrieval.text import REMEDY_FOR_UNSPACED, Vocabulary
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.environment import environment
-from ssan.training.fit import Task, check_machine, fit
+from ssan.training.fit import NOTHING_TO_STOP_BY, Task, check_machine, fit
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate, make_optimizer
-from ssan.training.run_folder import changes, ending_in_the_journal, open_run
+from ssan.training.run_folder import changes, ending_in_the_journal, epochs_to_make, open_run
 from ssan.weights.state_dict import LoadReport
 
 __all__ = ["Material", "open_streams", "train"]
@@ -80,6 +78,7 @@ def train(
     device: Literal["cpu", "cuda"] = "cpu",
     workers: int = 0,
     quiet: bool = False,
+    more_epochs: int | None = None,
 ) -> dict[str, Any]:
     """Train a joint space and keep the best one; the answer has the fields of ``ssan retrieval train --json``.
 
@@ -87,19 +86,25 @@ def train(
 
     :param skip_bad: leave out captions that are empty, have no known word, or no features; they are counted.
     :param allow_unused: features that no caption tells of are no fault.
+    :param more_epochs: with ``resume``, as many epochs more of a run that has ended; ``training.fit`` says what becomes
+        of the schedule.
     :raises UsageError: the recipe, the captions, the features or the folder do not allow it.
     """
-    out, place = Path(out), processes()
-    quiet = quiet or not place.first
-    check_machine(place, device, compile=False)
+    out, processes_here = Path(out), processes()
+    quiet = quiet or not processes_here.first
+    check_machine(processes_here, device, compile=False)
+    epochs = epochs_to_make(out, recipe.epochs, more_epochs, resume=resume)
     streams = open_streams(material.features, material.rates, recipe.streams)
     before = None if recipe.init is None else load_retriever(recipe.init, transformer=recipe.transformer)
     source = material.captions
     narrated = source.found_format == "howto100m"
-    train_samples = source.read("train")
+    if recipe.early_stop is not None and (narrated or material.val_split is None):
+        raise UsageError(NOTHING_TO_STOP_BY)
+    every_sample = source.read("all")
+    train_samples = for_training(source, every_sample)
     val_samples = None
     if material.val_split is not None and not narrated:
-        val_samples = for_validation(source, material.val_split, train_samples)
+        val_samples = for_validation(source, material.val_split, train_samples, every_sample)
     torch.manual_seed(recipe.seed)
     vocabulary, matrix, words = vocabulary_of(recipe, material, train_samples, val_samples, before)
     if matrix is not None:
@@ -111,8 +116,9 @@ def train(
         notes = before.check(streams, rates=False)
     encode = encoder(model, recipe, vocabulary)
     found = gather(
-        recipe, material, train_samples, val_samples, streams, encode, skip_bad=skip_bad, allow_unused=allow_unused
-    )
+        recipe, material, every_sample, train_samples, val_samples, streams, encode,
+        skip_bad=skip_bad, allow_unused=allow_unused,
+    )  # fmt: skip
     start = {
         "task": "retrieval",
         "recipe": recipe.model_dump(),
@@ -137,22 +143,21 @@ def train(
         "streams": [_told(name, stream) for name, stream in zip(recipe.streams, streams, strict=True)],
         "words": words,
         "weights": report.as_dict(),
-        "effective_batch": min(recipe.batch * place.world * recipe.accumulate, len(found.pairs)),
+        "effective_batch": min(recipe.batch * processes_here.world * recipe.accumulate, len(found.pairs)),
         "lr": recipe.lr,
-        "processes": place.world,
-        "machines": place.machines,
+        "processes": processes_here.world,
+        "machines": processes_here.machines,
         "device": device,
-        "versions": {"ssan": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "environment": environment(device, place.world, recipe.precision),
+        "environment": environment(device, processes_here.world, recipe.precision),
         "cost": {"params": num_parameters(model)},
     }  # fmt: skip
 
     def begin(folder: Path) -> None:
-        with writing(folder / "recipe.yaml") as handle:
-            handle.write(write_recipe(recipe))
+        _write_recipe(folder, recipe)
         write_dropped(folder / "skipped.csv", [*found.dropped, *found.unused])
 
-    open_run(out, start, _changes, resume=resume, first=place.first, begin=begin)
+    open_run(out, start, _changes, resume=resume, first=processes_here.first, begin=begin)
+    recipe = recipe.model_copy(update={"epochs": epochs})
     if not quiet:
         _announce(recipe, start, notes)
     watched = _watched(recipe, material, streams, found)
@@ -160,12 +165,7 @@ def train(
     outcome = fit(
         _task(out, recipe, model, found.pairs, watched, vocabulary, start, chosen=chosen, workers=workers),
         out,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        accumulate=recipe.accumulate,
-        clip_norm=recipe.clip_norm,
-        precision=recipe.precision,
-        checkpoint_every_steps=recipe.checkpoint_every_steps,
+        recipe,
         device=device,
         quiet=quiet,
         resume=resume,
@@ -176,7 +176,8 @@ def train(
         "num_val": start["num_val"],
         "num_skipped": start["num_skipped"],
         "num_unused": start["num_unused"],
-        "epochs": recipe.epochs,
+        "epochs": outcome.epochs,
+        "stopped_early": outcome.stopped_early,
         "steps": outcome.steps,
         "best_epoch": outcome.best_epoch,
         "chosen_by": _chosen_by(watched.split if chosen else None),
@@ -186,9 +187,15 @@ def train(
         "resumed_from_step": outcome.resumed_from_step,
         "weights": report.as_dict(),
     }
-    if place.first:
+    if processes_here.first:
+        _write_recipe(out, recipe)
         Journal(out).record("end", **answer)
     return answer
+
+
+def _write_recipe(folder: Path, recipe: RetrievalRecipe) -> None:
+    with writing(folder / "recipe.yaml") as handle:
+        handle.write(write_recipe(recipe))
 
 
 @dataclass(frozen=True)
@@ -310,6 +317,7 @@ def _task(
         monitor="mean_recall" if chosen else None,
         whole=watched.recalls if watched.data is not None else None,
         measured_on=watched.split,
+        environment=start["environment"],
     )
 
 

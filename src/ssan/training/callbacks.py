@@ -103,7 +103,7 @@ class CheckpointKeeper(pl.Callback):
 
 
 def _refuse_lost_weights(trainer: pl.Trainer, module: Any) -> None:
-    """Stop before weights that are not finite take the place of the last good ones, be the loss still a number."""
+    """Stop before weights that are not finite replace the last good ones, be the loss still a number."""
     for name, parameter in module.module.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingError(
@@ -181,6 +181,11 @@ class Recorder(pl.Callback):
         self._epoch_started = 0.0
         self._board: SummaryWriter | None = None
 
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs have been validated, those before the run was gone on with too."""
+        return len(self._rows)
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self._rows}
 
@@ -198,6 +203,7 @@ class Recorder(pl.Callback):
                 "resumed",
                 step=trainer.global_step,
                 epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs,
                 threads=torch.get_num_threads(),
                 inexact=module.inexact,
             )
@@ -252,6 +258,53 @@ class Recorder(pl.Callback):
     def teardown(self, trainer: pl.Trainer, module: Any, stage: str) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class EarlyStop(pl.Callback):
+    """Ends training when too many epochs have passed since the best one, or since more epochs were asked for.
+
+    A run that has ended so is at its end when it is resumed, until it is asked for another number of epochs.
+
+    :param most: epochs without a better one; None never ends it.
+    """
+
+    def __init__(self, keeper: CheckpointKeeper, recorder: Recorder, most: int | None, quiet: bool) -> None:
+        self.keeper, self.recorder, self.most, self.quiet = keeper, recorder, most, quiet
+        self.stopped = False
+        self._asked: int | None = None  # epochs that the state's run was to have
+        self._since = 0  # epochs of the run before the last that was asked for
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": self._asked, "since": self._since}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._asked, self._since = state["asked"], int(state["since"])
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        # States are loaded by now, and whether there is something to be done has not been looked at yet.
+        if self._asked not in (None, trainer.max_epochs):
+            self._since = self.recorder.num_epochs
+        self._asked = trainer.max_epochs
+        self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        done = self.recorder.num_epochs
+        if self.most is not None and done < (trainer.max_epochs or 0):
+            self.stopped = done - max(self.keeper.best_epoch, self._since) >= self.most
+            trainer.should_stop = self.stopped
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.stopped and trainer.is_global_zero and not self.quiet:
+            print(
+                f"{self.keeper.folder.name}: {self.most} epochs without a better {self.keeper.monitor} than that of "
+                f"epoch {self.keeper.best_epoch}: training ends after epoch {self.recorder.num_epochs} of "
+                f"{trainer.max_epochs} (early_stop)",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 class Progress(pl.Callback):

@@ -37,8 +37,8 @@ class Average:
         for name, tensor in self.module.state_dict().items():
             if isinstance(tensor, Tensor):
                 # Of an empty one the address says nothing.
-                place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
-                once.setdefault(place, (name, tensor))
+                memory = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
+                once.setdefault(memory, (name, tensor))
         return list(once.values())
 
     def update(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run took place in, for the journal: versions, machine and device. Nothing here decides anything."""
+"""What a run was made in, for the journal: versions, machine and device. Nothing here decides anything."""
 
 import os
 import platform

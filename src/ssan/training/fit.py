@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from ssan.errors import SsanError, TrainingError, UsageError, VideoError, on_one_line
 from ssan.processes import Processes, processes
+from ssan.recipe import OptimisationKeys
 from ssan.training.batches import Batches, BatchPlan
-from ssan.training.callbacks import CheckpointKeeper, DataWaitMeter, Interruption, Progress, Recorder
+from ssan.training.callbacks import CheckpointKeeper, DataWaitMeter, EarlyStop, Interruption, Progress, Recorder
 from ssan.training.checkpoint import StateFile
 from ssan.training.cluster_environment import Launched
 from ssan.training.conditions import Files, conditions, differences, use_threads
 from ssan.training.ema import Average
-from ssan.training.environment import Precision, environment, out_of_memory, used_precision
+from ssan.training.environment import environment, out_of_memory, used_precision
 from ssan.training.journal import Journal
 from ssan.training.optim import LearningRate
 
@@ -35,6 +36,14 @@ SIGNS_OF_A_DEAD_PROCESS = ("Connection closed by peer", "Connection reset by pee
 
 # What torch.compile makes code with.
 COMPILER: str | Callable[..., Any] = "inductor"
+
+# A recipe's precisions, by Lightning's names.
+PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+NOTHING_TO_STOP_BY = (
+    "early_stop is set, but nothing chooses the best epoch, and the last one is kept; leave early_stop out, or give "
+    "captions that choose (--val-split)"
+)
 
 Loss = Callable[[Any, Tensor], Tensor]
 """Outputs and targets of a batch to the mean loss, a scalar."""
@@ -58,6 +67,9 @@ class Task:
         whole, such as ranks, which no item has by itself. Each process computes all of them.
     :param measured_on: the split that the batches ``val`` are of, where they are of another one: measures are called
         by it.
+    :param environment: what ``ssan.training.environment`` finds, where it has been asked already.
+    :param ema: decay of an ``Average`` of the weights; it is what validation looks at, and what is kept as the best.
+    :param compile: train with the module compiled by torch; validation uses it as it is.
     """
 
     module: nn.Module
@@ -72,6 +84,9 @@ class Task:
     whole: Callable[[nn.Module], dict[str, float]] | None = None
     files: Files | None = None
     measured_on: str = "val"
+    environment: Mapping[str, Any] | None = None
+    ema: float | None = None
+    compile: bool = False
 
     def key(self, name: str) -> str:
         """What a measure is called: by the split that it is of, and after the loss of the training itself."""
@@ -81,35 +96,34 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
+    """How a run came out.
+
+    :param epochs: how many were made, by all parts of a run that was gone on with.
+    :param stopped_early: whether it ended for lack of a better epoch, before all that were asked for.
+    """
+
     steps: int
+    epochs: int
     best_epoch: int
     best: dict[str, float]
     resumed_from_step: int | None
     seconds: float
+    stopped_early: bool
 
 
 class TrainingModule(pl.LightningModule):
     """A module, a loss and a rate, as the Trainer wants them."""
 
-    def __init__(
-        self,
-        task: Task,
-        seed: int,
-        *,
-        ema: float | None = None,
-        compile: bool = False,
-        environment: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, task: Task, seed: int, environment: Mapping[str, Any]) -> None:
         super().__init__()
         self.module = task.module
         self.task, self.seed = task, seed
-        self.environment = environment or {}
+        self.environment = environment
         self.inexact: list[str] = []  # why a run that went on may not end with the weights of one never stopped
-        self.ema = ema
         self.average: Average | None = None
         # Beside the module, not around it or in it: its keys stay, and so does what everybody else computes with it.
         # A batch has one of two sizes. Each is compiled for itself, so that a resumed run computes with the same code.
-        self._compiled = torch.compile(task.module.forward, backend=COMPILER, dynamic=False) if compile else None
+        self._compiled = torch.compile(task.module.forward, backend=COMPILER, dynamic=False) if task.compile else None
         self.rate: LearningRate | None = None
         self.measures: dict[str, float] = {}
         self._loaded: dict[str, Any] = {}
@@ -246,18 +260,18 @@ class TrainingModule(pl.LightningModule):
         kept = checkpoint.get("conditions")
         use_threads(kept, self.trainer.global_rank)
         self.inexact = differences(kept, self.environment, self.task.files)
-        if self.ema is not None:
+        if self.task.ema is not None:
             if "average" not in checkpoint:
                 raise UsageError(
-                    f"cannot resume: ema is {self.ema:g}, but no average of the weights is in the state. Copy last/ of "
-                    "this run again, or remove it: the run then starts from its beginning",
+                    f"cannot resume: ema is {self.task.ema:g}, but no average of the weights is in the state. Copy last/ "
+                    "of this run again, or remove it: the run then starts from its beginning",
                     path=str(self.trainer.ckpt_path),
                 )
             self._loaded["average"] = checkpoint["average"]
 
     def on_fit_start(self) -> None:
-        if self.ema is not None:
-            self.average = Average(self.module, self.ema)  # no sooner: the module is on its device from here on
+        if self.task.ema is not None:
+            self.average = Average(self.module, self.task.ema)  # no sooner: the module is on its device from here on
         # The schedule is made in configure_optimizers, after the checkpoint's hook and before this one.
         if self._loaded:
             assert self.rate is not None
@@ -309,65 +323,62 @@ def first_not_finite(module: nn.Module, inputs: Any) -> str | None:
 def fit(
     task: Task,
     folder: str | Path,
+    recipe: OptimisationKeys,
     *,
-    epochs: int,
-    seed: int,
-    accumulate: int = 1,
-    clip_norm: float | None = None,
-    precision: Precision = "32",
-    checkpoint_every_steps: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
-    ema: float | None = None,
-    compile: bool = False,
     quiet: bool = False,
     resume: bool = False,
 ) -> Outcome:
-    """Train ``task.module`` for ``epochs``, validating after each.
+    """Train ``task.module`` for the recipe's ``epochs``, validating after each.
 
     The run's files go to ``folder``. ``last`` in it is written every ``checkpoint_every_steps`` optimizer steps and
     after each epoch. With ``resume`` the run goes on from there, if there is one, and ends with the weights of a run
     that was never interrupted; where it cannot be sure of that it says why, in a line and in the journal. SIGTERM and
     Ctrl-C write it too and raise ``InterruptedRun``.
 
+    A run that has ended goes on where the recipe has more epochs than it had. Its state says how far it is, and the
+    schedule is that of the new number of epochs from there on: ``constant``, ``step``, ``exponential`` and ``plateau``
+    go on as they would have, had the number been this one from the start, and so does a warm-up unless it was cut to
+    half of a shorter run; ``cosine`` rises to where the longer curve is at this step, and falls again from there. With
+    ``early_stop`` epochs without a better one training ends before its time; these are counted anew from where more
+    epochs were asked for.
+
     Under ``torchrun`` or ``srun`` every process calls this; gradients are averaged over them.
 
-    :param ema: decay of an ``Average`` of the weights; it is what validation looks at, and what is kept as the best.
-    :param compile: train with the module compiled by torch; validation uses it as it is.
+    :param recipe: with all keys of the task's optimizer and schedule too, of which this function reads the rest.
     :raises TrainingError: the loss or the weights are not finite (code ``nan``).
-    :raises UsageError: the state to resume from is damaged, or not this run's.
+    :raises UsageError: the state to resume from is damaged, or not this run's; or nothing says which epoch is better.
     :raises SsanError: the disk is full (code ``no_space``); the state saved before is kept.
     """
     folder = Path(folder)
     journal = Journal(folder)
-    place = processes()
-    check_machine(place, device, compile=compile)
-    module = TrainingModule(
-        task, seed, ema=ema, compile=compile, environment=environment(device, place.world, precision)
-    )
+    processes_here = processes()
+    check_machine(processes_here, device, compile=task.compile)
+    surroundings = task.environment or environment(device, processes_here.world, recipe.precision)
+    module = TrainingModule(task, recipe.seed, surroundings)
     monitor = None if task.monitor is None else task.key(task.monitor)
-    keeper = CheckpointKeeper(folder, task.keep, monitor, checkpoint_every_steps, task.key("loss"))
+    if recipe.early_stop is not None and monitor is None:
+        raise UsageError(NOTHING_TO_STOP_BY)
+    keeper = CheckpointKeeper(folder, task.keep, monitor, recipe.checkpoint_every_steps, task.key("loss"))
     state = folder / "last" / "state.ckpt"
     start_from = str(state) if resume and state.is_file() else None
     started = time.monotonic()
     meter = DataWaitMeter(quiet)
+    recorder = Recorder(journal, folder, meter)
+    stopper = EarlyStop(keeper, recorder, recipe.early_stop, quiet)
     with _quiet_lightning(), _own_threads(), Interruption(keeper) as interruption:
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
-            devices=place.local_world,
-            num_nodes=place.machines,
-            strategy="ddp" if place.world > 1 else "auto",
-            precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[used_precision(precision, device)],  # type: ignore[arg-type]
-            max_epochs=epochs,
-            accumulate_grad_batches=accumulate,
-            gradient_clip_val=clip_norm,
-            callbacks=[
-                meter,
-                keeper,
-                Recorder(journal, folder, meter),
-                Progress(folder.name, quiet, meter),
-                interruption,
-            ],
-            plugins=[StateFile(), Launched(place)],
+            devices=processes_here.local_world,
+            num_nodes=processes_here.machines,
+            strategy="ddp" if processes_here.world > 1 else "auto",
+            precision=PRECISIONS[used_precision(recipe.precision, device)],
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.clip_norm,
+            # In this order at every hook: what is kept in the state is known before it is written.
+            callbacks=[meter, stopper, keeper, recorder, Progress(folder.name, quiet, meter), interruption],
+            plugins=[StateFile(), Launched(processes_here)],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             logger=False,
@@ -383,20 +394,22 @@ def fit(
                 error.message += "; the run is saved: go on with --resume once the video can be read"
             raise
         except (RuntimeError, MemoryError) as error:
-            explained = _explained(error, place, device)
+            explained = _explained(error, processes_here, device)
             if explained is None:
                 raise
             raise explained from error
     return Outcome(
         steps=trainer.global_step,
+        epochs=recorder.num_epochs,
         best_epoch=keeper.best_epoch,
         best=keeper.best,
         resumed_from_step=keeper.resumed_from_step,
         seconds=time.monotonic() - started,
+        stopped_early=stopper.stopped,
     )
 
 
-def _explained(error: RuntimeError | MemoryError, place: Processes, device: str) -> SsanError | None:
+def _explained(error: RuntimeError | MemoryError, processes_here: Processes, device: str) -> SsanError | None:
     """What an error of torch means to the user; None where it is a defect."""
     if out_of_memory(error):
         return TrainingError(
@@ -406,8 +419,8 @@ def _explained(error: RuntimeError | MemoryError, place: Processes, device: str)
         )
     if "address already in use" in str(error).lower():
         return UsageError(
-            f"the processes cannot meet at {place.address}, port {place.port}: it is in use, perhaps by another run. "
-            "Use a free one: set MASTER_PORT, to the same for all processes"
+            f"the processes cannot meet at {processes_here.address}, port {processes_here.port}: it is in use, perhaps "
+            "by another run. Use a free one: set MASTER_PORT, to the same for all processes"
         )
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         said = on_one_line(error, 300)
@@ -421,17 +434,17 @@ def _explained(error: RuntimeError | MemoryError, place: Processes, device: str)
     return None
 
 
-def check_machine(place: Processes, device: str, *, compile: bool) -> None:
+def check_machine(processes_here: Processes, device: str, *, compile: bool) -> None:
     """Refuse where there are fewer GPUs than processes, or nothing to compile with.
 
     :raises UsageError: a process computes on the GPU of its number; torch's compiler needs one for C++, and on a GPU
         Triton.
     """
-    if device == "cuda" and torch.cuda.device_count() < place.local_world:
+    if device == "cuda" and torch.cuda.device_count() < processes_here.local_world:
         raise UsageError(
-            f"{place.local_world} processes on this machine, but GPUs seen by this one: {torch.cuda.device_count()}. "
-            "Start as many processes as there are GPUs; in Slurm ask for them by --gpus-per-node, and not by "
-            "--gpus-per-task, which shows each process one"
+            f"{processes_here.local_world} processes on this machine, but GPUs seen by this one: "
+            f"{torch.cuda.device_count()}. Start as many processes as there are GPUs; in Slurm ask for them by "
+            "--gpus-per-node, and not by --gpus-per-task, which shows each process one"
         )
     if not compile or COMPILER != "inductor":
         return

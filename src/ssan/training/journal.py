@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +68,22 @@ def read_journal(path: str | Path, event: str | None = None) -> list[dict[str, A
         if event is None or record.get("event") == event:
             found.append(record)
     return found
+
+
+def planned_epochs(events: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many epochs a run is to have by its journal: its recipe says it, and after that whoever asked for more.
+
+    None where neither does.
+    """
+    planned = None
+    for event in events:
+        recipe = event.get("recipe")
+        said = recipe.get("epochs") if event.get("event") == "start" and isinstance(recipe, Mapping) else None
+        if event.get("event") == "resumed":
+            said = event.get("epochs")
+        if type(said) is int and said > 0:
+            planned = said
+    return planned
 
 
 def _mend(handle: IO[bytes]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssan.recipe import Recipe, RetrievalRecipe
+from ssan.recipe import OptimisationKeys
 
 # Layers with a weight and a bias for each channel and nothing else.
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
@@ -126,7 +126,7 @@ class LearningRate:
     epochs_since_best: int = 0
 
     @classmethod
-    def of(cls, recipe: Recipe | RetrievalRecipe, base: float, steps_per_epoch: int) -> "LearningRate":
+    def of(cls, recipe: OptimisationKeys, base: float, steps_per_epoch: int) -> "LearningRate":
         """The schedule that a recipe asks for, at the rate ``base``."""
         return cls(
             base=base,

@@ -11,7 +11,10 @@ from ssan.errors import TrainingError, UsageError
 from ssan.files import one_writer
 from ssan.processes import processes
 from ssan.training.callbacks import InterruptedRun
-from ssan.training.journal import Journal
+from ssan.training.journal import Journal, planned_epochs
+
+# What a journal tells of how far a training has come; the last of them says whether it has ended.
+MOMENTS = ("start", "resumed", "interrupted", "failed", "end")
 
 Training = TypeVar("Training", bound=Callable[..., dict[str, Any]])
 
@@ -76,11 +79,18 @@ def open_run(
             path=str(out),
         )
     if before:
-        differences = changed(before[-1], json.loads(json.dumps(dict(start))))
+        old, new = before[-1], json.loads(json.dumps(dict(start)))
+        planned = planned_epochs(journal.events())
+        if (
+            planned is not None and new["recipe"].get("epochs") == planned
+        ):  # the recipe may say what was asked for since
+            old = {**old, "recipe": {**old["recipe"], "epochs": planned}}
+        differences = changed(old, new)
         if differences:
+            more = any(difference.startswith("epochs ") for difference in differences)
             raise UsageError(
                 f"cannot resume: the run was started otherwise: {'; '.join(differences)}. Use the same recipe and "
-                "data, or another folder",
+                f"data, or another folder{'; once it has ended, --more-epochs asks for more' if more else ''}",
                 path=str(out),
             )
         return
@@ -88,6 +98,33 @@ def open_run(
         return
     begin(out)
     journal.record("start", **start)
+
+
+def epochs_to_make(out: str | Path, epochs: int, more: int | None, *, resume: bool) -> int:
+    """How many epochs a run is to have in all: those of its recipe, or what was asked for since, or is asked for now.
+
+    :param epochs: the recipe's.
+    :param more: epochs to make after the last one of a run that has ended; None goes on to the end of the run.
+    :raises UsageError: more are asked for of a run that is not there, or has not come to its end.
+    """
+    events = Journal(out).events() if resume else []
+    planned = planned_epochs(events) or epochs
+    if more is None:
+        return planned
+    if more < 1:
+        raise UsageError(f"--more-epochs is {more}; expected a whole number from 1")
+    if not resume:
+        raise UsageError("--more-epochs goes on with a run that has ended; add --resume")
+    told = [event["event"] for event in events if event.get("event") in MOMENTS]
+    if not (Path(out) / "last" / "state.ckpt").is_file() or not told:
+        raise UsageError("there is no run to make more epochs of; name the --out of one that has ended", path=str(out))
+    if told[-1] != "end":
+        raise UsageError(
+            f"the run has not come to its end, epoch {planned}; go on with --resume alone, and then ask for more epochs",
+            path=str(out),
+        )
+    done = [row["epoch"] for row in events if row.get("event") == "epoch" and type(row.get("epoch")) is int]
+    return max(done, default=planned) + more
 
 
 def changes(
@@ -114,10 +151,10 @@ def changes(
 
 
 def change(key: str, old: Any, new: Any) -> str:
-    """What has become of a value; of long lists the first place that differs."""
+    """What has become of a value; of long lists the first entry that differs."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        place = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
-        return change(f"{key}[{place}]", old[place], new[place])
+        index = next(n for n, (a, b) in enumerate(zip(old, new, strict=True)) if a != b)
+        return change(f"{key}[{index}]", old[index], new[index])
     if isinstance(old, list) and isinstance(new, list) and len(str(old)) > 80:
         return f"{key}: {len(old)} are now {len(new)}"
     if isinstance(old, dict) and isinstance(new, dict):

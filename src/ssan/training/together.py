@@ -29,31 +29,31 @@ class Together:
     :param group: torch's, where there are several.
     """
 
-    place: Processes = field(default_factory=Processes)
+    processes: Processes = field(default_factory=Processes)
     group: Any = None
 
     @property
     def first(self) -> bool:
         """Whether this process speaks and writes for all."""
-        return self.place.first
+        return self.processes.first
 
     def mine(self, items: Sequence[Item]) -> Sequence[Item]:
         """This process's share: every n-th item, of n processes."""
-        return items[self.place.rank :: self.place.world]
+        return items[self.processes.rank :: self.processes.world]
 
     def each(self, work: Callable[[], T]) -> list[T]:
         """What ``work`` gives on each process, in their order, to all of them.
 
         :raises SsanError: it failed on one of them; all learn which.
         """
-        if self.place.world == 1:
+        if self.processes.world == 1:
             return [work()]
         own: T | SsanError
         try:
             own = work()
         except SsanError as error:
             own = error
-        found: list[Any] = [None] * self.place.world
+        found: list[Any] = [None] * self.processes.world
         try:
             dist.all_gather_object(found, own, group=self.group)
         except RuntimeError as error:
@@ -63,21 +63,21 @@ class Together:
             ) from error
         for rank, given in enumerate(found):
             if isinstance(given, SsanError):
-                given.message += f" (process {rank + 1} of {self.place.world})"
+                given.message += f" (process {rank + 1} of {self.processes.world})"
                 raise given
         return found
 
     def inorder(self, shares: Sequence[Sequence[T]]) -> list[T]:
         """The shares of all processes as one list, in the order of before ``mine``."""
         num = sum(map(len, shares))
-        return [shares[place % len(shares)][place // len(shares)] for place in range(num)]
+        return [shares[n % len(shares)][n // len(shares)] for n in range(num)]
 
     def over(self, items: Sequence[Item], work: Callable[[Item], T]) -> Iterator[T]:
         """``work`` of each item, in order, as it comes; each process does its share of it."""
-        if self.place.world == 1:
+        if self.processes.world == 1:
             yield from map(work, items)
             return
-        at_once = ROUND * self.place.world
+        at_once = ROUND * self.processes.world
         for start in range(0, len(items), at_once):
             part = self.mine(items[start : start + at_once])
             yield from self.inorder(self.each(lambda part=part: [work(item) for item in part]))  # type: ignore[misc]
@@ -87,24 +87,24 @@ ALONE = Together()
 
 
 @contextlib.contextmanager
-def together(place: Processes) -> Iterator[Together]:
+def together(processes: Processes) -> Iterator[Together]:
     """Meet the other processes of a launcher, where there are any, and part from them at the end.
 
     :raises TrainingError: not all of them come.
     :raises UsageError: the port where they meet is in use.
     """
-    if place.world == 1:
+    if processes.world == 1:
         yield ALONE
         return
-    if torch.cuda.is_available() and torch.cuda.device_count() > place.local_rank:
-        torch.cuda.set_device(place.local_rank)
-    where = f"{place.address}, port {place.port}"
+    if torch.cuda.is_available() and torch.cuda.device_count() > processes.local_rank:
+        torch.cuda.set_device(processes.local_rank)
+    where = f"{processes.address}, port {processes.port}"
     try:
         dist.init_process_group(
             "gloo",
-            init_method=f"tcp://{place.address}:{place.port}",
-            rank=place.rank,
-            world_size=place.world,
+            init_method=f"tcp://{processes.address}:{processes.port}",
+            rank=processes.rank,
+            world_size=processes.world,
             timeout=MEETING,
         )
         group = dist.new_group(backend="gloo", timeout=WORKING)
@@ -115,10 +115,10 @@ def together(place: Processes) -> Iterator[Together]:
                 "MASTER_PORT, to the same for all processes"
             ) from error
         raise TrainingError(
-            f"the {place.world} processes did not meet at {where} ({shortened(str(error).split('. ')[0])}); look at "
-            "what the others said, and start again"
+            f"the {processes.world} processes did not meet at {where} ({shortened(str(error).split('. ')[0])}); look "
+            "at what the others said, and start again"
         ) from error
     try:
-        yield Together(place, group)
+        yield Together(processes, group)
     finally:
         dist.destroy_process_group()

@@ -2,7 +2,7 @@
 
 torch passes tensors between processes through files in ``/dev/shm``, of which containers have little, and a process
 that finds no room there either dies or drops its batch without a word. Here they lie in files without a name, which
-take of the machine's memory and need no place; where the system has no such files it is torch's way that is used.
+take of the machine's memory and need no room there; where the system has no such files it is torch's way that is used.
 """
 
 import errno
@@ -102,12 +102,12 @@ class _Handed:
         content = BytesIO()
         parts: list[pickle.PickleBuffer] = []
         _Pickler(content, protocol=5, buffer_callback=parts.append).dump(value)
-        self.content, self.places = content.getvalue(), list[tuple[int, int]]()
+        self.content, self.spans = content.getvalue(), list[tuple[int, int]]()
         self.file = os.memfd_create("ssan batch")
         end = 0
         for part in parts:
             with part.raw() as view:
-                self.places.append((end, len(view)))
+                self.spans.append((end, len(view)))
                 written = 0
                 while written < len(view):
                     written += os.pwrite(self.file, view[written:], end + written)
@@ -119,16 +119,16 @@ class _Handed:
     def __reduce__(self) -> tuple[Any, ...]:
         passed = multiprocessing.reduction.DupFd(self.file)
         os.close(self.file)  # it is pickled once
-        return _received, (self.content, passed, self.places, self.size)
+        return _received, (self.content, passed, self.spans, self.size)
 
 
-def _received(content: bytes, passed: Any, places: list[tuple[int, int]], size: int) -> Any:
+def _received(content: bytes, passed: Any, spans: list[tuple[int, int]], size: int) -> Any:
     file = passed.detach()
     try:
         memory = memoryview(mmap.mmap(file, size)) if size else memoryview(b"")
     finally:
         os.close(file)
-    return pickle.loads(content, buffers=[memory[start : start + length] for start, length in places])
+    return pickle.loads(content, buffers=[memory[start : start + length] for start, length in spans])
 
 
 class _Pickler(pickle.Pickler):
@@ -226,11 +226,11 @@ def _told_of(workers: Sequence[Any]) -> str:
 
 def died_twice(error: WorkerEndedError) -> SsanError:
     """What to say where a worker has ended, and another one again at the same batch."""
-    return TrainingError(f"{error}, twice at the same place; expected it to last. {_room()}")
+    return TrainingError(f"{error}, twice at the same batch; expected it to last. {_room()}")
 
 
 def _room() -> str:
-    """The place that a worker may have lacked, and what helps."""
+    """The memory that a worker may have lacked, and what helps."""
     try:
         usage = shutil.disk_usage(SHARED)
         here = f"{SHARED} has {usage.total / 2**20:.4g} MB, of which {usage.free / 2**20:.4g} are free"

@@ -47,7 +47,7 @@ class _Keys(BaseModel):
 
 
 class OptimisationKeys(_Keys):
-    """How anything is trained: what ``ssan.training.fit`` goes by."""
+    """Optimisation, whatever is trained."""
 
     epochs: Positive = Field(80, description="passes over the training videos")
     batch: Positive = Field(64, description="clips of a batch on each process")

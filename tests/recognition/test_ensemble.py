@@ -58,7 +58,7 @@ def test_two_members_are_added_as_by_hand(a: str, b: str) -> None:
     assert whole.scores.tolist() == [[1.0, 0.5, 0.5], [1.5, 2.5, 0.0], [0.0, 1.0, 2.0]]
     assert whole.answer["num_videos"] == 3
     assert [member["top1"] for member in whole.answer["members"]] == [1 / 3, 2 / 3]
-    assert (whole.answer["top1"], whole.answer["top5"], whole.answer["mean_class_accuracy"]) == (1.0, 1.0, 1.0)
+    assert (whole.answer["top1"], whole.answer["top5"], whole.answer["mean_class_accuracy"]) == (1.0, None, 1.0)
     # Wilson's interval of 3 out of 3: from 1 / (1 + z^2 / 3) to 1.
     assert whole.answer["interval95"] == pytest.approx([1 / (1 + 1.959964**2 / 3), 1.0])
 
@@ -286,11 +286,22 @@ def test_the_command_answers_as_its_page_says(a: str, b: str, capfd: pytest.Capt
     assert answer["schema"] == 1
     assert answer["members"][1] == {
         "path": b, "sha256": hashlib.sha256(Path(b).read_bytes()).hexdigest(), "weight": 1.0, "top1": 2 / 3,
-        "top5": 1.0, "mean_class_accuracy": 2 / 3, "interval95": pytest.approx([0.2077, 0.9385], abs=1e-4),
+        "top5": None, "mean_class_accuracy": 2 / 3, "interval95": pytest.approx([0.2077, 0.9385], abs=1e-4),
         "protocol": B["protocol"],
     }  # fmt: skip
     assert status(["ensemble", a, b]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "3 videos of val, logits of 2 models added"
-    assert lines[2] == f"0.3333 [ 0.0615,  0.7923]  1.0000       1  {a}"
-    assert lines[4] == "1.0000 [ 0.4385,  1.0000]  1.0000          ensemble"
+    assert lines[1] == " top-1      95 % interval  weight"
+    assert lines[2] == f"0.3333 [ 0.0615,  0.7923]       1  {a}"
+    assert lines[4] == "1.0000 [ 0.4385,  1.0000]          ensemble"
+
+
+def test_top5_is_told_of_more_than_five_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    classes = [*CLASSES, "sits", "stands", "turns"]
+    own = {"scores": [[*row, -1.0, -1.0, -1.0] for row in SCORES_A], "classes": classes}
+    other = {"scores": [[*row, -1.0, -1.0, -2.0] for row in SCORES_A], "classes": classes}
+    assert status(["ensemble", write(tmp_path / "a.npz", A, **own), write(tmp_path / "b.npz", A, **other)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1] == " top-1      95 % interval   top-5  weight"
+    assert lines[4] == "0.3333 [ 0.0615,  0.7923]  1.0000          ensemble"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ssan.recognition.metrics import (
+    accuracies,
     accuracy,
     confusion,
     mean_class_accuracy,
@@ -55,6 +56,15 @@ def test_infinite_scores_are_scores() -> None:
 def test_top_5_of_fewer_than_five_classes_is_everything() -> None:
     assert accuracy(SCORES, LABELS, top=5) == 1.0
     assert accuracy(np.zeros((4, 3)), LABELS, top=5) == 1.0
+
+
+@pytest.mark.parametrize(("num_classes", "top5"), [(2, None), (5, None), (6, 2 / 3), (7, 2 / 3)])
+def test_top_5_is_told_of_six_classes_or_more(num_classes: int, top5: float | None) -> None:
+    scores = np.arange(3.0 * num_classes).reshape(3, num_classes)
+    # Scores rise with the class: the last is first, the sixth from the end is sixth.
+    found = accuracies(scores, np.array([num_classes - 1, num_classes - 2, max(0, num_classes - 6)]))
+    assert found["top5"] == top5
+    assert found["top1"] == 1 / 3
 
 
 def test_mean_class_accuracy_weighs_classes_alike() -> None:

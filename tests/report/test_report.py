@@ -198,8 +198,8 @@ def test_classes_stand_by_accuracy_with_their_number_of_videos(page: Page) -> No
 
 
 def test_confusions_stand_by_how_often_they_happened(page: Page) -> None:
-    rows = [row for row in page.rows if len(row) == 4 and row[0] in CLASSES]
-    assert rows == [
+    head = page.rows.index(["true class", "answer", "videos", "share of the class"])
+    assert page.rows[head + 1 : head + 4] == [
         [CLASSES[0], CLASSES[1], "3", "0.4286"],
         [CLASSES[1], CLASSES[0], "1", "0.0909"],
         [CLASSES[1], CLASSES[2], "1", "0.0909"],
@@ -325,8 +325,24 @@ def test_a_probe_that_was_not_made_is_blank_beside_one_that_was(tmp_path: Path, 
     del other["probe"]
     runs = [write(tmp_path / "probed", [start(), evaluated()]), write(tmp_path / "not", [start(seed=1), other])]
     assert ssan("report", *runs, "-o", tmp_path / "two.html").code == 0
-    rows = [row for row in Page(tmp_path / "two.html").rows if len(row) == 11 and row[0] in ("probed", "not")]
-    assert [row[-3:] for row in rows] == [["0.1304", "0.2609", "0.0870"], ["", "", ""]]
+    every = Page(tmp_path / "two.html").rows
+    head = next(n for n, row in enumerate(every) if row[-1:] == ["same reversed"])
+    assert [row[-3:] for row in every[head + 1 : head + 3]] == [["0.1304", "0.2609", "0.0870"], ["", "", ""]]
+
+
+@pytest.mark.parametrize(("num_classes", "shown"), [(5, False), (6, True)])
+def test_top5_is_shown_where_there_are_more_than_five_classes(
+    num_classes: int, shown: bool, tmp_path: Path, ssan: Any
+) -> None:
+    """Also of journals of earlier versions, which wrote it down of fewer too."""
+    classes = [{"label": f"class {n}", "num": 4, "top1": 0.5} for n in range(num_classes)]
+    event = evaluated(per_class=classes, confusion=[], top5=0.9375)
+    runs = [write(tmp_path / f"{n}", [start(seed=n), event]) for n in range(2)]
+    assert ssan("report", runs[0], "-o", tmp_path / "one.html").code == 0
+    assert ssan("report", *runs, "-o", tmp_path / "two.html").code == 0
+    for name in ("one", "two"):
+        page = Page(tmp_path / f"{name}.html")
+        assert ("top-5" in page.text, "0.9375" in page.text) == (shown, shown)
 
 
 # ------------------------------------------------------------------------------------------------ how a run went

@@ -235,7 +235,8 @@ def test_an_evaluation_with_unusable_figures_is_none(tmp_path: Path, key: str) -
     *before, last = journal.read_text().splitlines(keepends=True)
     for value in BAD:
         journal.write_text("".join(before) + json.dumps({**json.loads(last), key: value}) + "\n")
-        assert run.evaluation() is None
+        # Of few classes there is no top-5.
+        assert (run.evaluation() is not None) == (key == "top5" and value is None)
     fields = json.loads(last)
     del fields[key]
     journal.write_text("".join(before) + json.dumps(fields) + "\n")

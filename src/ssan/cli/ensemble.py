@@ -42,14 +42,15 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     used, num = answer["protocol"], len(answer["members"])
     of_split = f" of {used['split']}" if used["split"] else ""
     yield f"{answer['num_videos']} videos{of_split}, {used['ensemble']} of {num} models added"
-    yield f"{'top-1':>6} {'95 % interval':>18} {'top-5':>7} {'weight':>7}"
+    top5 = answer["top1"] is None or answer["top5"] is not None  # of few classes there is none
+    yield f"{'top-1':>6} {'95 % interval':>18}" + (f" {'top-5':>7}" if top5 else "") + f" {'weight':>7}"
     for row in answer["members"]:
-        yield f"{_accuracies(row)} {row['weight']:7g}  {row['path']}"
-    yield f"{_accuracies(answer)} {'':7}  ensemble"
+        yield f"{_accuracies(row, top5)} {row['weight']:7g}  {row['path']}"
+    yield f"{_accuracies(answer, top5)} {'':7}  ensemble"
 
 
-def _accuracies(row: dict[str, Any]) -> str:
+def _accuracies(row: dict[str, Any], top5: bool) -> str:
     if row["top1"] is None:
         return f"{'-':>6} {'-':>18} {'-':>7}"
     low, high = row["interval95"]
-    return f"{row['top1']:.4f} [{low:7.4f}, {high:7.4f}] {row['top5']:7.4f}"
+    return f"{row['top1']:.4f} [{low:7.4f}, {high:7.4f}]" + (f" {row['top5']:7.4f}" if top5 else "")

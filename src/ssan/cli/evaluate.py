@@ -101,10 +101,9 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     used, labelled = answer["protocol"], answer["top1"] is not None
     if labelled:
         low, high = answer["interval95"]
-        yield (
-            f"top-1 {answer['top1']:.4f} [{low:.4f}, {high:.4f}]  top-5 {answer['top5']:.4f}  mean class "
-            f"{answer['mean_class_accuracy']:.4f}"
-        )
+        shares = [f"top-1 {answer['top1']:.4f} [{low:.4f}, {high:.4f}]"]
+        shares += [] if answer["top5"] is None else [f"top-5 {answer['top5']:.4f}"]
+        yield "  ".join([*shares, f"mean class {answer['mean_class_accuracy']:.4f}"])
     else:
         yield "no labels, so no accuracy"
     yield (

@@ -56,7 +56,7 @@ def keys(
     """Explain the keys of recipes: what they mean, which values they take, and what holds where they are left out."""
     from ssan.recipe import Recipe, RetrievalRecipe
 
-    rows = [*_keys("ssan train", Recipe), *_keys("ssan retrieval train", RetrievalRecipe)]
+    rows = [*keys_of("ssan train", Recipe), *keys_of("ssan retrieval train", RetrievalRecipe)]
     if key is not None:
         known = [row["key"] for row in rows]
         head = key.partition("=")[0].partition(".")[0]  # as it is written on the command line
@@ -67,7 +67,7 @@ def keys(
     return options.DONE
 
 
-def _keys(command: str, kind: "type[BaseModel]") -> list[dict[str, Any]]:
+def keys_of(command: str, kind: "type[BaseModel]") -> list[dict[str, Any]]:
     """The keys of a kind of recipe, as its fields describe them."""
     return [
         {

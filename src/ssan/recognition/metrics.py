@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+FEWEST_FOR_TOP5 = 6
+"""Classes; of fewer, every answer has the right one among five."""
+
 
 def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The rank of each video's own class among its scores (n, k), 0 for first; a tie counts against it.
@@ -25,13 +28,16 @@ def accuracy(scores: np.ndarray, labels: np.ndarray, top: int = 1) -> float:
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Top-1, top-5, mean class accuracy and the interval of top-1; None each where a label is not known (-1)."""
+    """Top-1, top-5, mean class accuracy and the interval of top-1.
+
+    None each where a label is not known (-1); top-5 is None of fewer than 6 classes too, where it says nothing.
+    """
     if labels.min() < 0:
         return dict.fromkeys(("top1", "top5", "mean_class_accuracy", "interval95"))
     num_right = int((ranks(scores, labels) == 0).sum())
     return {
         "top1": num_right / len(labels),
-        "top5": accuracy(scores, labels, top=5),
+        "top5": accuracy(scores, labels, top=5) if scores.shape[1] >= FEWEST_FOR_TOP5 else None,
         "mean_class_accuracy": mean_class_accuracy(scores, labels),
         "interval95": list(wilson_interval(num_right, len(labels))),
     }

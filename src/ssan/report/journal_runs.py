@@ -14,8 +14,8 @@ from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from ssan.errors import UsageError, quoted, shortened
-from ssan.recognition.metrics import wilson_interval
-from ssan.training.journal import read_journal
+from ssan.recognition.metrics import FEWEST_FOR_TOP5, wilson_interval
+from ssan.training.journal import planned_epochs, read_journal
 
 Status = Literal["finished", "interrupted", "failed", "not ended"]
 STATUS_AFTER: dict[str, Status] = {
@@ -241,7 +241,8 @@ def _read(folder: str, name: str) -> JournalRun:
             code="bad_annotation",
             path=str(path),
         )
-    is_retrieval = starts[-1].get("task") == "retrieval"
+    start = {**starts[-1], "recipe": {**mapping(starts[-1].get("recipe")), **_planned(events)}}
+    is_retrieval = start.get("task") == "retrieval"
     rows: dict[int, dict[str, Any]] = {}
     evaluations: dict[tuple[Any, ...], Evaluation] = {}
     for event in events:
@@ -255,19 +256,19 @@ def _read(folder: str, name: str) -> JournalRun:
                     path=str(path),
                 )
             rows[epoch] = event
-    # The last place in the journal where the best model may have changed.
+    # The last event of the journal at which the best model may have changed.
     last = max((n for n, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
-    for place, event in enumerate(events):
+    for index, event in enumerate(events):
         if event.get("event") == "evaluated" and not is_retrieval:
-            found = _evaluation(event, str(path), outdated=place < last)
+            found = _evaluation(event, str(path), outdated=index < last)
             key = (*found.of_what(sizes=True), as_key(found.input))
-            before = evaluations.pop(key, None)  # made again, it moves to its new place
+            before = evaluations.pop(key, None)  # made again, it moves to the end
             evaluations[key] = replace(found, repeats=before.repeats + 1) if before else found
     times = [number(event.get("time")) for event in events]
     return JournalRun(
         folder=folder,
         name=name,
-        start=starts[-1],
+        start=start,
         epochs=[rows[epoch] for epoch in sorted(rows)],
         evaluations=list(evaluations.values()),
         moments=[event for event in events if event.get("event") in STATUS_AFTER],
@@ -276,18 +277,27 @@ def _read(folder: str, name: str) -> JournalRun:
     )
 
 
+def _planned(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The epochs of the recipe, or those that were asked for since."""
+    planned = planned_epochs(events)
+    return {} if planned is None else {"epochs": planned}
+
+
 def _evaluation(event: Mapping[str, Any], path: str, *, outdated: bool) -> Evaluation:
     protocol = mapping(event.get("protocol"))
     classes = [row for row in _sequence(event.get("per_class")) if isinstance(row, dict)]
     low, high = [number(end) for end in (*_sequence(event.get("interval95")), None, None)][:2]
     probe = event.get("probe")
     fields = ("top1", "top5", "mean_class_accuracy", "num_scored", "num_missing", "num_failed", "seconds")
+    figures = {key: number(event.get(key)) for key in fields}
+    if 0 < len(classes) < FEWEST_FOR_TOP5:  # earlier versions wrote it down
+        figures["top5"] = None
     return Evaluation(
         time=number(event.get("time")),
         split=word(event.get("split")) or word(protocol.get("split")) or "",
         videos=word(event.get("list")),
         protocol=protocol,
-        figures={key: number(event.get(key)) for key in fields},
+        figures=figures,
         interval95=None if low is None or high is None else (low, high),
         probe={key: number(probe.get(key)) for key in PROBE} if isinstance(probe, dict) else None,
         classes=[str(row.get("label")) for row in classes],

@@ -17,11 +17,9 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str], *, paired: bool 
     :param paired: whether classes 0 and 1, 2 and 3 and so on are pairs, with lines between them.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    within = [place for place in range(1, len(classes) - 1, 2) if paired]
+    within = [index for index in range(1, len(classes) - 1, 2) if paired]
     heads = Markup("").join(
-        Markup('<th scope="col"{} title="{}">{}</th>').format(
-            _class("edge" if n in within else ""), as_text(name), n + 1
-        )
+        Markup('<th scope="col" dir="auto"{}>{}</th>').format(_class("edge" if n in within else ""), as_text(name))
         for n, name in enumerate(classes)
     )
     rows = []
@@ -35,12 +33,12 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str], *, paired: bool 
             for m in range(len(classes))
         )
         rows.append(
-            Markup('<tr{}><th scope="row" dir="auto">{}. {}</th>{}</tr>').format(
-                _class("below" if n in within else ""), n + 1, as_text(name), cells
+            Markup('<tr{}><th scope="row" dir="auto">{}</th>{}</tr>').format(
+                _class("below" if n in within else ""), as_text(name), cells
             )
         )
     return Markup(
-        '<table class="confusion"><thead><tr><th scope="col">true class, and the number of the answer</th>{}</tr>'
+        '<table class="confusion"><thead><tr><th scope="col">true class, by the answer</th>{}</tr>'
         "</thead><tbody>{}</tbody></table>"
     ).format(heads, Markup("").join(rows))
 

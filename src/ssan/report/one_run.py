@@ -137,13 +137,16 @@ def _moment(event: dict[str, Any]) -> str:
         reasons = event.get("inexact")
         said = [word(reason) or "" for reason in reasons] if isinstance(reasons, list) else []
         told = f"gone on with{where}" + (f", from step {step}" if step is not None else "")
+        planned = whole(event.get("epochs"))
+        told += f", to epoch {planned}" if planned is not None else ""
         return told + (f"; not as one never stopped: {'; '.join(said)}" if said else "")
     if kind == "interrupted":
         return "interrupted, its state saved"
     if kind == "failed":
         return f"failed: {word(event.get('message')) or ''}"
     steps = whole(event.get("steps"))
-    return "finished" + (f" after {steps:,} steps" if steps is not None else "")
+    early = ", early: no epoch was better any more" if event.get("stopped_early") is True else ""
+    return "finished" + (f" after {steps:,} steps" if steps is not None else "") + early
 
 
 def _curves_of_one(run: JournalRun) -> list[Markup]:
@@ -262,7 +265,7 @@ def _per_class(evaluation: Evaluation) -> Table:
     )
     return Table(
         ("class", "its number", "videos", "top-1", ""),
-        [(name, f"{place}", count(num), share(top1), bar(top1)) for name, place, num, top1 in rows],
+        [(name, f"{index}", count(num), share(top1), bar(top1)) for name, index, num, top1 in rows],
         numeric=(1, 2, 3),
     )
 

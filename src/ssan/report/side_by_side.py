@@ -111,7 +111,9 @@ def _evaluations_side_by_side(
         own_input = len(set(inputs)) > 1
         columns = ["run", *(["input"] if own_input else [])]
         texts = len(columns)
-        columns += ["top-1", "95 % interval", "top-5", "mean class", "scored", "missing", "failed"]
+        top5 = any(evaluation.figures["top5"] is not None for _, evaluation in rows)
+        columns += ["top-1", "95 % interval", *(["top-5"] if top5 else [])]
+        columns += ["mean class", "scored", "missing", "failed"]
         columns += ["reversed", "shuffled", "same reversed"] if probed else []
         cells = []
         for (run, evaluation), its_input in zip(rows, inputs, strict=True):
@@ -119,7 +121,7 @@ def _evaluations_side_by_side(
             cells.append([
                 run.name + (" (before the run went on)" if evaluation.outdated else ""),
                 *([its_input] if own_input else []),
-                share(figures["top1"]), interval(evaluation.interval95), share(figures["top5"]),
+                share(figures["top1"]), interval(evaluation.interval95), *([share(figures["top5"])] if top5 else []),
                 share(figures["mean_class_accuracy"]), count(figures["num_scored"]), count(figures["num_missing"]),
                 count(figures["num_failed"]), *(share(probe.get(key)) for key in (PROBE if probed else ())),
             ])  # fmt: skip

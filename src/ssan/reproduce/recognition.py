@@ -218,7 +218,9 @@ class ClassifierRun(PlannedRun):
 
 def _is_measured(event: Mapping[str, Any]) -> bool:
     """Whether an evaluation has the figures that a table shows; what is no share or no count is none."""
-    shares = [number(event.get(key)) for key in ("top1", "top5")]
+    shares = [number(event.get("top1"))]
+    if event.get("top5", "") is not None:  # of few classes it is
+        shares.append(number(event.get("top5")))
     counts = [whole(event.get(key)) for key in ("num_scored", "num_missing", "num_failed")]
     return all(share is not None and 0 <= share <= 1 for share in shares) and all(
         count is not None and count >= 0 for count in counts
@@ -329,6 +331,7 @@ class RecognitionRequest(TableRequest[Row, ClassifierRun]):
     def section(self, data: Data, found: Mapping[str, Any]) -> dict[str, Any]:
         seeds = [figures for row in found["rows"] for figures in row["seeds"]]
         has_pairs = any(row["pair_top1"] is not None for row in found["rows"])
+        top5 = not seeds or any(figures["top5"] is not None for figures in seeds)
         several = len({row.frames for row in self.table.rows}) > 1
         names = [f"{row.title} {row.frames}f" if several else row.title for row in self.rows]
         curves = [[run.curve() for run in self.known(row, data)] for row in self.rows]
@@ -347,7 +350,7 @@ class RecognitionRequest(TableRequest[Row, ClassifierRun]):
                 Column("frames", lambda row: row["frames"]),
                 papers("top-1", "top1"),
                 ours("ours\ntop-1", "top1", "own"),
-                *(pairs if has_pairs else [papers("top-5", "top5"), ours("ours\ntop-5", "top5")]),
+                *(pairs if has_pairs else [papers("top-5", "top5"), ours("ours\ntop-5", "top5")] if top5 else []),
                 SEEDS,
                 Column("param.\nM", lambda row: f"{params / 1e6:.2f}" if (params := _cost(row, "params")) else ""),
                 Column("mult.-adds\nG", lambda row: _in_billions(_cost(row, "macs"))),

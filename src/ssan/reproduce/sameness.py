@@ -15,6 +15,7 @@ from ssan.errors import UsageError
 from ssan.recipe import Recipe, RetrievalRecipe, make_recipe, make_retrieval_recipe
 from ssan.retrieval.fingerprint import differences as material_differences
 from ssan.retrieval.fingerprint import fingerprint as material_fingerprint
+from ssan.training.journal import planned_epochs
 from ssan.training.run_folder import change
 
 MOST_SAID = 3
@@ -106,8 +107,12 @@ def see_material(
 
 
 def last_start(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The event by which a run was begun; empty where it has not been."""
-    return next((event for event in reversed(list(events)) if event.get("event") == "start"), {})
+    """The event by which a run was begun, with the epochs that were asked for since; empty where it has not been."""
+    events = list(events)
+    start: Mapping[str, Any] = next((event for event in reversed(events) if event.get("event") == "start"), {})
+    if not isinstance(start.get("recipe"), Mapping):
+        return start
+    return {**start, "recipe": {**start["recipe"], "epochs": planned_epochs(events)}}
 
 
 def has_ended(events: Iterable[Mapping[str, Any]]) -> bool:

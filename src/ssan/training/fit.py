@@ -263,8 +263,8 @@ class TrainingModule(pl.LightningModule):
         if self.task.ema is not None:
             if "average" not in checkpoint:
                 raise UsageError(
-                    f"cannot resume: ema is {self.task.ema:g}, but no average of the weights is in the state. Copy last/ "
-                    "of this run again, or remove it: the run then starts from its beginning",
+                    f"cannot resume: ema is {self.task.ema:g}, but no average of the weights is in the state. Copy "
+                    "last/ of this run again, or remove it: the run then starts from its beginning",
                     path=str(self.trainer.ckpt_path),
                 )
             self._loaded["average"] = checkpoint["average"]

@@ -120,7 +120,7 @@ def epochs_to_make(out: str | Path, epochs: int, more: int | None, *, resume: bo
         raise UsageError("there is no run to make more epochs of; name the --out of one that has ended", path=str(out))
     if told[-1] != "end":
         raise UsageError(
-            f"the run has not come to its end, epoch {planned}; go on with --resume alone, and then ask for more epochs",
+            f"the run has not come to its end, epoch {planned}; go on with --resume alone, then ask for more epochs",
             path=str(out),
         )
     done = [row["epoch"] for row in events if row.get("event") == "epoch" and type(row.get("epoch")) is int]

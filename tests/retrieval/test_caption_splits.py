@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from ssan.errors import SsanError, UsageError
 from ssan.features.streams import open_features
 from ssan.recipe import RetrievalRecipe, make_retrieval_recipe
 from ssan.retrieval.evaluate import evaluate
+from ssan.retrieval.material import captions_of_split
 from ssan.retrieval.model_file import load_retriever
 from ssan.retrieval.train import Material, open_streams, train
+from ssan.training import fit as fit_module
 from ssan.training.batches import Draw
 from ssan.training.journal import read_journal
 
@@ -500,3 +503,104 @@ def test_hostile_headers_of_npy_files_are_one_line(clips: tuple[Path, Path], hea
         with pytest.raises(UsageError) as caught:
             stream.rows("v3")
         assert len(str(caught.value).splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------ read once
+
+
+def test_captions_are_read_once(clips: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    read = DataSource.read
+
+    def counted(self: DataSource, split: str) -> Any:
+        asked.append(split)
+        return read(self, split)
+
+    monkeypatch.setattr(DataSource, "read", counted)
+    answer = train(recipe(), of(*clips), tmp_path / "run", quiet=True)
+    assert (answer["num_train"], answer["num_val"]) == (12, 4)
+    assert asked == ["all"]
+
+
+def lists(folder: Path) -> dict[str, DataSource]:
+    """A source of captions in every form that splits can be told apart in, and one in which they are not."""
+    folder.mkdir()
+    rows = [("v1", "one", "val"), ("v2", "two", "train"), ("v1", "three", "test"), ("v2", "four", "train")]
+    told = write(folder / "told.csv", ("video", "caption", "split"), *rows)
+    untold = write(folder / "untold.csv", ("video", "caption"), *(row[:2] for row in rows))
+    for name in ("lsmdc", "youcook", "msrvtt"):
+        (folder / name).mkdir()
+    for name, films in (("training", "ab"), ("val", "c"), ("challenge_1000_publictect", "d")):
+        where = name if name.startswith("challenge") else f"annos_{name}"
+        lines = [f"{film}_1_00.00-2\t1\t2\t3\t4\t{words}\n" for film in films for words in ("He sits.", "She runs.")]
+        (folder / "lsmdc" / f"LSMDC16_{where}.csv").write_text("".join(lines))
+    database = {
+        video: {
+            "duration": 100.5, "subset": subset, "recipe_type": "1",
+            "annotations": [{"segment": [3, 7], "id": 0, "sentence": f"stir {video}"}],
+        }
+        for video, subset in {"a": "training", "b": "validation", "c": "training"}.items()
+    }  # fmt: skip
+    path = folder / "youcook" / "youcookii_annotations_trainval.json"
+    path.write_text(json.dumps({"database": database}))
+    content = {
+        "videos": [{"video_id": f"video{n}", "split": split} for n, split in enumerate(("train", "validate", "test"))],
+        "sentences": [{"video_id": f"video{n % 3}", "caption": f"a {n}", "sen_id": n} for n in range(6)],
+    }
+    (folder / "msrvtt" / "MSRVTT_data.json").write_text(json.dumps(content))
+    sources = {"told": told, "untold": untold} | {name: folder / name for name in ("lsmdc", "youcook", "msrvtt")}
+    return {name: DataSource(str(source)) for name, source in sources.items()}
+
+
+@pytest.mark.parametrize("name", ["told", "untold", "lsmdc", "youcook", "msrvtt"])
+def test_the_captions_of_a_split_are_those_that_their_reader_gives(name: str, tmp_path: Path) -> None:
+    source = lists(tmp_path / "lists")[name]
+    every, nums = source.read("all"), []
+    for split in ("train", "val", "test"):
+        try:
+            expected = source.read(split)
+        except SsanError as error:
+            with pytest.raises(type(error), match=re.escape(error.message)):
+                captions_of_split(source, split, every)
+            continue
+        found = captions_of_split(source, split, every)
+        assert (list(found), found.source, found.classes) == (list(expected), expected.source, expected.classes)
+        nums.append(len(found))
+    assert sum(nums) == (3 * len(every) if name == "untold" else len(every))
+
+
+# ----------------------------------------------------------------------------------------- more epochs, early stop
+
+
+def test_a_joint_space_makes_an_epoch_more_as_one_that_had_it_from_the_start(
+    clips: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(recipe(epochs=2), of(*clips), tmp_path / "whole", quiet=True)
+    train(recipe(epochs=1), of(*clips), tmp_path / "run", quiet=True)
+    answer = train(recipe(epochs=1), of(*clips), tmp_path / "run", quiet=True, resume=True, more_epochs=1)
+    assert (answer["epochs"], answer["stopped_early"]) == (2, False)
+    one, other = (torch.load(tmp_path / name / "last" / "state.ckpt", weights_only=True) for name in ("whole", "run"))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    assert all(torch.equal(tensor, other["state_dict"][name]) for name, tensor in one["state_dict"].items())
+    recipes = [(tmp_path / name / "recipe.yaml").read_text() for name in ("whole", "run")]
+    assert recipes[0] == recipes[1]
+
+
+def test_an_early_stop_wants_captions_that_choose(clips: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="early_stop is set, but nothing chooses the best epoch"):
+        train(recipe(early_stop=2), of(*clips, val_split=None), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "journal.jsonl").exists()
+
+
+def test_the_journal_has_the_environment_that_was_asked_for_once(
+    clips: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*_: Any) -> Any:
+        raise AssertionError("asked a second time")
+
+    monkeypatch.setattr(fit_module, "environment", again)
+    train(recipe(), of(*clips), tmp_path / "run", quiet=True)
+    (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")
+    assert start["environment"]["torch"] == str(torch.__version__)
+    kept = torch.load(tmp_path / "run" / "last" / "state.ckpt", weights_only=True)["conditions"]["environment"]
+    assert kept.items() <= start["environment"].items()

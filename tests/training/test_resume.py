@@ -30,7 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ssan.cli.main import status
 from ssan.errors import SsanError, TrainingError, UsageError
-from ssan.recipe import OptimisationKeys, Recipe, make_recipe
+from ssan.recipe import OptimisationKeys, Recipe, make_recipe, read_recipe
 from ssan.recognition.train import DataSource, train
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.callbacks import CheckpointKeeper, Recorder
@@ -327,6 +327,28 @@ def test_more_epochs_are_refused_where_no_run_has_ended(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--more-epochs is 0; expected a whole number from 1"):
         epochs_to_make(tmp_path / "none", 2, 0, resume=True)
     assert epochs_to_make(tmp_path / "none", 2, None, resume=True) == 2
+
+
+def test_the_command_makes_more_epochs_and_the_page_of_the_run_says_so(
+    order_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    keys = [f"{key}={value}" for key, value in {**KEYS, "epochs": 1}.items() if key != "model"]
+    command = ["train", "--model", "tsn_tiny", "--data", str(order_set), "--out", str(out), "--workers", "0", "--json"]
+    assert status([*command, "--more-epochs", "1", *keys]) == 2
+    assert "--more-epochs goes on with a run that has ended; add --resume" in capsys.readouterr().err
+    assert status([*command, *keys]) == 0
+    assert status([*command, "--resume", *keys, "epochs=2"]) == 2
+    assert "epochs 1 is now 2" in (said := capsys.readouterr().err)
+    assert "--more-epochs asks for more" in said
+    assert status([*command, "--resume", "--more-epochs", "1", *keys]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["epochs"], answer["resumed_from_step"], answer["steps"]) == (2, 4, 8)
+    assert read_recipe(out / "recipe.yaml").epochs == load_labeller(out).recipe.epochs == 2
+    assert status(["report", str(out), "--json"]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["epochs"], run["epochs_planned"], run["status"]) == (2, 2, "finished")
+    assert "from step 4, to epoch 2" in (out / "report.html").read_text()
 
 
 def falling(values: list[float]) -> Callable[..., Any]:

@@ -117,12 +117,7 @@ def gather(
     return Gathered(pairs, data, val, dropped, superfluous)
 
 
-def for_training(source: DataSource, every_sample: Samples) -> Samples:
-    """The captions that are trained on."""
-    return _of_split(source, "train", every_sample)
-
-
-def _of_split(source: DataSource, split: str, every_sample: Samples) -> Samples:
+def captions_of_split(source: DataSource, split: str, every_sample: Samples) -> Samples:
     """What ``source.read(split)`` gives, from a list of everything in it, so that nothing is read twice.
 
     A caption of which the list does not say its split is of whichever is asked for. Where there are none, the reader
@@ -148,7 +143,7 @@ def for_validation(source: DataSource, split: str, train_samples: Samples, every
     if canonical_split(split) == "all":
         raise UsageError(f"--val-split {split} has the captions of the test among others; {advice}")
     try:
-        found = _of_split(source, canonical_split(split), every_sample)
+        found = captions_of_split(source, canonical_split(split), every_sample)
     except (AnnotationError, UsageError) as error:
         if error.code not in (None, "empty", "missing"):
             raise

@@ -26,7 +26,7 @@ from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.evaluate import positives_of, recalls
 from ssan.retrieval.fingerprint import fingerprint
 from ssan.retrieval.losses import LOSSES
-from ssan.retrieval.material import Gathered, Material, for_training, for_validation, gather, vocabulary_of
+from ssan.retrieval.material import Gathered, Material, captions_of_split, for_validation, gather, vocabulary_of
 from ssan.retrieval.model_file import (
     build_space,
     embed_clips,
@@ -101,7 +101,7 @@ def train(
     if recipe.early_stop is not None and (narrated or material.val_split is None):
         raise UsageError(NOTHING_TO_STOP_BY)
     every_sample = source.read("all")
-    train_samples = for_training(source, every_sample)
+    train_samples = captions_of_split(source, "train", every_sample)
     val_samples = None
     if material.val_split is not None and not narrated:
         val_samples = for_validation(source, material.val_split, train_samples, every_sample)

@@ -19,7 +19,7 @@ from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilso
 from ssan.recognition.predict import predict
 from ssan.report.html import render_page
 from ssan.report.matrix import confusion_table
-from ssan.report.overlay import moving_places, overlay
+from ssan.report.overlay import moving_positions, overlay
 from ssan.report.plots import curves_plot, frame_strip
 from ssan.synthetic.dataset import keep_number, render
 from ssan.training.journal import read_journal
@@ -178,15 +178,15 @@ def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list
             }
         )
         views, _ = labellers["ssan_tiny"].preprocess.test_views(sample.path)
-        places = moving_places(views[0])
-        *_, last = attended(labellers["ssan_tiny"].model, views[0], places)
+        queries = moving_positions(views[0])
+        *_, last = attended(labellers["ssan_tiny"].model, views[0], queries)
         assert last.positions is not None
         shown.append(
             {
                 "label": sample.label,
                 "caption": sample.caption,
                 "frames": frame_strip(views[0]),
-                "attention": frame_strip(overlay(views[0], last.positions, places)),
+                "attention": frame_strip(overlay(views[0], last.positions, queries)),
                 "answers": best,
             }
         )

@@ -31,7 +31,7 @@ PORT = 29500
 
 @dataclass(frozen=True)
 class Processes:
-    """The place of this process among those of its run.
+    """Which of the processes of its run this one is.
 
     :param rank: of ``world``, counted from 0; process 0 writes the files of the run and speaks for all.
     :param local_rank: of the ``local_world`` on this machine; it computes on the GPU of that number.
@@ -65,7 +65,7 @@ class Processes:
 
 
 def processes(environment: Mapping[str, str] | None = None, *, alone_without_srun: bool = False) -> Processes:
-    """This process's place, from the variables of its launcher; one process of one where there is none.
+    """Which process this is, by the variables of its launcher; one process of one where there is none.
 
     A shell within Slurm, whose job is called ``interactive`` or ``bash``, starts one process, whatever it was given.
 
@@ -78,8 +78,8 @@ def processes(environment: Mapping[str, str] | None = None, *, alone_without_sru
     said = [name for name in TORCHRUN if name in environment]
     if len(said) == len(TORCHRUN):
         return _of_torchrun(environment)
-    place = _of_slurm(environment, alone_without_srun)
-    if place is None:
+    found = _of_slurm(environment, alone_without_srun)
+    if found is None:
         if said:
             lacking = ", ".join(name for name in TORCHRUN if name not in environment)
             raise UsageError(
@@ -88,13 +88,13 @@ def processes(environment: Mapping[str, str] | None = None, *, alone_without_sru
             )
         return Processes()
     # Scripts for Slurm often say the number of processes a second time, in torchrun's words.
-    for name, value in zip(TORCHRUN, (place.rank, place.world, place.local_rank, place.local_world), strict=True):
+    for name, value in zip(TORCHRUN, (found.rank, found.world, found.local_rank, found.local_world), strict=True):
         if name in environment and _number(environment, name) != value:
             raise UsageError(
                 f"{_shown(environment, name)} contradicts Slurm's variables, by which it is {value}; unset {name}, "
                 "srun says it"
             )
-    return place
+    return found
 
 
 def _of_torchrun(environment: Mapping[str, str]) -> Processes:
@@ -118,7 +118,7 @@ def _of_torchrun(environment: Mapping[str, str]) -> Processes:
 
 
 def _of_slurm(environment: Mapping[str, str], alone: bool) -> Processes | None:
-    """The place that Slurm's variables give; None where they speak of a single process, or not of this one."""
+    """This process by Slurm's variables; None where they speak of a single process, or not of this one."""
     if environment.get("SLURM_JOB_NAME") in INTERACTIVE:
         if environment.get("SLURM_PROCID", "0") != "0":
             raise UsageError(

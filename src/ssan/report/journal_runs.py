@@ -255,13 +255,13 @@ def _read(folder: str, name: str) -> JournalRun:
                     path=str(path),
                 )
             rows[epoch] = event
-    # The last place in the journal where the best model may have changed.
+    # The last line of the journal with which the best model may have changed.
     last = max((n for n, event in enumerate(events) if event.get("event") == "epoch"), default=-1)
-    for place, event in enumerate(events):
+    for n, event in enumerate(events):
         if event.get("event") == "evaluated" and not is_retrieval:
-            found = _evaluation(event, str(path), outdated=place < last)
+            found = _evaluation(event, str(path), outdated=n < last)
             key = (*found.of_what(sizes=True), as_key(found.input))
-            before = evaluations.pop(key, None)  # made again, it moves to its new place
+            before = evaluations.pop(key, None)  # made again, it goes to the end
             evaluations[key] = replace(found, repeats=before.repeats + 1) if before else found
     times = [number(event.get("time")) for event in events]
     return JournalRun(

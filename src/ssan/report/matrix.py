@@ -17,7 +17,7 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str], *, paired: bool 
     :param paired: whether classes 0 and 1, 2 and 3 and so on are pairs, with lines between them.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    within = [place for place in range(1, len(classes) - 1, 2) if paired]
+    within = [n for n in range(1, len(classes) - 1, 2) if paired]
     heads = Markup("").join(
         Markup('<th scope="col"{} title="{}">{}</th>').format(
             _class("edge" if n in within else ""), as_text(name), n + 1

@@ -262,7 +262,7 @@ def _per_class(evaluation: Evaluation) -> Table:
     )
     return Table(
         ("class", "its number", "videos", "top-1", ""),
-        [(name, f"{place}", count(num), share(top1), bar(top1)) for name, place, num, top1 in rows],
+        [(name, f"{number}", count(num), share(top1), bar(top1)) for name, number, num, top1 in rows],
         numeric=(1, 2, 3),
     )
 

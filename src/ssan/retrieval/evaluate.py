@@ -161,7 +161,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
     :raises AnnotationError: the table is malformed.
     :raises UsageError: no row of it is about these clips.
     """
-    places = {clip[0]: place for place, clip in enumerate(embedded.data.clips)}
+    index_of = {clip[0]: index for index, clip in enumerate(embedded.data.clips)}
     captions: dict[int, list[int]] = {}
     for caption, clip in enumerate(embedded.data.clip_of):
         captions.setdefault(int(clip), []).append(caption)
@@ -174,7 +174,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
             raise fault(
                 f"expected two different videos and a kind, and found {quoted(','.join(row.values()))}", path, line
             )
-        one, other = places.get(row["video"]), places.get(row["other"])
+        one, other = index_of.get(row["video"]), index_of.get(row["other"])
         right.setdefault(kind, [])
         videos.setdefault(kind, [])
         left_out.setdefault(kind, 0)

@@ -101,10 +101,10 @@ def _same_network(stream: FeatureStream, known: Mapping[str, Any]) -> bool:
 
 
 def _other(key: str, was: Any, now: Any) -> str:
-    """What a value is and was, in words; of a mapping the first place that differs."""
+    """What a value is and was, in words; of a mapping the first key that differs."""
     if isinstance(was, dict) and isinstance(now, dict):
-        place = next(name for name in (*was, *now) if was.get(name) != now.get(name))
-        return _other(f"{key}.{place}", was.get(place), now.get(place))
+        inner = next(name for name in (*was, *now) if was.get(name) != now.get(name))
+        return _other(f"{key}.{inner}", was.get(inner), now.get(inner))
     was, now = (value[:16] if key == "hash" and isinstance(value, str) else value for value in (was, now))
     return f"{key} is {shortened(str(now), 80)}, and was {shortened(str(was), 80)} in training"
 

@@ -22,7 +22,16 @@ from ssan.retrieval.metrics import (
     summary,
 )
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts
-from ssan.retrieval.pairs import Captioned, captioned, clip_of, features_of, hash_captions, refuse, unused
+from ssan.retrieval.pairs import (
+    Captioned,
+    DroppedCaptions,
+    captioned,
+    clip_of,
+    features_of,
+    hash_captions,
+    refuse,
+    unused,
+)
 
 TWINS = ("video", "other", "kind")
 
@@ -65,21 +74,8 @@ def evaluate(
     """
     notes = [*retriever.check(streams), *_seen_before(retriever, samples)]
     data = captioned(samples, streams, retriever.encode, all_clips=True)
-    if not skip_bad:
-        refuse(
-            data.dropped, len(samples), "captions cannot be used",
-            "extract what is missing, or leave them out with --skip-bad", samples.source,
-        )  # fmt: skip
     superfluous = unused(streams, samples)
-    if not allow_unused:
-        refuse(
-            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
-            "name the captions of all of them, or allow it with --allow-unused", samples.source,
-        )  # fmt: skip
-    if not data.texts:
-        raise UsageError(
-            "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
-        )
+    _refuse_unusable(data, superfluous, samples, streams, skip_bad, allow_unused)
     embedded = embed(retriever, data, streams, batch=batch)
     right, num_repeated = positives_of(data, positives)
     videos = _videos(data)
@@ -117,6 +113,31 @@ def evaluate(
     if twins is not None:
         found["twins"] = tell_apart(embedded, twins, bootstrap=bootstrap, seed=seed)
     return found
+
+
+def _refuse_unusable(
+    data: Captioned,
+    superfluous: Sequence[DroppedCaptions],
+    samples: Samples,
+    streams: Sequence[FeatureStream],
+    skip_bad: bool,
+    allow_unused: bool,
+) -> None:
+    """Refuse captions without features and features without captions, unless allowed, and where nothing is left."""
+    if not skip_bad:
+        refuse(
+            data.dropped, len(samples), "captions cannot be used",
+            "extract what is missing, or leave them out with --skip-bad", samples.source,
+        )  # fmt: skip
+    if not allow_unused:
+        refuse(
+            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
+            "name the captions of all of them, or allow it with --allow-unused", samples.source,
+        )  # fmt: skip
+    if not data.texts:
+        raise UsageError(
+            "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
+        )
 
 
 def _seen_before(retriever: Retriever, samples: Samples) -> list[str]:

@@ -1,4 +1,4 @@
-"""The streams of features that a recipe names, out of what is given for them: by their names, or in their order."""
+"""Streams of features by the names that a recipe has for them, out of what is given: by name, or in their order."""
 
 import os
 import re

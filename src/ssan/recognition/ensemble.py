@@ -1,4 +1,4 @@
-"""Several models as one: their scores of the same videos, added."""
+"""Ensembles, several models as one: their scores of the same videos, added."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Scoring a set of labelled videos under a named protocol."""
+"""Evaluation of a classifier: scores and accuracies of a set of labelled videos under a named protocol."""
 
 import math
 import sys

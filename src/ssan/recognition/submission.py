@@ -1,4 +1,4 @@
-"""Files for the leaderboards of Something-Something: the answers of a model to the videos of the test split."""
+"""Submissions to the leaderboards of Something-Something: a model's answers to the videos of the test split."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Names in pictures, in whatever script they are: with the fonts that are there, or by number where none has it.
+"""Fonts for names in pictures, in whatever script these are: those that are there, or a number where none has it.
 
 matplotlib draws each letter from the first font of a list that has it, letter by letter and from left to right. Scripts
 that run from right to left, or whose letters change by their neighbours, would come out wrong, and so are not drawn.

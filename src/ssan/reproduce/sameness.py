@@ -1,4 +1,4 @@
-"""Whether a run that is there is the one that is asked for: by the recipe and the data that its journal tells of.
+"""Sameness of runs: whether one that is there is the one asked for, by the recipe and data its journal tells of.
 
 A folder of runs outlives the command that made them. The next command may name other videos, other captions or other
 features, render another number of videos, or change a recipe: what was made of those is not its.

@@ -1,4 +1,4 @@
-"""Ranking the clips of a set for each of its captions, and the captions for each clip."""
+"""Evaluation of a joint space: the clips of a set ranked for each of its captions, and the captions for each clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

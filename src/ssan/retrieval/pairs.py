@@ -1,4 +1,4 @@
-"""Captions and the features of the clips they tell of: which can be used, and the pairs that training draws of them."""
+"""Pairs of captions and clips: which can be used, the features of both sides, and what training draws of them."""
 
 import csv
 import hashlib

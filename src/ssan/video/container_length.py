@@ -82,7 +82,7 @@ def _variable_length(handle: IO[bytes]) -> int | None:
 def _of_riff(handle: IO[bytes], size: int) -> int | None:
     """The end of the last RIFF chunk; a large avi has several, one after another (OpenDML 1.02)."""
     end = 0
-    while end < size:  # each chunk but the first is of a gigabyte that did not fit into the one before
+    while end < size:  # a file of gigabytes has several
         handle.seek(end)
         head = handle.read(8)
         if len(head) < 8 or head[:4] != b"RIFF":

@@ -36,7 +36,7 @@ from ssan.reproduce.plan import TASKS, Data
 from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered
 from ssan.reproduce.results import difference
 from ssan.reproduce.runs import Execution, PlannedRun, make_all
-from ssan.reproduce.table import collect, reproduce
+from ssan.reproduce.table import collect, reproduce_table
 from ssan.reproduce.tables import TABLES
 from ssan.shipped import shipped
 
@@ -95,7 +95,7 @@ def train(setting: Setting, wanted: Mapping[str, Sequence[str]], minutes: float 
     if minutes is not None:
         threading.Timer(60 * minutes, _interrupt).start()
     for order in setting.orders(wanted):
-        answer = reproduce(order)
+        answer = reproduce_table(order)
         for error in answer["failed"]:
             print(f"failed: {error['path']}: {error['message']}", file=sys.stderr)
 

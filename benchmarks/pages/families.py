@@ -28,7 +28,7 @@ from ssan.recognition.metrics import wilson_interval
 from ssan.reproduce.plan import TASKS, Data
 from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered, runs_of
 from ssan.reproduce.runs import Execution
-from ssan.reproduce.table import reproduce
+from ssan.reproduce.table import reproduce_table
 from ssan.reproduce.tables import TABLES
 from ssan.reproduce.tables import Row as TableRow
 from ssan.shipped import shipped
@@ -89,7 +89,9 @@ def train(work: Path, tasks: Sequence[str], families: Sequence[str], seeds: int,
     data, num_failed = rendered(work, tasks, workers=num_cores()), 0
     for name in dict.fromkeys(ROWS[family][0] for family in families):
         rows = [table_row(family) for family in families if ROWS[family][0] == name]
-        answer = reproduce(RecognitionRequest(TABLES[name], rows, data, work, seeds, mini="tiny", execution=execution))
+        answer = reproduce_table(
+            RecognitionRequest(TABLES[name], rows, data, work, seeds, mini="tiny", execution=execution)
+        )
         for error in answer["failed"]:
             print(f"failed: {error['path']}: {error['message']}", file=sys.stderr)
         num_failed += len(answer["failed"])

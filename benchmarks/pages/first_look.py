@@ -16,7 +16,7 @@ from ssan.datasets import read
 from ssan.files import read_json, replacing, writing
 from ssan.models.attended import attended
 from ssan.recognition.predict import predict
-from ssan.report.overlay import moving_places, overlay
+from ssan.report.overlay import moving_positions, overlay
 from ssan.weights.classifier_file import load_labeller
 
 DEMO = ROOT / "demo-out"
@@ -45,10 +45,10 @@ def picture(demo: Path, path: Path) -> None:
     ssan = labellers["ssan_tiny"]
     sample = next(s for s in sorted(read("sthv2", demo / "unseen", "all"), key=lambda s: s.id) if s.label_index == 0)
     views, _ = ssan.preprocess.test_views(sample.path)
-    places = moving_places(views[0])
-    *_, last = attended(ssan.model, views[0], places)
+    queries = moving_positions(views[0])
+    *_, last = attended(ssan.model, views[0], queries)
     assert last.positions is not None
-    rows: list[Tensor] = [views[0], overlay(views[0], last.positions, places)]
+    rows: list[Tensor] = [views[0], overlay(views[0], last.positions, queries)]
     figure = Figure(figsize=(9.6, 3.3))
     for number, frames in enumerate(rows):
         for index, frame in enumerate(frames):

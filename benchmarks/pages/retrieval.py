@@ -22,7 +22,7 @@ from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.results import difference
 from ssan.reproduce.retrieval import RetrievalRequest, small_captions
 from ssan.reproduce.runs import Execution
-from ssan.reproduce.table import collect, reproduce
+from ssan.reproduce.table import collect, reproduce_table
 
 ROOT = Path(__file__).parents[2]
 HEAD, PAGE = ROOT / "docs" / "retrieval.head.md", ROOT / "docs" / "retrieval.md"
@@ -157,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     order = asked(arguments.work, arguments.seeds)
     if not arguments.page:
-        for error in reproduce(order)["failed"]:
+        for error in reproduce_table(order)["failed"]:
             print(f"failed: {error['path']}: {error['message']}", file=sys.stderr)
     found = figures(order)
     if any(row["seeds"] for row in found["rows"]):

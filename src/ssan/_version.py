@@ -1,3 +1,3 @@
-"""The version of the package, on the ground: nothing needs to import the whole for it."""
+"""Version of the package, on the ground: nothing needs to import the whole for it."""
 
 __version__ = "0.1.0"

@@ -19,7 +19,7 @@ from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilso
 from ssan.recognition.predict import predict
 from ssan.report.html import render_page
 from ssan.report.matrix import confusion_table
-from ssan.report.overlay import moving_places, overlay
+from ssan.report.overlay import moving_positions, overlay
 from ssan.report.plots import curves_plot, frame_strip
 from ssan.synthetic.dataset import keep_number, render
 from ssan.training.journal import read_journal
@@ -61,19 +61,10 @@ def run_demo(
     say(f"3/4 evaluating both on {len(test)} videos kept apart, with the frames in order, reversed and shuffled")
     started = time.monotonic()
     labellers = {name: load_labeller(out / name) for name in MODELS}
+    scores = {name: _scores(name, labeller, test, seed, quiet) for name, labeller in labellers.items()}
     pairs = [(2 * n, 2 * n + 1) for n in range(len(test.classes) // 2)]
-    scores = {
-        name: score(labeller, test, Protocol(), probe=True, batch=32, workers=0, seed=seed, quiet=quiet)
-        for name, labeller in labellers.items()
-    }
-    for name, result in scores.items():
-        if result.errors or result.missing:
-            raise TrainingError(
-                f"{name}: {len(result.errors) + len(result.missing)} test videos could not be read; "
-                "remove the folder and render again"
-            )
     labels = np.array([sample.label_index for sample in test])
-    figures = {name: _figures(scores[name].scores, labels, pairs) for name in MODELS}
+    figures = {name: _figures(scores[name], labels, pairs) for name in MODELS}
     evaluate_seconds = time.monotonic() - started
 
     say(f"4/4 labelling {NUM_UNSEEN} videos rendered from another seed")
@@ -89,18 +80,41 @@ def run_demo(
         "predictions": predictions,
     }
     write_json(out / "results.json", results)
+    answers = {name: scores[name]["as_sampled"].argmax(axis=1) for name in MODELS}
+    _write_page(out, results, test, answers, shown, seed)
+    return results
+
+
+def _scores(name: str, labeller: Labeller, test: Samples, seed: int, quiet: bool) -> dict[str, np.ndarray]:
+    """Scores of the test videos by the order of their frames."""
+    found = score(labeller, test, Protocol(), probe=True, batch=32, workers=0, seed=seed, quiet=quiet)
+    if found.errors or found.missing:
+        raise TrainingError(
+            f"{name}: {len(found.errors) + len(found.missing)} test videos could not be read; "
+            "remove the folder and render again"
+        )
+    return found.scores
+
+
+def _write_page(
+    out: Path,
+    results: dict[str, Any],
+    test: Samples,
+    answers: dict[str, np.ndarray],
+    shown: list[dict[str, Any]],
+    seed: int,
+) -> None:
+    """The page ``index.html`` of the results, and of what both networks answered to the test videos."""
+    labels = np.array([sample.label_index for sample in test])
+    right = {name: round(results["models"][name]["top1"] * len(test)) for name in MODELS}
     page = render_page(
         "demo.html.j2",
         results=results,
-        intervals={name: wilson_interval(round(figures[name]["top1"] * len(test)), len(test)) for name in MODELS},
+        intervals={name: wilson_interval(right[name], len(test)) for name in MODELS},
         classes=test.classes,
         strips=shown,
         confusions={
-            name: confusion_table(
-                confusion(scores[name].scores["as_sampled"].argmax(axis=1), labels, len(test.classes)),
-                test.classes,
-                paired=True,
-            )
+            name: confusion_table(confusion(answers[name], labels, len(test.classes)), test.classes, paired=True)
             for name in MODELS
         },
         curves=curves_plot({name: _epochs(out / name) for name in MODELS}),
@@ -108,7 +122,6 @@ def run_demo(
     )
     with writing(out / "index.html") as handle:
         handle.write(page)
-    return results
 
 
 def _train_all(out: Path, data: str, epochs: int | None, seed: int, quiet: bool, cores: int) -> dict[str, float]:
@@ -178,15 +191,15 @@ def _label_unseen(unseen: Samples, labellers: dict[str, Labeller]) -> tuple[list
             }
         )
         views, _ = labellers["ssan_tiny"].preprocess.test_views(sample.path)
-        places = moving_places(views[0])
-        *_, last = attended(labellers["ssan_tiny"].model, views[0], places)
+        queries = moving_positions(views[0])
+        *_, last = attended(labellers["ssan_tiny"].model, views[0], queries)
         assert last.positions is not None
         shown.append(
             {
                 "label": sample.label,
                 "caption": sample.caption,
                 "frames": frame_strip(views[0]),
-                "attention": frame_strip(overlay(views[0], last.positions, places)),
+                "attention": frame_strip(overlay(views[0], last.positions, queries)),
                 "answers": best,
             }
         )

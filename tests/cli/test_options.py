@@ -45,6 +45,30 @@ def test_verbs_of_captions_have_those_that_say_where_captions_are(word: str) -> 
     assert not {"--data", *WHICH} & set(known)
 
 
+def test_a_table_is_read_by_the_same_options_whose_format_is_its_own_by_default() -> None:
+    known, first = flags("reproduce"), flags("train")
+    assert set(known) >= {"--data", "--captions", *HOW, *WHICH}
+    for name in {*HOW, *WHICH} - {"--format"}:
+        assert (known[name].help, known[name].default) == (first[name].help, first[name].default)
+    assert known["--format"].default == ""
+
+
+def test_of_a_table_data_and_captions_are_each_a_source_or_none() -> None:
+    seen: list[Any] = []
+
+    def verb(*, labelled: DataSource | None, captions: DataSource | None, last: bool) -> int:
+        seen.append((labelled, captions, last))
+        return 5
+
+    given: dict[str, Any] = dict.fromkeys(["data", "captions", *(name[2:].replace("-", "_") for name in WHICH)])
+    given |= {"annotations": None, "videos": "v", "format": "", "reader": ["a=b"], "last": True}
+    read = options.reads_data_of_a_table(verb)
+    assert read(**given | {"data": "root", "val_fraction": "0.2"}) == 5
+    assert read(**given | {"captions": "c.csv"}) == 5
+    first = DataSource("root", "", {"videos": "v", "val_fraction": "0.2", "a": "b"})
+    assert seen == [(first, None, True), (None, DataSource("c.csv", "", {"videos": "v", "a": "b"}), True)]
+
+
 def test_the_options_of_data_become_one_source() -> None:
     seen: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""What a clip meets from its file to the loss: at most nine files of ours, counted while a real training step runs.
+"""What a clip meets from its file to the loss: at most eight files of ours, counted while a real training step runs.
 
 Frames are decoded in a process apart, which is not counted here: decoder_server.py answers there, out of decode.py,
 with what the files beside it find in the file. Pixels and what is said about them come from there through
@@ -18,7 +18,7 @@ from ssan.recognition.train import DataSource, train
 from ssan.training.fit import TrainingModule
 
 SRC = Path(ssan.__file__).parent
-MOST_FILES = 9
+MOST_FILES = 8
 
 
 class Trip:
@@ -40,7 +40,7 @@ class Trip:
             self.over = True
 
 
-def test_a_clip_meets_at_most_nine_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
+def test_a_clip_meets_at_most_eight_files_on_its_way_to_the_loss(order_set: Path, tmp_path: Path) -> None:
     recipe = make_recipe({"model": "ssan_tiny", "crop_px": 32, "epochs": 1, "batch": 8, "num_frames": 3})
     trip, before = Trip(), sys.getprofile()
     threading.setprofile(trip)  # videos are read ahead in another thread

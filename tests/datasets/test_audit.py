@@ -431,12 +431,12 @@ def test_a_place_that_cannot_be_written_is_said_once_and_does_not_stop_the_check
     assert (tmp_path / "notes").read_bytes() == before
 
 
-def test_the_usual_place_is_in_the_folder_for_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_file_is_in_the_folder_for_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert audit_cache.usual_place() == tmp_path / "ssan" / "checks.sqlite"
+    assert audit_cache.usual_path() == tmp_path / "ssan" / "checks.sqlite"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert audit_cache.usual_place() == tmp_path / "home" / ".cache" / "ssan" / "checks.sqlite"
+    assert audit_cache.usual_path() == tmp_path / "home" / ".cache" / "ssan" / "checks.sqlite"
 
 
 def test_a_name_that_is_not_utf8_is_remembered_too(

@@ -44,17 +44,17 @@ def test_without_a_launcher_there_is_one_process() -> None:
     assert processes({}).first
 
 
-def test_torchrun_says_the_place_among_all_and_on_the_machine() -> None:
-    place = processes(TORCHRUN)
-    assert (place.rank, place.world, place.local_rank, place.local_world) == (13, 15, 3, 5)
-    assert (place.machine, place.machines, place.address, place.port) == (2, 3, "first", 4711)
-    assert not place.first
+def test_torchrun_says_the_rank_among_all_and_on_the_machine() -> None:
+    found = processes(TORCHRUN)
+    assert (found.rank, found.world, found.local_rank, found.local_world) == (13, 15, 3, 5)
+    assert (found.machine, found.machines, found.address, found.port) == (2, 3, "first", 4711)
+    assert not found.first
 
 
 def test_slurm_says_the_same_in_its_own_words() -> None:
-    place = processes(SLURM)
-    assert (place.rank, place.world, place.local_rank, place.local_world) == (13, 15, 3, 5)
-    assert (place.machine, place.machines, place.address) == (2, 3, "gpu03")
+    found = processes(SLURM)
+    assert (found.rank, found.world, found.local_rank, found.local_world) == (13, 15, 3, 5)
+    assert (found.machine, found.machines, found.address) == (2, 3, "gpu03")
     assert processes({**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}).first
 
 
@@ -66,13 +66,13 @@ def test_the_number_of_machines_has_two_names_and_may_be_left_out_for_one() -> N
 
 def test_a_step_on_one_machine_of_a_larger_job_is_on_one_machine() -> None:
     step = {"SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "gpu05", "SLURM_NTASKS": "5", "SLURM_PROCID": "3"}
-    place = processes({**SLURM, **step, "SLURM_NODEID": "0"})
-    assert (place.world, place.local_world, place.machines, place.address) == (5, 5, 1, "127.0.0.1")
+    found = processes({**SLURM, **step, "SLURM_NODEID": "0"})
+    assert (found.world, found.local_world, found.machines, found.address) == (5, 5, 1, "127.0.0.1")
 
 
 def test_ranks_that_go_round_the_machines_are_taken_as_they_are() -> None:
-    place = processes({**SLURM, "SLURM_PROCID": "10", "SLURM_LOCALID": "3", "SLURM_NODEID": "1"})
-    environment = Launched(place)
+    found = processes({**SLURM, "SLURM_PROCID": "10", "SLURM_LOCALID": "3", "SLURM_NODEID": "1"})
+    environment = Launched(found)
     environment.set_global_rank(8)
     assert (environment.global_rank(), environment.local_rank(), environment.node_rank()) == (10, 3, 1)
 

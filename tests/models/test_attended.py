@@ -7,7 +7,7 @@ from ssan.errors import UsageError
 from ssan.layers import SeparableSelfAttention
 from ssan.models.attended import attended
 from ssan.models.catalogue import build
-from ssan.report.overlay import moving_places, overlay
+from ssan.report.overlay import moving_positions, overlay
 
 
 def test_rows_of_the_position_branch_gather_what_the_block_gathers() -> None:
@@ -60,9 +60,9 @@ def test_the_moving_place_is_where_the_square_is() -> None:
     frames = torch.full((3, 3, 40, 40), 90, dtype=torch.uint8)
     for t, left in enumerate((2, 15, 30)):
         frames[t, :, 20:26, left : left + 6] = 255
-    places = moving_places(frames) * 40
-    assert places[:, 0].tolist() == pytest.approx([23, 23, 23], abs=3)
-    assert places[:, 1].tolist() == pytest.approx([5, 18, 33], abs=3)
+    queries = moving_positions(frames) * 40
+    assert queries[:, 0].tolist() == pytest.approx([23, 23, 23], abs=3)
+    assert queries[:, 1].tolist() == pytest.approx([5, 18, 33], abs=3)
 
 
 def test_an_overlay_is_bright_where_the_map_is_high() -> None:

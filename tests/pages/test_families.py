@@ -192,7 +192,7 @@ def test_what_is_lacking_is_made_by_the_tables_that_the_families_are_rows_of(
     monkeypatch.setattr(
         families, "rendered", lambda work, tasks, workers: [Data(task, (), "test", task) for task in tasks]
     )
-    monkeypatch.setattr(families, "reproduce", lambda order: made.append(order) or {"failed": []})
+    monkeypatch.setattr(families, "reproduce_table", lambda order: made.append(order) or {"failed": []})
     assert families.train(tmp_path, ["order"], ["tsn", "ssan", "a2", "trn"], 2, families.Execution()) == 0
     assert [(order.table.name, [one.name for one in order.rows]) for order in made] == [
         ("table1", ["tsn", "trn"]), ("table2", ["ssa"]), ("table4", ["a2"]),

@@ -14,7 +14,7 @@ from ssan.reproduce.joint_tables import JOINT_TABLES
 from ssan.reproduce.plan import Data
 from ssan.reproduce.retrieval import RetrievalInputs, RetrievalRequest, small_captions
 from ssan.reproduce.runs import Execution
-from ssan.reproduce.table import collect, reproduce, write
+from ssan.reproduce.table import collect, reproduce_table, write
 from ssan.shipped import shipped
 from ssan.training.journal import Journal
 
@@ -115,7 +115,7 @@ def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tm
             classifier=["epochs=1"], num_videos=60,
         )  # fmt: skip
 
-    answer = reproduce(asked(), quiet=True)
+    answer = reproduce_table(asked(), quiet=True)
     assert answer["failed"] == []
     rows = {row["row"]: row for row in answer["rows"]}
     assert set(rows) >= {"random", "jsfusion", "ssa", "tsn"}
@@ -130,5 +130,5 @@ def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tm
     assert "direction<br>told apart" in shown
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     assert len(before) == 4
-    reproduce(asked(), quiet=True)
+    reproduce_table(asked(), quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}

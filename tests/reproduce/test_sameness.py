@@ -22,7 +22,7 @@ from ssan.reproduce.plan import Data, seeds_of
 from ssan.reproduce.recognition import PROTOCOL, ClassifierRun, RecognitionRequest, runs_of
 from ssan.reproduce.retrieval import JointSpaceRun, Pretraining, RetrievalInputs, RetrievalRequest
 from ssan.reproduce.runs import Execution, refuse_other_data
-from ssan.reproduce.sameness import see, see_material
+from ssan.reproduce.sameness import see, see_material, source_of, words_of
 from ssan.reproduce.table import collect, write
 from ssan.reproduce.tables import TABLES
 from ssan.training.journal import Journal
@@ -132,6 +132,35 @@ def test_the_command_shows_runs_on_its_data_and_refuses_others_in_one_line(tmp_p
     assert "train: 12 are now 10" in line
     assert f"the data were {str(a)!r} and are {str(b)!r}" in line
     assert f"Name another folder with --out, or remove {tmp_path / 'out' / 'runs' / 'auto'}" in line
+
+
+def test_a_part_of_the_videos_kept_for_validation_is_told_to_every_run(tmp_path: Path, ssan: Any) -> None:
+    """As ``ssan train`` has it: a run that is there had all of the videos for training."""
+    whole = videos(tmp_path / "a")
+    root = whole / "train"
+    words = ("--data", str(root), "--format", "auto", "--val-fraction", "0.25")
+    data = Data("auto", words, "val", seen=see(words, "val"))
+    (run,) = runs_of(TABLES["table6"].row("res2"), data, 1, tmp_path / "out", mini="tiny")
+    finished(run, whole)
+    answer = ssan("reproduce", "table6", "--mini", "--rows", "res2", "--out", tmp_path / "out", *words)
+    assert answer.code == 2
+    assert "Name another folder with --out" in answer.err
+    assert f"train: 12 are now {len(source_of(words).read('train'))}" in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--data", "d", "--format", "csv"),
+        ("--data", "d", "--format", "", "--val-groups", "x=a,b", "--val-fraction", "0.1", "--groups", "(.*)_"),
+        ("--captions", "c", "--format", "msrvtt", "--annotations", "a", "--videos", "v", "--reader", "protocol=1k=A"),
+    ],
+    ids=["plain", "labelled", "captions"],
+)
+def test_data_are_the_same_said_in_words_of_the_command_line(words: tuple[str, ...]) -> None:
+    source = source_of(words)
+    assert len(source.options) == (len(words) - 4) // 2
+    assert words_of(source, words[0]) == words
 
 
 def test_other_labels_of_the_same_files_are_other_videos(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.encoded_videos import picture
 
+from ssan.errors import VideoError
 from ssan.video import bitstream, decode
 from ssan.video.bitstream import VOP
 from ssan.video.reader import open_video
@@ -118,6 +119,34 @@ def test_packed_or_not_frames_are_those_of_decoding_in_sequence(layout: str, num
         assert video.random_access == (
             layout == "unpacked" or (num_b == 0 and layout != "packed behind chunks of one byte")
         )
+
+
+@pytest.mark.parametrize(("most_bytes", "num_decoded"), [(1 << 26, 1), (NUM_FRAMES * HEIGHT * WIDTH, 3)])
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
+def test_what_had_to_be_decoded_to_be_listed_is_not_decoded_again_unless_it_is_large(
+    suffix: str, most_bytes: int, num_decoded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _box, stream, pictures = encoded(2)
+    path = write(tmp_path / f"a.{suffix}", stream, packed(says_packed(pictures)))
+    expected = in_sequence(path)
+    monkeypatch.setattr(decode, "MOST_BYTES_KEPT", most_bytes)
+    opened: list[str] = []
+    opening = decode.open_container
+
+    def counted(path: str, threads: int) -> Any:
+        opened.append(path)
+        return opening(path, threads)
+
+    monkeypatch.setattr(decode, "open_container", counted)
+    with decode.VideoFile(path) as video:
+        assert not video.random_access
+        for numbers in (range(len(expected)), [7, 2, 7]):
+            read = video.read(numbers).frames.permute(0, 2, 3, 1).numpy()
+            assert np.array_equal(read, np.stack([expected[n] for n in numbers]))
+        assert len(opened) == 1 + num_decoded  # first of all to list it
+        with pytest.raises(VideoError, match="frame 99"):
+            video.read([99])
+    assert video._kept is None
 
 
 @pytest.mark.parametrize("num_b", [0, 2])

@@ -53,7 +53,7 @@ def attach(
 
     Unsaid by the paper, our choice: SSA, and any other layer that can, starts as the identity, so that the network
     answers as it did until the layer has learnt something (``identity_start=False`` for a network with random weights;
-    pinned in tests/attach/test_attach.py).
+    pinned in tests/attachment/test_attach.py).
 
     :param modules: names of modules, as in ``network.named_modules()``; in each part of a name ``*``, ``?`` and
         ``[12]`` are wildcards. An ``nn.Sequential`` stands for its last module (or its first, where ``side`` is
@@ -68,16 +68,7 @@ def attach(
     :raises UsageError: no module has the name, a layer is there already, what passes there is not one 4-D tensor, or it
         passes more than once; the network is then as it was.
     """
-    if isinstance(network, torch.jit.ScriptModule) or hasattr(network, "_orig_mod"):
-        raise UsageError(
-            "attach: the network is compiled already; attach to the network itself, and compile the result"
-        )
-    if side not in SLOTS:
-        raise UsageError(f"attach: side is {side!r}; it must be {' or '.join(map(repr, get_args(Side)))}")
-    targets = [resolve_target(network, name, side) for name in match_modules(network, modules)]
-    for position, name in enumerate(targets):
-        if SLOTS[side] in network.get_submodule(name)._modules or name in targets[:position]:
-            raise UsageError(f"attach: there is a layer {side} {name} already; name each module once, or detach first")
+    targets = _targets(network, modules, side)
     make = _maker(layer, len(targets), options)
     example = example_images(network) if example is None else example
     found = inspect_targets(network, example, targets, side)
@@ -95,6 +86,21 @@ def attach(
         network.__class__ = original
         raise
     return network
+
+
+def _targets(network: nn.Module, modules: str | Sequence[str], side: Side) -> list[str]:
+    """The modules that are meant, by their names, of a network to which a layer can be attached there."""
+    if isinstance(network, torch.jit.ScriptModule) or hasattr(network, "_orig_mod"):
+        raise UsageError(
+            "attach: the network is compiled already; attach to the network itself, and compile the result"
+        )
+    if side not in SLOTS:
+        raise UsageError(f"attach: side is {side!r}; it must be {' or '.join(map(repr, get_args(Side)))}")
+    targets = [resolve_target(network, name, side) for name in match_modules(network, modules)]
+    for position, name in enumerate(targets):
+        if SLOTS[side] in network.get_submodule(name)._modules or name in targets[:position]:
+            raise UsageError(f"attach: there is a layer {side} {name} already; name each module once, or detach first")
+    return targets
 
 
 def detach(network: Network) -> Network:

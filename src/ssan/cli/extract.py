@@ -72,7 +72,7 @@ def extract(
             whole_videos=whole_videos,
             batch=batch,
             workers=options.choose_workers(workers, processes_here.cores),
-            place=processes_here,
+            processes=processes_here,
             data={**options.described(source), "split": split},
             quiet=quiet,
         )

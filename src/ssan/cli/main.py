@@ -144,7 +144,7 @@ def _meant_as_key(error: Any, arguments: list[str]) -> str | None:
 def _of_the_system(error: OSError) -> str | None:
     """What to say of a fault of files or of the machine; None of what nobody but us can mend."""
     if error.filename is not None:
-        return f"{error.filename}: {error.strerror}; name a place where files can be read and written"
+        return f"{error.filename}: {error.strerror}; name a folder where files can be read and written"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{error.strerror}; free space and run again"
     if error.errno in (errno.EMFILE, errno.ENFILE):

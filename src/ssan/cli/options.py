@@ -51,6 +51,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", h
 Source = Annotated[str | None, typer.Argument(metavar="[SOURCE]", help="Folder or file of labelled videos.")]
 SourceOption = Annotated[str | None, typer.Option("--data", metavar="SOURCE", help="The same as the argument.")]
 Data = Annotated[str, typer.Option(help="Folder or file of labelled videos.")]
+DataIfAny = Annotated[str | None, typer.Option("--data", help="Folder or file of labelled videos.")]
 Captions = Annotated[str, typer.Option(help="Captions: msrvtt, youcook2, howto100m, lsmdc or captions_csv.")]
 CaptionsIfAny = Annotated[str | None, typer.Option("--captions", help="Captions, as of `retrieval train`.")]
 
@@ -61,6 +62,7 @@ Format = Annotated[
         "msrvtt, youcook2, lsmdc, captions_csv or howto100m."
     ),
 ]
+FormatOfTable = Annotated[str, typer.Option("--format", help="Of the data; the table's own by default.")]
 Annotations = Annotated[str | None, typer.Option(help="Annotations, where they lie apart from --data.")]
 Videos = Annotated[str | None, typer.Option(help="Folder of the videos, where they lie apart.")]
 Splits = Annotated[str | None, typer.Option(help="CSV with columns path,split, for a folder of classes.")]
@@ -88,39 +90,58 @@ Verb = Callable[..., int]
 
 def reads_data(verb: Verb) -> Verb:
     """A verb whose parameter ``source``, a ``DataSource``, is named by ``--data`` and the options of its format."""
-    return _with_source(verb, {"data": (Data, ...)}, OF_LABELLED_VIDEOS)
+    return _with_sources(verb, {"source": {"data": (Data, ...)}}, OF_LABELLED_VIDEOS)
 
 
 def reads_data_as_argument(verb: Verb) -> Verb:
     """As ``reads_data``, where the data may also be given as the first argument."""
-    return _with_source(verb, {"argument": (Source, None), "data": (SourceOption, None)}, OF_LABELLED_VIDEOS)
+    return _with_sources(
+        verb, {"source": {"argument": (Source, None), "data": (SourceOption, None)}}, OF_LABELLED_VIDEOS
+    )
 
 
 def reads_captions(verb: Verb) -> Verb:
     """As ``reads_data``, of captions, which ``--captions`` names."""
-    return _with_source(verb, {"captions": (Captions, ...)}, OF_CAPTIONS)
+    return _with_sources(verb, {"source": {"captions": (Captions, ...)}}, OF_CAPTIONS)
 
 
 def reads_captions_if_any(verb: Verb) -> Verb:
     """As ``reads_captions``; without ``--captions`` the source is None."""
-    return _with_source(verb, {"captions": (CaptionsIfAny, None)}, OF_CAPTIONS)
+    return _with_sources(verb, {"source": {"captions": (CaptionsIfAny, None)}}, OF_CAPTIONS)
 
 
-def _with_source(verb: Verb, names: Mapping[str, tuple[Any, Any]], how: Mapping[str, tuple[Any, Any]]) -> Verb:
-    """The verb as typer is to see it: first the options ``names``, and ``how`` where ``source`` stands."""
-    parameters = [_parameter(*option) for option in names.items()]
+def reads_data_of_a_table(verb: Verb) -> Verb:
+    """As ``reads_data``, with ``labelled`` for what ``--data`` names and ``captions`` for what ``--captions`` does.
+
+    Each is None where it is not named; a format that is not said is "", and the table's own.
+    """
+    named_by = {"labelled": {"data": (DataIfAny, None)}, "captions": {"captions": (CaptionsIfAny, None)}}
+    return _with_sources(verb, named_by, OF_LABELLED_VIDEOS | {"format": (FormatOfTable, "")})
+
+
+def _with_sources(
+    verb: Verb, named_by: Mapping[str, Mapping[str, tuple[Any, Any]]], how: Mapping[str, tuple[Any, Any]]
+) -> Verb:
+    """The verb as typer is to see it.
+
+    :param named_by: of each parameter that is a source the options that name it, which come first.
+    :param how: options by which sources are read; they stand where the first of those parameters does.
+    """
+    parameters = [_parameter(*option) for names in named_by.values() for option in names.items()]
     for parameter in inspect.signature(verb).parameters.values():
-        if parameter.name == "source":
+        if parameter.name == next(iter(named_by)):
             parameters += [_parameter(*option) for option in how.items()]
-        else:
+        elif parameter.name not in named_by:
             parameters.append(parameter.replace(kind=_BY_NAME))
 
     @functools.wraps(verb)
     def read(**given: Any) -> int:
-        roots = [given.pop(name) for name in names]
+        roots = {source: [given.pop(name) for name in names] for source, names in named_by.items()}
         read_by = {name: given.pop(name) for name in how}
-        root = one_source(*roots) if len(roots) == 2 else roots[0]
-        return verb(source=None if root is None else data_source(root, **read_by), **given)
+        for source, found in roots.items():
+            root = one_source(*found) if len(found) == 2 else found[0]
+            given[source] = None if root is None else data_source(root, **read_by)
+        return verb(**given)
 
     read.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     read.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -196,7 +217,7 @@ def check_output(option: str, path: str, suffixes: Sequence[str]) -> None:
     if os.path.splitext(path)[1].lower() not in suffixes:
         raise UsageError(f"{option} {path}: its name must end in {' or '.join(suffixes)}")
     if os.path.isdir(path):
-        raise UsageError(f"{option}: a folder, where a file is to be written; name another place", path=path)
+        raise UsageError(f"{option}: a folder, where a file is to be written; name another file", path=path)
 
 
 def choose_device(device: str) -> Literal["cpu", "cuda"]:

@@ -1,6 +1,6 @@
 """``ssan reproduce``."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from ssan.errors import UsageError, unknown
 from ssan.processes import num_cores
 
 if TYPE_CHECKING:
+    from ssan.datasets.source import DataSource
     from ssan.reproduce.recognition import RecognitionRequest
     from ssan.reproduce.retrieval import RetrievalRequest
     from ssan.reproduce.runs import Execution
@@ -30,6 +31,7 @@ class TableOptions:
     backbone: Annotated[str, typer.Option(help="Of the small networks.")] = "tiny"
     tasks: Annotated[str, typer.Option(help="Of --mini without --data: order, relation or both.")] = "order,relation"
     videos_per_task: Annotated[int | None, typer.Option(min=60, help="Videos rendered for each task.")] = None
+    split: Annotated[str, typer.Option(help="What is evaluated, of --data.")] = "val"
     out: Annotated[str, typer.Option(help="Folder for runs, figures and pages.")] = "runs/reproduce"
 
 
@@ -56,24 +58,9 @@ class ExecutionOptions:
 
 
 @dataclass
-class VideoOptions:
-    """The data of tables 1 to 6; format, annotations and reader are those of captions too."""
+class JointOptions:
+    """The data of tables 7 and 8 beside captions."""
 
-    data: Annotated[str | None, typer.Option(help="Folder or file of labelled videos.")] = None
-    split: Annotated[str, typer.Option(help="What is evaluated, of --data.")] = "val"
-    format: Annotated[str, typer.Option(help="Of --data; the table's own by default.")] = ""
-    annotations: options.Annotations = None
-    videos: options.Videos = None
-    splits: options.Splits = None
-    val_groups: options.ValGroups = None
-    reader: options.Reader = None
-
-
-@dataclass
-class TextOptions:
-    """The data of tables 7 and 8."""
-
-    captions: Annotated[str | None, typer.Option(help="Captions, of tables 7 and 8.")] = None
     features: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH, of tables 7 and 8: ssa, resnext, 2d; once for each.")
     ] = None
@@ -84,13 +71,15 @@ class TextOptions:
 
 
 @options.grouped
+@options.reads_data_of_a_table
 def reproduce(
     context: typer.Context,
     table: Annotated[str, typer.Argument(help="table1 to table8, or choices: what the paper leaves open.")],
     extent: TableOptions,
     execution: ExecutionOptions,
-    labelled: VideoOptions,
-    texts: TextOptions,
+    labelled: "DataSource | None",
+    captions: "DataSource | None",
+    joint: JointOptions,
     overrides: Annotated[list[str] | None, typer.Argument(help="key=value for every recipe.")] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -99,12 +88,14 @@ def reproduce(
 
     It goes on where it stopped: what is done is not done again.
     """
-    from ssan.reproduce import table as tables
     from ssan.reproduce.joint_tables import JOINT_TABLES
+    from ssan.reproduce.table import reproduce_table
 
-    asked: tuple[Any, ...] = (context, table, extent, overrides or [], execution.chosen(extent.mini), labelled, texts)
+    asked: tuple[Any, ...] = (
+        context, table, extent, overrides or [], execution.chosen(extent.mini), labelled, captions, joint
+    )  # fmt: skip
     request: TableRequest[Any, Any] = _retrieval(*asked) if table in JOINT_TABLES else _recognition(*asked)
-    answer = tables.reproduce(request, quiet=quiet)
+    answer = reproduce_table(request, quiet=quiet)
     if json:
         options.show_json({"schema": 1, **answer})
     else:
@@ -129,29 +120,30 @@ def _recognition(
     extent: TableOptions,
     overrides: list[str],
     execution: "Execution",
-    labelled: VideoOptions,
-    texts: TextOptions,
+    labelled: "DataSource | None",
+    captions: "DataSource | None",
+    joint: JointOptions,
 ) -> "RecognitionRequest":
     from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import TASKS, Data, check_rows
     from ssan.reproduce.recognition import RecognitionRequest, rendered
-    from ssan.reproduce.sameness import see
+    from ssan.reproduce.sameness import see, words_of
     from ssan.reproduce.tables import TABLES
 
-    if texts.captions is not None or texts.features or texts.narrated is not None:
+    if captions is not None or joint.features or joint.narrated is not None:
         raise UsageError(f"--captions, --features and --narrated are of {' and '.join(JOINT_TABLES)}, not of {name}")
     if name not in TABLES:
         raise UsageError(unknown("table", name, [*TABLES, *JOINT_TABLES]))
     table, out, mini = TABLES[name], Path(extent.out), extent.backbone if extent.mini else None
     rows = table.chosen(_words(extent.rows))
-    if labelled.data is None and not mini:
+    if labelled is None and not mini:
         raise UsageError(
             f"{name} wants its data: name them with --data (format {table.format}), or add --mini for small networks "
             "on rendered videos"
         )
     check_rows(rows, overrides, mini=mini)
     _claim(context, extent.out)
-    if labelled.data is None:
+    if labelled is None:
         tasks = _words(extent.tasks)
         if not tasks:
             raise UsageError(f"--tasks names none; expected {' or '.join(TASKS)}")
@@ -160,13 +152,9 @@ def _recognition(
                 raise UsageError(f"--tasks: there is no task {task!r}; expected {' or '.join(TASKS)}")
         sets = rendered(out, tasks, num_videos=extent.videos_per_task, workers=num_cores())
     else:
-        format = labelled.format or ("auto" if mini else table.format)
-        words = ["--data", labelled.data, "--format", format]
-        for key in ("annotations", "videos", "splits", "val_groups"):
-            value = asdict(labelled)[key]
-            words += [f"--{key.replace('_', '-')}", value] if value is not None else []
-        words += [word for option in labelled.reader or [] for word in ("--reader", option)]
-        sets = [Data(format, tuple(words), labelled.split, seen=see(words, labelled.split))]
+        source = replace(labelled, format=labelled.format or ("auto" if mini else table.format))
+        words = words_of(source)
+        sets = [Data(source.format, words, extent.split, seen=see(words, extent.split))]
     return RecognitionRequest(table, rows, sets, out, extent.seeds, mini, overrides, execution)
 
 
@@ -176,38 +164,40 @@ def _retrieval(
     extent: TableOptions,
     overrides: list[str],
     execution: "Execution",
-    labelled: VideoOptions,
-    texts: TextOptions,
+    labelled: "DataSource | None",
+    captions: "DataSource | None",
+    joint: JointOptions,
 ) -> "RetrievalRequest":
     from ssan.reproduce.joint_tables import JOINT_TABLES
     from ssan.reproduce.plan import Data
     from ssan.reproduce.retrieval import RetrievalInputs, RetrievalRequest, small_captions
+    from ssan.reproduce.sameness import OPTIONS, words_of
 
-    if labelled.data is not None:
+    if labelled is not None:
         raise UsageError(f"{name} is of captions and features: name them with --captions and --features")
-    keys = ("captions", "features", "vectors", "narrated")
-    given = ", ".join(f"--{key}" for key in keys if asdict(texts)[key])
+    said = {"captions": captions, **asdict(joint)}
+    given = ", ".join(f"--{key}" for key in ("captions", "features", "vectors", "narrated") if said[key])
     if extent.mini and given:
         raise UsageError(f"--mini of {name} is on rendered videos; leave out {given}")
     _claim(context, extent.out)
     table, out = JOINT_TABLES[name], Path(extent.out)
-    if texts.captions is None and not extent.mini:
+    if captions is None and not extent.mini:
         raise UsageError(
             f"{name} wants its captions and features: name them with --captions (format {table.format}) and "
             "--features NAME=PATH, or add --mini for small networks on rendered videos"
         )
-    inputs = RetrievalInputs(_paths(texts.features, "--features"), texts.vectors)
+    inputs = RetrievalInputs(_paths(joint.features, "--features"), joint.vectors)
     data = small_captions(out)
-    if texts.captions is not None:
-        format, reader = labelled.format or table.format, labelled.reader or list(table.options)
-        words = ["--captions", texts.captions, "--format", format]
-        words += ["--annotations", labelled.annotations] if labelled.annotations else []
-        words += [word for option in reader for word in ("--reader", option)]
-        options.data_source(texts.captions, format, labelled.annotations, None, None, None, reader).read("train")
-        data = Data(format, tuple(words), table.split)
-    if texts.narrated is not None and texts.narrations is not None:
-        inputs.narrations = ("--captions", texts.narrated, "--format", "howto100m", "--narrations", texts.narrations)
-        inputs.narrated = _paths(texts.narrated_features, "--narrated-features")
+    if captions is not None:
+        read_by = captions.options
+        if not {*read_by} - {*OPTIONS}:  # no option of the reader's own
+            read_by = read_by | dict(option.split("=", 1) for option in table.options)
+        source = replace(captions, format=captions.format or table.format, options=read_by)
+        source.read("train")  # what cannot be read is told before anything is made
+        data = Data(source.format, words_of(source, "--captions"), table.split)
+    if joint.narrated is not None and joint.narrations is not None:
+        inputs.narrations = ("--captions", joint.narrated, "--format", "howto100m", "--narrations", joint.narrations)
+        inputs.narrated = _paths(joint.narrated_features, "--narrated-features")
     request = RetrievalRequest(
         table, table.chosen(_words(extent.rows)), [data], out, extent.seeds, "tiny" if extent.mini else None,
         overrides, execution, inputs, num_videos=extent.videos_per_task,

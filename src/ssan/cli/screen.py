@@ -90,7 +90,7 @@ def open_screens() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed; the next file that is opened must not get its place
+        except OSError:  # closed; the next file that is opened must not get its number
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS hashes (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, s
 Answer = TypeVar("Answer")
 
 
-def usual_place() -> Path | None:
+def usual_path() -> Path | None:
     """``ssan/checks.sqlite`` in the user's folder for what can be made again; None where there is no such folder."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
@@ -47,7 +47,7 @@ class Memory:
     """
 
     def __init__(self, path: str | Path | None = None, *, quiet: bool = False) -> None:
-        self.path = Path(path) if path is not None else usual_place()
+        self.path = Path(path) if path is not None else usual_path()
         self.problem: str | None = None
         self._quiet = quiet
         self._version = f"{CHECK} av {version('av')}"

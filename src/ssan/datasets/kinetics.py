@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ssan.datasets.samples import SPLITS, Sample, Samples, canonical_split
 from ssan.datasets.tables import (
@@ -35,6 +36,19 @@ _SPLIT_FOLDER = re.compile(
 _DROPPED = re.compile(r"[\"'`()]")
 
 Row = tuple[int, dict[str, str], str | None]
+
+
+class _Clip(NamedTuple):
+    """What a row says: a part of a video, in seconds, its label as it is written there, and its split."""
+
+    name: str
+    video: str
+    start: float
+    end: float
+    label: str
+    split: str | None
+    path: str
+    line: int
 
 
 def canonical_label(label: str) -> str:
@@ -104,34 +118,14 @@ def read_kinetics(
         )
     rows = {path: _rows(path, homes[path]) for path in (wanted if labels else homes)}
     classes, names = _classes(rows, labels)
-    index = {label: number for number, label in enumerate(classes)}
     found = _Videos(home_of(os.path.dirname(root) if os.path.isfile(root) else root, videos, VIDEO_FOLDERS))
+    index = {label: number for number, label in enumerate(classes)}
     samples = []
-    seen: dict[str, Where] = {}
-    for path in wanted:
-        if split != "all":
-            _check_that_splits_are_said(rows[path], path)
-        for line, row, home in rows[path]:
-            name, start, end = _trimmed(row, path, line)
-            check_once(seen, name, path, line)
-            if split not in ("all", home):
-                continue
-            label = names.get(row.get("label", ""))
-            if label is None and row.get("label"):
-                raise unknown_label(row["label"], classes, labels or "", path, line)
-            there, is_whole = found.find(name, row["youtube_id"], label)
-            samples.append(
-                Sample(
-                    id=name,
-                    path=there or os.path.join(found.home, f"{name}.mp4"),
-                    label=label,
-                    label_index=None if label is None else index[label],
-                    start_seconds=start if is_whole else None,
-                    end_seconds=end if is_whole else None,
-                    exists=there is not None,
-                    split=home,
-                )
-            )
+    for clip in _clips(rows, wanted, split):
+        label = names.get(clip.label)
+        if label is None and clip.label:
+            raise unknown_label(clip.label, classes, labels or "", clip.path, clip.line)
+        samples.append(found.sample(clip, label, None if label is None else index[label]))
     if not samples:
         there_are = Counter(home for path in wanted for *_, home in rows[path])
         raise fault(
@@ -216,6 +210,19 @@ def _classes(rows: dict[str, list[Row]], labels: str | None) -> tuple[list[str],
     return classes, {label: by_form[form] for label, form in forms.items() if form in by_form}
 
 
+def _clips(rows: dict[str, list[Row]], wanted: Sequence[str], split: str) -> Iterator[_Clip]:
+    """The clips of the split, in the order of the files; none stands twice in them, whichever split it is of."""
+    seen: dict[str, Where] = {}
+    for path in wanted:
+        if split != "all":
+            _check_that_splits_are_said(rows[path], path)
+        for line, row, home in rows[path]:
+            name, start, end = _trimmed(row, path, line)
+            check_once(seen, name, path, line)
+            if split in ("all", home):
+                yield _Clip(name, row["youtube_id"], start, end, row.get("label", ""), home, path, line)
+
+
 def _trimmed(row: dict[str, str], path: str, line: int) -> tuple[str, float, float]:
     """The name of the file with this part alone, and the bounds of the part."""
     check_id(row["youtube_id"], path, line)
@@ -234,7 +241,7 @@ class _Videos:
     """The videos below a folder, directly or in folders of splits, of classes, or both."""
 
     def __init__(self, home: str) -> None:
-        self.home = home
+        self._home = home
         self._finder = Finder(home)
         below = subfolders(home) if is_tree(home) else []
         self._flat = ["", *(name for name in below if _SPLIT_FOLDER.fullmatch(name))]
@@ -244,7 +251,21 @@ class _Videos:
                 self._of_class[canonical_label(name)].append(os.path.join(folder, name))
         self._folders: dict[str | None, Sequence[str]] = {}
 
-    def find(self, name: str, whole: str, label: str | None) -> tuple[str | None, bool]:
+    def sample(self, clip: _Clip, label: str | None, label_index: int | None) -> Sample:
+        """The clip as a sample: the file of its part, or its part of the whole video."""
+        there, is_whole = self._find(clip.name, clip.video, label)
+        return Sample(
+            id=clip.name,
+            path=there or os.path.join(self._home, f"{clip.name}.mp4"),
+            label=label,
+            label_index=label_index,
+            start_seconds=clip.start if is_whole else None,
+            end_seconds=clip.end if is_whole else None,
+            exists=there is not None,
+            split=clip.split,
+        )
+
+    def _find(self, name: str, whole: str, label: str | None) -> tuple[str | None, bool]:
         """The path of the part, or of the whole video, and which of the two it is."""
         if label not in self._folders:
             own: Iterable[str] = () if label is None else self._of_class.get(canonical_label(label), ())

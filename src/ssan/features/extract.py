@@ -238,7 +238,7 @@ def extract(
     whole_videos: bool = False,
     batch: int = 16,
     workers: int = 0,
-    place: Processes | None = None,
+    processes: Processes | None = None,
     data: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Extraction:
@@ -251,23 +251,23 @@ def extract(
     what is in the store stays there, and the next call goes on.
 
     :param workers: processes that read videos; 0 reads in this one, by turns with the network.
-    :param place: of several processes, which this one is; video i of the list belongs to process i modulo their number.
+    :param processes: of how many processes this is which one; video i of the list is for process i modulo their number.
     :param data: said about the videos in the journal, ``out/journal.jsonl``.
     :raises UsageError: no videos, or the store has features of another network, preprocessing or rate.
     :raises SsanError: the disk is full (code ``no_space``).
     """
-    place = place or Processes()
+    this = processes or Processes()
     if not samples:
         raise UsageError("there are no videos in it; name another --split, or look at --data", path=samples.source)
     every = jobs_of(samples, whole_videos=whole_videos)
     began = time.perf_counter()
     done = Extraction(encoder.dim)
     origin = provenance(encoder, rate)
-    with terminable(), VectorWriter(out, encoder.dim, origin, part=place.rank) as writer:
-        mine = every[place.rank :: place.world]
+    with terminable(), VectorWriter(out, encoder.dim, origin, part=this.rank) as writer:
+        mine = every[this.rank :: this.world]
         jobs = [job for job in mine if job.id not in writer.done]
         done.num_done_before = len(mine) - len(jobs)
-        journal, share = Journal(out), {"process": place.rank, "processes": place.world}
+        journal, share = Journal(out), {"process": this.rank, "processes": this.world}
         device = next(encoder.model.parameters()).device
         journal.record(
             "start", **share, num_videos=len(jobs), num_done_before=done.num_done_before, batch=batch, workers=workers,

@@ -1,4 +1,4 @@
-"""The streams of features that a recipe names, out of what is given for them: by their names, or in their order."""
+"""Streams of features by the names that a recipe has for them, out of what is given: by name, or in their order."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def paths_by_stream(features: Sequence[str], names: Sequence[str]) -> dict[str, 
     by_name = {one: path for name, path in pairs if name is not None for one in name.split("+")}
     if by_name:
         return by_name
-    return {name: pairs[min(place, len(pairs) - 1)][1] for place, name in enumerate(names)}
+    return {name: pairs[min(index, len(pairs) - 1)][1] for index, name in enumerate(names)}
 
 
 def open_streams(features: Sequence[str], rates: Sequence[float | None], names: Sequence[str]) -> list[FeatureStream]:

@@ -66,7 +66,7 @@ class ListStream(TableStream):
     """
 
     def __init__(self, name: str, clips: Sequence[Mapping[str, Any]], path: str) -> None:
-        self._places: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self._keys_of: dict[tuple[str, str], list[str]] = defaultdict(list)
         self.captions: list[tuple[str, str]] = []
         numbers: dict[str, int] = defaultdict(int)
         table: dict[str, np.ndarray] = {}
@@ -74,7 +74,7 @@ class ListStream(TableStream):
             key = f"{clip['id']}#{numbers[clip['id']]}"
             numbers[clip["id"]] += 1
             table[key] = clip[name]
-            self._places[clip["id"], _words(clip["caption"])].append(key)
+            self._keys_of[clip["id"], _words(clip["caption"])].append(key)
             self.captions.append((key, clip["caption"]))
         super().__init__(name, table, None, path, "howto100m pickle")
         self._only = {video: f"{video}#0" for video, num in numbers.items() if num == 1}
@@ -85,8 +85,8 @@ class ListStream(TableStream):
         for sample in samples:
             video = sample.video or sample.id
             asked[video, _words(sample.caption or "")].append((video, *sample.seconds))
-        for place, clips in asked.items():
-            keys = self._places.get(place, [])
+        for said, clips in asked.items():
+            keys = self._keys_of.get(said, [])
             distinct = list(dict.fromkeys(clips))
             if len(keys) == len(distinct):
                 self._parts.update(zip(distinct, keys, strict=True))

@@ -109,7 +109,7 @@ class StorePart:
 
     def _altered(self, line: int) -> UsageError:
         return UsageError(
-            "not a line of a store of vectors, or not at its place; the file was altered. Copy the store again, or "
+            "not a line of a store of vectors, or not in its order; the file was altered. Copy the store again, or "
             "extract into another folder",
             code="bad_annotation",
             path=str(self.lines),

@@ -1,4 +1,4 @@
-"""What features of videos are to whoever uses them: vectors by the video's id, of the whole of it or of a part."""
+"""Stream of features, as whoever uses it sees it: vectors by the video's id, of the whole of it or of a part."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence

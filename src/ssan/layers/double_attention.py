@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssan.layers.shape import check_features, embedding_width
+from ssan.layers.shape import embedding_width, not_features
 
 
 class DoubleAttention(nn.Module):
@@ -53,7 +53,8 @@ class DoubleAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
-        check_features(x, self.channels, "double_attention")
+        if x.dim() != 5 or x.shape[2] != self.channels:
+            raise not_features(x, self.channels, "double_attention")
         b, t, _, h, w = x.shape
         x_bnc = x.permute(0, 1, 3, 4, 2).flatten(1, 3).contiguous()
         gathered_bed = _gather(self.features(x_bnc), self.maps(x_bnc))

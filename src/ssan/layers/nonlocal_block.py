@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.layers.shape import check_features, embedding_width
+from ssan.layers.shape import embedding_width, not_features
 from ssan.layers.ssa import pool_2x2
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product"]
@@ -99,7 +99,8 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
-        check_features(x, self.channels, "nonlocal")
+        if x.dim() != 5 or x.shape[2] != self.channels:
+            raise not_features(x, self.channels, "nonlocal")
         b, t, _, h, w = x.shape
         # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
         x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()

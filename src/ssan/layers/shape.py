@@ -1,22 +1,18 @@
-"""Shapes of what layers take, and checks of the options that several have."""
+"""Mistakes in what layers are given that several share: features of another shape, and widths that are none."""
 
 from torch import Tensor
 
 from ssan.errors import UsageError
 
 
-def check_features(x: Tensor, channels: int, layer: str) -> None:
-    """Refuse what is no video features (b, t, c, h, w) of as many channels as the layer was made for.
-
-    :raises ValueError: another number of axes or channels.
-    """
+def not_features(x: Tensor, channels: int, layer: str) -> ValueError:
+    """The error of a layer that takes (b, t, c, h, w) of so many channels and was given something else."""
     if x.dim() != 5:
-        raise ValueError(f"{layer} takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
-    if x.shape[2] != channels:
-        raise ValueError(
-            f"{layer} was made for {channels} channels; got {x.shape[2]} in (b, t, c, h, w) = {tuple(x.shape)}: make "
-            "it with as many, or swap the axes t and c if they are the other way round"
-        )
+        return ValueError(f"{layer} takes (b, t, c, h, w); got {x.dim()} axes: {tuple(x.shape)}")
+    return ValueError(
+        f"{layer} was made for {channels} channels; got {x.shape[2]} in (b, t, c, h, w) = {tuple(x.shape)}: make it "
+        "with as many, or swap the axes t and c if they are the other way round"
+    )
 
 
 def embedding_width(embedding: object, channels: int, layer: str) -> int:

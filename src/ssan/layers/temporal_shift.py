@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.layers.shape import check_features
+from ssan.layers.shape import not_features
 
 Moves = tuple[tuple[int, int, int], ...]
 
@@ -54,7 +54,8 @@ class TemporalShift(nn.Module):
 
         :param before: what ``carried`` took from the frames before these, instead of zeros; for ``past`` alone.
         """
-        check_features(x, self.channels, "temporal_shift")
+        if x.dim() != 5 or x.shape[2] != self.channels:
+            raise not_features(x, self.channels, "temporal_shift")
         if before is not None and self.direction != "past":
             raise ValueError("a shift in both directions needs the frames to come; only direction='past' goes on")
         n = self.num_shifted

@@ -46,7 +46,7 @@ def create_model(
     :param num_frames: of a clip, for networks that have weights for each (``trn_*``); others take any number.
     :param dropout: share of the features dropped in training.
     :param layer: options of the layer between frames, such as ``{"channel_branch": False}``.
-    :param places: where it goes, if not the usual place, such as ``{"stages": ["res3"]}``.
+    :param places: where it goes, if not where it usually goes, such as ``{"stages": ["res3"]}``.
     :raises UsageError: an unknown name or option, or a number of classes that nothing tells.
     :raises ModelError: the file is missing, damaged, or of another network.
     """
@@ -110,7 +110,7 @@ def train(
     :param workers: processes that read videos; 0 reads in this one. More need a script whose work is in
         ``if __name__ == "__main__":``, wherever processes are not forked.
     :param quiet: no progress on standard error.
-    :param model: a network of one's own (``ssan.video_classifier``) in the place of one that the recipe names.
+    :param model: a network of one's own (``ssan.video_classifier``) instead of one that the recipe names.
     :raises UsageError: the recipe, the data or the folder does not allow it.
     :raises VideoError, AnnotationError: a list or a video is bad, and ``skip_bad`` is off.
     """

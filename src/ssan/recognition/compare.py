@@ -1,4 +1,4 @@
-"""Two models on the same videos: what their difference is worth, and in which classes it lies."""
+"""Comparison of two models on the same videos: what their difference is worth, and in which classes it lies."""
 
 import csv
 import math

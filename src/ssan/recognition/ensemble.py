@@ -1,4 +1,4 @@
-"""Several models as one: their scores of the same videos, added."""
+"""Ensembles, several models as one: their scores of the same videos, added."""
 
 import math
 from collections.abc import Sequence
@@ -62,13 +62,13 @@ def ensemble(paths: Sequence[str], *, weights: Sequence[float] | None = None, av
         raise UsageError(f"the weights are {weights}; they must be above 0: leave out a file that shall not count")
     files = [read_scores(path) for path in paths]
     hashes = [sha256(path) for path in paths]
-    for place, own in enumerate(hashes):
-        if own in hashes[:place]:
+    for index, own in enumerate(hashes):
+        if own in hashes[:index]:
             raise UsageError(
                 f"it holds the same as {paths[hashes.index(own)]}, which would count twice; leave one out, or use "
                 "--weights",
                 code="duplicate",
-                path=paths[place],
+                path=paths[index],
             )
     first = files[0]
     aligned = [first.scores, *(_scores_in_order_of(first, other) for other in files[1:])]
@@ -145,10 +145,10 @@ def _class_difference(first: ScoreFile, other: ScoreFile) -> str:
             f"{pair} have other classes: {len(only_first)} in the first only ({few(only_first)}), {len(only_other)} "
             f"in the second only ({few(only_other)}); expected models of the same classes"
         )
-    place = next(n for n, names in enumerate(zip(first.classes, other.classes, strict=True)) if len({*names}) == 2)
+    index = next(n for n, names in enumerate(zip(first.classes, other.classes, strict=True)) if len({*names}) == 2)
     return (
-        f"{pair} have the same classes in another order, from class {place} on ({first.classes[place]!r} and "
-        f"{other.classes[place]!r}); score both with the same list of classes (--reader class_order=..., --classes of "
+        f"{pair} have the same classes in another order, from class {index} on ({first.classes[index]!r} and "
+        f"{other.classes[index]!r}); score both with the same list of classes (--reader class_order=..., --classes of "
         "ssan import)"
     )
 

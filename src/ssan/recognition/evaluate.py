@@ -1,4 +1,4 @@
-"""Scoring a set of labelled videos under a named protocol."""
+"""Evaluation of a classifier: scores and accuracies of a set of labelled videos under a named protocol."""
 
 import math
 import sys
@@ -259,38 +259,14 @@ def evaluate(
     :raises UsageError: the model's classes are not the data's, some videos have no label (or all, and there is no
         ``scores_file``), or none could be scored.
     """
-    if samples.classes != labeller.classes:
-        raise UsageError(_class_difference(labeller.classes, samples.classes), code="wrong_model", path=samples.source)
-    if not samples:
-        raise UsageError(f"there are no videos in the split {split!r}; name another with --split", path=samples.source)
-    if scores_file is not None:
-        check_name(scores_file)
+    _check_what_is_asked(labeller, samples, split, scores_file)
     full = protocol.as_dict(labeller.preprocess, split)
-    num_unlabelled = sum(sample.label_index is None for sample in samples)
-    if num_unlabelled and (num_unlabelled < len(samples) or scores_file is None):
-        raise UsageError(
-            f"{num_unlabelled} of {len(samples)} videos have no label, so nothing can be measured; "
-            + (
-                "expected labels for all or for none: evaluate a split at a time"
-                if num_unlabelled < len(samples)
-                else "--scores FILE.npz keeps their scores, `ssan predict` labels them"
-            ),
-            path=samples.source,
-        )
     result = score(
         labeller, samples, protocol, probe=probe, batch=batch, workers=workers, seed=seed, quiet=quiet, group=group
     )
-    if not result.samples:
-        first = f", first: {result.errors[0]}" if result.errors else ""
-        raise UsageError(
-            f"none of {len(samples)} videos could be scored: {len(result.missing)} missing, {len(result.errors)} "
-            f"failed{first}. Look at --data and --videos",
-            path=samples.source,
-        )
+    _refuse_useless(result, samples)
     labels = np.array([UNKNOWN if sample.label_index is None else sample.label_index for sample in result.samples])
     scores = result.scores["as_sampled"]
-    if not all(np.isfinite(rows).all() for rows in result.scores.values()):
-        raise UsageError("the model's scores are NaN or infinite; its weights are unusable", code="nan")
     known = labels != UNKNOWN
     answer: dict[str, Any] = {
         "num_scored": len(labels),
@@ -314,6 +290,39 @@ def evaluate(
         ids = [sample.id for sample in result.samples]
         write_scores(scores_file, ids, scores, labels, labeller.classes, full)
     return answer
+
+
+def _check_what_is_asked(labeller: Labeller, samples: Samples, split: str, scores_file: str | Path | None) -> None:
+    if samples.classes != labeller.classes:
+        raise UsageError(_class_difference(labeller.classes, samples.classes), code="wrong_model", path=samples.source)
+    if not samples:
+        raise UsageError(f"there are no videos in the split {split!r}; name another with --split", path=samples.source)
+    if scores_file is not None:
+        check_name(scores_file)
+    num_unlabelled = sum(sample.label_index is None for sample in samples)
+    if num_unlabelled and (num_unlabelled < len(samples) or scores_file is None):
+        raise UsageError(
+            f"{num_unlabelled} of {len(samples)} videos have no label, so nothing can be measured; "
+            + (
+                "expected labels for all or for none: evaluate a split at a time"
+                if num_unlabelled < len(samples)
+                else "--scores FILE.npz keeps their scores, `ssan predict` labels them"
+            ),
+            path=samples.source,
+        )
+
+
+def _refuse_useless(result: Scores, samples: Samples) -> None:
+    """Refuse scores of no video, and those that are no numbers."""
+    if not result.samples:
+        first = f", first: {result.errors[0]}" if result.errors else ""
+        raise UsageError(
+            f"none of {len(samples)} videos could be scored: {len(result.missing)} missing, {len(result.errors)} "
+            f"failed{first}. Look at --data and --videos",
+            path=samples.source,
+        )
+    if not all(np.isfinite(rows).all() for rows in result.scores.values()):
+        raise UsageError("the model's scores are NaN or infinite; its weights are unusable", code="nan")
 
 
 def _class_difference(model: Sequence[str], data: Sequence[str]) -> str:

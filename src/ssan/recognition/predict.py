@@ -1,4 +1,4 @@
-"""Labelling videos with a trained classifier."""
+"""Predictions: videos labelled with a trained classifier."""
 
 import os
 from collections.abc import Iterator, Sequence

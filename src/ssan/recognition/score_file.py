@@ -56,11 +56,11 @@ def check_name(path: str | Path) -> None:
         raise UsageError("a score file's name ends in .npz; name it so", path=str(path))
     if os.path.isdir(path):
         raise UsageError("it is a folder; name a file to write, ending in .npz", path=str(path))
-    place = os.path.abspath(os.path.dirname(path))
-    while not os.path.exists(place):  # folders that are not there are made
-        place = os.path.dirname(place)
-    if not os.path.isdir(place) or not os.access(place, os.W_OK):
-        raise UsageError(f"no file can be written in {place}; name another place", path=str(path))
+    folder = os.path.abspath(os.path.dirname(path))
+    while not os.path.exists(folder):  # folders that are not there are made
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise UsageError(f"no file can be written in {folder}; name another folder", path=str(path))
 
 
 def as_kept(scores: np.ndarray) -> np.ndarray:

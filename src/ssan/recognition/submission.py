@@ -1,4 +1,4 @@
-"""Files for the leaderboards of Something-Something: the answers of a model to the videos of the test split."""
+"""Submissions to the leaderboards of Something-Something: a model's answers to the videos of the test split."""
 
 import csv
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ssan.recognition.score_file import ScoreFile
 
 Format = Literal["sthv1", "sthv2"]
 NUM_ANSWERS = {"sthv1": 1, "sthv2": 5}
-COLUMNS = {"sthv1": ["id", "label"], "sthv2": ["id", *(f"c{place}" for place in range(1, 6))]}
+COLUMNS = {"sthv1": ["id", "label"], "sthv2": ["id", *(f"c{rank}" for rank in range(1, 6))]}
 
 
 def write_submission(path: str | Path, scores: ScoreFile, format: Format, annotations: str) -> dict[str, Any]:

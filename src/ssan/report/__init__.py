@@ -1,1 +1,1 @@
-"""What a model costs and what it did, for people to look at."""
+"""Reports: pages and pictures of what a model did, for people to look at."""

@@ -1,4 +1,4 @@
-"""Names in pictures, in whatever script they are: with the fonts that are there, or by number where none has it.
+"""Fonts for names in pictures, in whatever script these are: those that are there, or a number where none has it.
 
 matplotlib draws each letter from the first font of a list that has it, letter by letter and from left to right. Scripts
 that run from right to left, or whose letters change by their neighbours, would come out wrong, and so are not drawn.
@@ -19,12 +19,12 @@ def drawable(names: Sequence[str], stand_in: Callable[[int], str]) -> tuple[list
     """The names as they can be drawn, the fonts to draw them with, and how many have a number instead.
 
     :param names: what a font cannot show stands in them as its escape already.
-    :param stand_in: for the name at a place that no font here can draw.
+    :param stand_in: from the index of a name that no font here can draw to what stands for it.
     """
     letters = {letter for name in names for letter in name if ord(letter) > 126}
     fonts, lacking = fonts_for(letters)
     bad = [bool(lacking & set(name)) or any(_is_shaped(letter) for letter in name) for name in names]
-    shown = [stand_in(place) if bad[place] else name for place, name in enumerate(names)]
+    shown = [stand_in(index) if bad[index] else name for index, name in enumerate(names)]
     return shown, fonts, sum(bad)
 
 

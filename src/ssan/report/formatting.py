@@ -1,4 +1,4 @@
-"""What stands in the tables of a page: figures, times and protocols as people read them; "" for what is not known."""
+"""Formatting of the tables of a page: figures, times and protocols as people read them; "" for what is not known."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the journals of runs say: one run read from its folder, and several of them set side by side.
+"""Runs as their journals tell of them: one read from its folder, and several of them set side by side.
 
 Nothing else of a run is opened. A journal may come from an older version, or from elsewhere: what it lacks, and what is
 not of the kind expected there, is None.

@@ -1,4 +1,4 @@
-"""What the page of a run shows of it: how it stands, curves, evaluations with their confusions and classes, cost."""
+"""Page of one run: how it stands, curves, evaluations with their confusions and classes, cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def moving_places(frames: Tensor) -> Tensor:
-    """For each frame of a clip (t, 3, h, w), uint8, the place (y, x) that differs most from the clip's median frame.
+def moving_positions(frames: Tensor) -> Tensor:
+    """For each frame of a clip (t, 3, h, w), uint8, the position (y, x) that differs most from the clip's median frame.
 
     Coordinates are shares of the sides, as ``models.attended`` takes them. For choosing what to look at, no more.
     """
@@ -19,9 +19,9 @@ def moving_places(frames: Tensor) -> Tensor:
 
 
 def overlay(frames: Tensor, maps: Tensor, queries: Tensor | None = None) -> Tensor:
-    """Frames (t, 3, h, w), uint8, darkened where ``maps`` (t, h', w') are low; queried places get a white cross.
+    """Frames (t, 3, h, w), uint8, darkened where ``maps`` (t, h', w') are low; queried positions get a white cross.
 
-    Each frame's map is stretched to its own largest value: compare places within a frame, not frames.
+    Each frame's map is stretched to its own largest value: compare positions within a frame, not frames.
     """
     t, _, h, w = frames.shape
     stretched = maps / maps.flatten(1).amax(dim=1).clamp_min(1e-12).view(t, 1, 1)

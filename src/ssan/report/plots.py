@@ -106,8 +106,8 @@ def _count_epochs(axes: "Axes", epochs: Iterable[int]) -> None:
 def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
     """Validation accuracy and training loss over epochs, one line a model, from the journals' ``epoch`` events."""
     figure = Figure(figsize=(8.6, 2.9))
-    for place, (key, title) in enumerate([("val_top1", "validation top-1"), ("train_loss", "training loss")]):
-        axes = figure.add_subplot(1, 2, place + 1)
+    for number, (key, title) in enumerate([("val_top1", "validation top-1"), ("train_loss", "training loss")], start=1):
+        axes = figure.add_subplot(1, 2, number)
         for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
             rows = {row["epoch"]: row[key] for row in history if row.get(key) is not None}
             epochs = sorted(rows)
@@ -148,19 +148,19 @@ def gains_plot(rows: Sequence[Mapping[str, Any]], title: str, *, top: int = 15) 
         axes, strip = figure.subplots(2, 1, height_ratios=[inches, 1.0])
     else:
         axes, strip = figure.subplots(), None
-    for place, row in enumerate(named):
+    for y, row in enumerate(named):
         if row is not None:
             value = 100 * row["difference"]
-            axes.barh(place, value, height=0.72, color=GAIN if value > 0 else LOSS)
+            axes.barh(y, value, height=0.72, color=GAIN if value > 0 else LOSS)
             axes.annotate(
-                f"{value:+.1f}", (value, place), (3 if value >= 0 else -3, 0), textcoords="offset points",
+                f"{value:+.1f}", (value, y), (3 if value >= 0 else -3, 0), textcoords="offset points",
                 ha="left" if value >= 0 else "right", va="center", fontsize=8, color="#444444",
             )  # fmt: skip
-    shown, fonts, _ = drawable([_short(row["label"]) for row in rows], lambda place: f"class in row {place + 1}")
-    places = (
+    shown, fonts, _ = drawable([_short(row["label"]) for row in rows], lambda index: f"class in row {index + 1}")
+    indices = (
         [*range(len(rows))] if not left_out else [*range(len(gains)), None, *range(len(rows) - len(losses), len(rows))]
     )
-    names = ["" if place is None else f"{shown[place]}  ({rows[place]['num']})" for place in places]
+    names = ["" if index is None else f"{shown[index]}  ({rows[index]['num']})" for index in indices]
     axes.set_yticks(range(len(named)), names, fontsize=8.5, parse_math=False, fontfamily=fonts)
     if left_out:
         hidden = len(rows) - len(named) + 1
@@ -215,14 +215,14 @@ def balance_plot(classes: Sequence[str], counts: Sequence[int], *, named: int = 
         axes, strip = figure.subplots(), None
     reach = 1.1 * max(1, *counts)
     middle = float(np.median(counts))
-    for place, index in enumerate(rows):
+    for y, index in enumerate(rows):
         if index is not None:
-            axes.barh(place, counts[index], height=0.72, color=LOSS if counts[index] == 0 else GAIN)
+            axes.barh(y, counts[index], height=0.72, color=LOSS if counts[index] == 0 else GAIN)
             axes.annotate(
-                f"{counts[index]:,}", (counts[index], place), (3, 0), textcoords="offset points",
+                f"{counts[index]:,}", (counts[index], y), (3, 0), textcoords="offset points",
                 ha="left", va="center", fontsize=8, color="#444444",
             )  # fmt: skip
-    shown, fonts, _ = drawable([_short(label) for label in classes], lambda place: f"class {place + 1}")
+    shown, fonts, _ = drawable([_short(label) for label in classes], lambda index: f"class {index + 1}")
     names = ["" if index is None else shown[index] for index in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=8.5, parse_math=False, fontfamily=fonts)
     if left_out:

@@ -1,4 +1,4 @@
-"""What the page of a joint space of texts and videos shows: its recalls both ways, curves, protocol and recipe."""
+"""Page of a joint space of texts and videos: its recalls both ways, curves, protocol and recipe."""
 
 from collections.abc import Mapping
 from typing import Any

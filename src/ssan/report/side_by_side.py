@@ -1,4 +1,4 @@
-"""What a page shows of several runs: tables, curves in one picture, recipes that differ, gains and losses by class."""
+"""Page of several runs: tables, curves in one picture, recipes that differ, gains and losses by class."""
 
 import math
 from collections.abc import Sequence

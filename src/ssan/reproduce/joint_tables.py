@@ -1,4 +1,4 @@
-"""What tables 7 and 8 of the SSAN paper report (section 4.4), and which recipe is which row.
+"""Tables 7 and 8 of the SSAN paper (section 4.4): what they report, and which recipe is which row.
 
 Recalls are shares, as everywhere; the paper prints percent.
 """

@@ -1,4 +1,4 @@
-"""What journals say of runs; means and spreads over seeds, differences, and how they are shown."""
+"""Results of runs, out of their journals: means and spreads over seeds, differences, and how they are shown."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Whether a run that is there is the one that is asked for: by the recipe and the data that its journal tells of.
+"""Sameness of runs: whether one that is there is the one asked for, by the recipe and data its journal tells of.
 
 A folder of runs outlives the command that made them. The next command may name other videos, other captions or other
 features, render another number of videos, or change a recipe: what was made of those is not its.
@@ -48,19 +48,27 @@ class SeenMaterial:
     evaluated: Mapping[str, Any]
 
 
+OPTIONS = ("annotations", "videos", "splits", "val_groups", "val_fraction", "fold", "groups")
+"""Of the command line, by which any format is read; other options are those of ``--reader``."""
+
+
+def words_of(source: DataSource, option: str = "--data") -> tuple[str, ...]:
+    """The options of the command line that name these data: the inverse of ``source_of``."""
+    words = [option, source.root, "--format", source.format]
+    for key, value in source.options.items():
+        words += [f"--{key.replace('_', '-')}", value] if key in OPTIONS else ["--reader", f"{key}={value}"]
+    return tuple(words)
+
+
 def source_of(words: Sequence[str]) -> DataSource:
     """The data that options of the command line name."""
     said = dict[str, str]()
     options = dict[str, str]()
     for option, value in zip(words[::2], words[1::2], strict=False):
+        key = option.removeprefix("--").replace("-", "_")
         if option == "--reader":
-            key, _, given = value.partition("=")
-            options[key] = given
-        else:
-            said[option.removeprefix("--")] = value
-    for name in ("annotations", "videos", "splits", "val_groups"):
-        if name.replace("_", "-") in said:
-            options[name] = said[name.replace("_", "-")]
+            key, _, value = value.partition("=")
+        (options if option == "--reader" or key in OPTIONS else said)[key] = value
     return DataSource(said.get("data") or said["captions"], said.get("format", "auto"), options)
 
 

@@ -136,7 +136,7 @@ def write(request: TableRequest[R, P], failed: list[SsanError], *, ensembles: bo
     return answer
 
 
-def reproduce(request: TableRequest[R, P], *, quiet: bool = False) -> dict[str, Any]:
+def reproduce_table(request: TableRequest[R, P], *, quiet: bool = False) -> dict[str, Any]:
     """Train and evaluate what is not done of the rows, and write the table's page and figures; the answer has both.
 
     A run that fails is listed, and the others go on. The page is written anew after each run.

@@ -1,4 +1,4 @@
-"""What the tables of the SSAN paper report (section 4.3), and which recipe is which row.
+"""Tables 1 to 6 of the SSAN paper (section 4.3): what they report, and which recipe is which row.
 
 Accuracies are shares, as everywhere; the paper prints percent. A row without recipe and without members is a network
 that is not among ours: it has the paper's figures and stays blank otherwise.

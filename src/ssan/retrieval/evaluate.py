@@ -1,4 +1,4 @@
-"""Ranking the clips of a set for each of its captions, and the captions for each clip."""
+"""Evaluation of a joint space: the clips of a set ranked for each of its captions, and the captions for each clip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,16 @@ from ssan.retrieval.metrics import (
     summary,
 )
 from ssan.retrieval.model_file import Retriever, embed_clips, embed_texts
-from ssan.retrieval.pairs import Captioned, captioned, clip_of, features_of, hash_captions, refuse, unused
+from ssan.retrieval.pairs import (
+    Captioned,
+    DroppedCaptions,
+    captioned,
+    clip_of,
+    features_of,
+    hash_captions,
+    refuse,
+    unused,
+)
 
 TWINS = ("video", "other", "kind")
 
@@ -65,21 +74,8 @@ def evaluate(
     """
     notes = [*retriever.check(streams), *_seen_before(retriever, samples)]
     data = captioned(samples, streams, retriever.encode, all_clips=True)
-    if not skip_bad:
-        refuse(
-            data.dropped, len(samples), "captions cannot be used",
-            "extract what is missing, or leave them out with --skip-bad", samples.source,
-        )  # fmt: skip
     superfluous = unused(streams, samples)
-    if not allow_unused:
-        refuse(
-            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
-            "name the captions of all of them, or allow it with --allow-unused", samples.source,
-        )  # fmt: skip
-    if not data.texts:
-        raise UsageError(
-            "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
-        )
+    _refuse_unusable(data, superfluous, samples, streams, skip_bad, allow_unused)
     embedded = embed(retriever, data, streams, batch=batch)
     right, num_repeated = positives_of(data, positives)
     videos = _videos(data)
@@ -117,6 +113,31 @@ def evaluate(
     if twins is not None:
         found["twins"] = tell_apart(embedded, twins, bootstrap=bootstrap, seed=seed)
     return found
+
+
+def _refuse_unusable(
+    data: Captioned,
+    superfluous: Sequence[DroppedCaptions],
+    samples: Samples,
+    streams: Sequence[FeatureStream],
+    skip_bad: bool,
+    allow_unused: bool,
+) -> None:
+    """Refuse captions without features and features without captions, unless allowed, and where nothing is left."""
+    if not skip_bad:
+        refuse(
+            data.dropped, len(samples), "captions cannot be used",
+            "extract what is missing, or leave them out with --skip-bad", samples.source,
+        )  # fmt: skip
+    if not allow_unused:
+        refuse(
+            superfluous, sum(len(stream.known()) for stream in streams), "features have no caption",
+            "name the captions of all of them, or allow it with --allow-unused", samples.source,
+        )  # fmt: skip
+    if not data.texts:
+        raise UsageError(
+            "none of the captions can be used, so nothing can be measured; look at --features", path=samples.source
+        )
 
 
 def _seen_before(retriever: Retriever, samples: Samples) -> list[str]:
@@ -161,7 +182,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
     :raises AnnotationError: the table is malformed.
     :raises UsageError: no row of it is about these clips.
     """
-    places = {clip[0]: place for place, clip in enumerate(embedded.data.clips)}
+    index_of = {clip[0]: index for index, clip in enumerate(embedded.data.clips)}
     captions: dict[int, list[int]] = {}
     for caption, clip in enumerate(embedded.data.clip_of):
         captions.setdefault(int(clip), []).append(caption)
@@ -174,7 +195,7 @@ def tell_apart(embedded: Embedded, path: str, *, bootstrap: int = 1000, seed: in
             raise fault(
                 f"expected two different videos and a kind, and found {quoted(','.join(row.values()))}", path, line
             )
-        one, other = places.get(row["video"]), places.get(row["other"])
+        one, other = index_of.get(row["video"]), index_of.get(row["other"])
         right.setdefault(kind, [])
         videos.setdefault(kind, [])
         left_out.setdefault(kind, 0)

@@ -1,4 +1,4 @@
-"""By what captions and features are told apart from others, wherever they lie."""
+"""Fingerprints of captions and features, which tell them apart from others, wherever they lie."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What draws a text and its video together in the joint space: four losses over the pairs of a batch.
+"""Losses of the joint space, four over the pairs of a batch: what draws a text and its video together there.
 
 Each takes ``(text_bd, video_bd, groups_b)``, where row i of the first two is a pair, and the groups (b), whole numbers,
 say which video each pair is of; options are keywords; each returns a scalar. Similarities are products of rows,

@@ -1,4 +1,4 @@
-"""What a joint space is trained on: captions, features and words, gathered, and refused where they cannot be used."""
+"""Material for a joint space: captions, features and words, gathered, and refused where they cannot be used."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

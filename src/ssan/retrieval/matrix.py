@@ -1,4 +1,4 @@
-"""The metrics of any matrix of scores on disk: ``ssan retrieval eval --scores S.npy --truth T.csv``."""
+"""Matrices of scores on disk, of any model, and their metrics: ``ssan retrieval eval --scores S.npy --truth T.csv``."""
 
 import math
 import os

@@ -280,7 +280,7 @@ def summary(
     ranks = np.asarray(ranks)
     if ranks.ndim != 1 or len(ranks) == 0 or ranks.min() < 1:
         raise ValueError("expected ranks (n), one query or more, counted from 1")
-    values, places, counts = np.unique(ranks, return_inverse=True, return_counts=True)
+    values, value_of, counts = np.unique(ranks, return_inverse=True, return_counts=True)
     figures: dict[str, Any] = {name: float(value[0]) for name, value in _figures(values, counts[None]).items()}
     if not bootstrap:
         return figures
@@ -289,7 +289,7 @@ def summary(
     if num_groups == len(ranks):
         drawn = _draws(counts, bootstrap, seed)
     else:
-        drawn = _draws_of_groups(places, groups, len(values), num_groups, bootstrap, seed)
+        drawn = _draws_of_groups(value_of, groups, len(values), num_groups, bootstrap, seed)
     intervals = _percentiles(values, drawn)
     for name in _SHARES:
         if figures[name] in (0.0, 1.0):
@@ -311,7 +311,7 @@ def _figures(values: np.ndarray, counts_su: np.ndarray) -> dict[str, np.ndarray]
     below = np.pad(up_to_su, ((0, 0), (1, 0)))
     shares = {name: below[:, np.searchsorted(values, most, "right")] / num_s for name, most in _SHARES.items()}
     # The one in the middle, or the two: the first value with which there are more than so many before it.
-    middle = [values[(up_to_su > place_s[:, None]).argmax(axis=1)] for place_s in ((num_s - 1) // 2, num_s // 2)]
+    middle = [values[(up_to_su > before_s[:, None]).argmax(axis=1)] for before_s in ((num_s - 1) // 2, num_s // 2)]
     return {**shares, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": counts_su @ values / num_s}
 
 
@@ -324,14 +324,14 @@ def _draws(counts: np.ndarray, bootstrap: int, seed: int) -> Iterator[np.ndarray
 
 
 def _draws_of_groups(
-    places: np.ndarray, groups: np.ndarray, num_values: int, num_groups: int, bootstrap: int, seed: int
+    value_of: np.ndarray, groups: np.ndarray, num_values: int, num_groups: int, bootstrap: int, seed: int
 ) -> Iterator[np.ndarray]:
     """How often each rank occurs where groups are drawn with replacement, each with all of its queries."""
     rng = np.random.default_rng(seed)
     equal, at_once = np.full(num_groups, 1 / num_groups), max(1, _DRAWN_COUNTS // max(num_values, num_groups))
     for start in range(0, bootstrap, at_once):
         times_sg = rng.multinomial(num_groups, equal, size=min(at_once, bootstrap - start))
-        counts = [np.bincount(places, weights=times_g[groups], minlength=num_values) for times_g in times_sg]
+        counts = [np.bincount(value_of, weights=times_g[groups], minlength=num_values) for times_g in times_sg]
         yield np.stack(counts).astype(np.int64)
 
 

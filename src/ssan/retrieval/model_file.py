@@ -18,7 +18,7 @@ from ssan.retrieval.embedding import JointSpace
 from ssan.retrieval.pairs import ClipFeatures, Encode
 from ssan.retrieval.text import Vocabulary
 from ssan.retrieval.towers import TransformerTower, build_tower, hash_text_model, word_embedding
-from ssan.weights.model_file import read_model_file, write_model_file
+from ssan.weights.model_file import read_model_file, write_model_file, wrong_model
 from ssan.weights.state_dict import LoadReport
 
 KIND = "retrieval"
@@ -101,10 +101,10 @@ def _same_network(stream: FeatureStream, known: Mapping[str, Any]) -> bool:
 
 
 def _other(key: str, was: Any, now: Any) -> str:
-    """What a value is and was, in words; of a mapping the first place that differs."""
+    """What a value is and was, in words; of a mapping the first key that differs."""
     if isinstance(was, dict) and isinstance(now, dict):
-        place = next(name for name in (*was, *now) if was.get(name) != now.get(name))
-        return _other(f"{key}.{place}", was.get(place), now.get(place))
+        inner = next(name for name in (*was, *now) if was.get(name) != now.get(name))
+        return _other(f"{key}.{inner}", was.get(inner), now.get(inner))
     was, now = (value[:16] if key == "hash" and isinstance(value, str) else value for value in (was, now))
     return f"{key} is {shortened(str(now), 80)}, and was {shortened(str(was), 80)} in training"
 
@@ -220,18 +220,39 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
     if path.is_dir():
         path = path / "model.safetensors"
     tensors, metadata = read_model_file(path)
+    recipe, vocabulary, streams, protocol = _described(metadata, path)
+    if recipe.text == "transformer":
+        recipe = _where_its_text_model_is(recipe, metadata.get("text_model"), transformer, str(path))
+    elif transformer is not None:
+        raise UsageError("it reads captions by its own vocabulary; leave out --transformer", path=str(path))
+    if vocabulary is not None:
+        words = tensors.get("tower.words.weight")
+        if words is None or words.ndim != 2 or len(words) != vocabulary.num_rows:
+            raise wrong_model("its word vectors are not those of its vocabulary; copy the file again", path)
+        recipe = recipe.model_copy(update={"word_dim": words.shape[1]})
+    return Retriever(
+        model=_built(recipe, vocabulary, [stream["dim"] for stream in streams], tensors, path).eval().to(device),
+        recipe=recipe,
+        vocabulary=vocabulary,
+        streams=streams,
+        protocol=protocol,
+        hash=metadata["sha256"],
+    )
 
-    def wrong(message: str) -> ModelError:
-        return ModelError(message, code="wrong_model", path=str(path))
 
+def _described(
+    metadata: Mapping[str, Any], path: Path
+) -> tuple[RetrievalRecipe, Vocabulary | None, list[dict[str, Any]], dict[str, Any]]:
+    """What a model file says of its joint space: recipe, vocabulary, streams of features and protocol."""
     if metadata.get("kind") != KIND:
-        raise wrong(
-            "a model of ssan, but not one that finds videos by text; expected what `ssan retrieval train` wrote"
+        raise wrong_model(
+            "a model of ssan, but not one that finds videos by text; expected what `ssan retrieval train` wrote", path
         )
     streams, given, protocol = metadata.get("streams"), metadata.get("recipe"), metadata.get("protocol") or {}
     if not isinstance(given, dict) or not _are_streams(streams) or not isinstance(protocol, dict):
-        raise wrong(
-            "its metadata lacks the recipe or the streams of features, or its protocol is none; copy the file again"
+        raise wrong_model(
+            "its metadata lacks the recipe or the streams of features, or its protocol is none; copy the file again",
+            path,
         )
     assert isinstance(streams, list)
     try:
@@ -239,44 +260,39 @@ def load_retriever(path: str | Path, device: str = "cpu", *, transformer: str | 
         said = metadata.get("vocabulary")
         vocabulary = None if recipe.text == "transformer" else Vocabulary.from_dict(said)
     except UsageError as error:
-        raise wrong(
-            f"its recipe cannot be built by this version: {error}; use the version it was trained with"
+        raise wrong_model(
+            f"its recipe cannot be built by this version: {error}; use the version it was trained with", path
         ) from error
-    if recipe.text == "transformer":
-        recipe = _where_its_text_model_is(recipe, metadata.get("text_model"), transformer, str(path))
-    elif transformer is not None:
-        raise UsageError("it reads captions by its own vocabulary; leave out --transformer", path=str(path))
-    words = tensors.get("tower.words.weight")
-    dims = [stream["dim"] for stream in streams]
-    if vocabulary is not None:
-        if words is None or words.ndim != 2 or len(words) != vocabulary.num_rows:
-            raise wrong("its word vectors are not those of its vocabulary; copy the file again")
-        recipe = recipe.model_copy(update={"word_dim": words.shape[1]})
-    # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
+    return recipe, vocabulary, streams, protocol
+
+
+def _built(
+    recipe: RetrievalRecipe,
+    vocabulary: Vocabulary | None,
+    dims: Sequence[int],
+    tensors: Mapping[str, Tensor],
+    path: Path,
+) -> JointSpace:
+    """The recipe's network with these tensors, which are looked at before any of their size is made."""
+    # Without memory: sizes from elsewhere are compared with the tensors that there are.
     with contextlib.nullcontext() if vocabulary is None else torch.device("meta"):
         try:
             built = build_space(recipe, vocabulary, None, dims)
         except UsageError as error:
             if vocabulary is None:  # what its text model lacks on this machine
                 raise
-            raise wrong(f"its recipe cannot be built: {error}; copy the file again") from error
+            raise wrong_model(f"its recipe cannot be built: {error}; copy the file again", path) from error
     shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
     other = next((name for name in {**shapes, **tensors} if _shape(tensors, name) != shapes.get(name)), None)
     if other is not None:
-        raise wrong(
+        raise wrong_model(
             f"its tensors do not fit its recipe ({recipe.text}, {recipe.dim}): {quoted(other, 80)} is "
-            f"{_shape(tensors, other)}, expected {shapes.get(other)}; copy the file again"
+            f"{_shape(tensors, other)}, expected {shapes.get(other)}; copy the file again",
+            path,
         )
     model = built if vocabulary is None else build_space(recipe, vocabulary, None, dims)
     model.load_state_dict(tensors)
-    return Retriever(
-        model=model.eval().to(device),
-        recipe=recipe,
-        vocabulary=vocabulary,
-        streams=streams,
-        protocol=protocol,
-        hash=metadata["sha256"],
-    )
+    return model
 
 
 def _where_its_text_model_is(recipe: RetrievalRecipe, known: Any, now: str | None, path: str) -> RetrievalRecipe:

@@ -1,4 +1,4 @@
-"""Captions and the features of the clips they tell of: which can be used, and the pairs that training draws of them."""
+"""Pairs of captions and clips: which can be used, the features of both sides, and what training draws of them."""
 
 import csv
 import hashlib
@@ -64,7 +64,7 @@ class Captioned:
     """Captions that can be used.
 
     :param clips: the clips that they tell of, each once, in the order of their first captions.
-    :param clip_of: (n,) int64, the place in ``clips`` of each caption's.
+    :param clip_of: (n,) int64, the index in ``clips`` of each caption's.
     :param words: (n, l) int64, the captions as the text tower takes them.
     :param dropped: the captions of the list that cannot be used.
     """
@@ -83,11 +83,11 @@ class Captioned:
         """The first so many captions."""
         if num >= len(self.samples):
             return self
-        places: dict[int, int] = {}
-        owners = [places.setdefault(int(clip), len(places)) for clip in self.clip_of[:num]]
+        index_of: dict[int, int] = {}
+        owners = [index_of.setdefault(int(clip), len(index_of)) for clip in self.clip_of[:num]]
         return Captioned(
             self.samples.kept(self.samples[:num]),
-            [self.clips[clip] for clip in places],
+            [self.clips[clip] for clip in index_of],
             np.array(owners, dtype=np.int64),
             self.words[:num],
             [],
@@ -110,27 +110,27 @@ def captioned(
     faults: dict[ClipKey, tuple[str, str] | None] = {}
     kept: list[int] = []
     dropped: list[DroppedCaptions] = []
-    for place, sample in enumerate(samples):
+    for index, sample in enumerate(samples):
         clip, caption = clip_of(sample), sample.caption or ""
         if clip not in faults:
             faults[clip] = _fault_of(clip, streams)
         fault = faults[clip]
         if not caption.strip():
             fault = "empty", "the caption is empty"
-        elif not words[place].any():
+        elif not words[index].any():
             fault = "empty", f"no word of the caption {quoted(caption)} is known{no_spaces(caption)}"
         if fault is None:
-            kept.append(place)
+            kept.append(index)
         else:
             dropped.append(DroppedCaptions(sample.id, clip[0], *fault))
-    places: dict[ClipKey, int] = {}
-    for clip in map(clip_of, samples) if all_clips else (clip_of(samples[place]) for place in kept):
+    index_of: dict[ClipKey, int] = {}
+    for clip in map(clip_of, samples) if all_clips else (clip_of(samples[index]) for index in kept):
         if faults[clip] is None:
-            places.setdefault(clip, len(places))
+            index_of.setdefault(clip, len(index_of))
     return Captioned(
-        samples.kept(samples[place] for place in kept),
-        list(places),
-        np.array([places[clip_of(samples[place])] for place in kept], dtype=np.int64),
+        samples.kept(samples[index] for index in kept),
+        list(index_of),
+        np.array([index_of[clip_of(samples[index])] for index in kept], dtype=np.int64),
         words[kept],
         dropped,
     )
@@ -212,8 +212,8 @@ def write_dropped(path: str | Path, dropped: Sequence[DroppedCaptions]) -> None:
 class ClipFeatures(Protocol):
     """The features of clips, as the joint space takes them."""
 
-    def __call__(self, places: np.ndarray) -> Any:
-        """Those of the clips at these places."""
+    def __call__(self, indices: np.ndarray) -> Any:
+        """Those of the clips of these indices."""
 
 
 class Pooled:
@@ -222,8 +222,8 @@ class Pooled:
     def __init__(self, streams: Sequence[FeatureStream], clips: Sequence[ClipKey], how: Literal["max", "mean"]) -> None:
         self.matrix_nf = pooled(streams, clips, how)
 
-    def __call__(self, places: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.matrix_nf[places])
+    def __call__(self, indices: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.matrix_nf[indices])
 
 
 class Sequences:
@@ -232,19 +232,19 @@ class Sequences:
     def __init__(self, streams: Sequence[FeatureStream], clips: Sequence[ClipKey]) -> None:
         self.streams, self.clips = streams, clips
 
-    def __call__(self, places: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-        return [self._of(stream, places) for stream in self.streams]
+    def __call__(self, indices: np.ndarray) -> list[tuple[Tensor, Tensor]]:
+        return [self._of(stream, indices) for stream in self.streams]
 
-    def _of(self, stream: FeatureStream, places: np.ndarray) -> tuple[Tensor, Tensor]:
-        rows = [stream.rows(*self.clips[place]) for place in places]
+    def _of(self, stream: FeatureStream, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        rows = [stream.rows(*self.clips[index]) for index in indices]
         rows = [
             of_clip[np.linspace(0, len(of_clip) - 1, min(len(of_clip), MOST_VECTORS)).round().astype(int)]
             for of_clip in rows
         ]
         nums = [len(of_clip) for of_clip in rows]
         vectors_btf = np.zeros((len(rows), max(nums), stream.dim), dtype=np.float32)
-        for place, of_clip in enumerate(rows):
-            vectors_btf[place, : len(of_clip)] = of_clip
+        for row, of_clip in enumerate(rows):
+            vectors_btf[row, : len(of_clip)] = of_clip
         return torch.from_numpy(vectors_btf), torch.tensor(nums)
 
 

@@ -228,7 +228,7 @@ class TransformerTower(nn.Module):
         """Words (b, l), as ``encode`` gives them, to vectors (b, num_features)."""
         mask_bl = words_bl > 0
         tokens_bl = (words_bl - 1).clamp(min=0)
-        # A caption without tokens attends to its first place, so that there is something to attend to.
+        # A caption without tokens attends to its first position, so that there is something to attend to.
         seen_bl = mask_bl.clone()
         seen_bl[:, 0] = True
         hidden_blf: Tensor = self.model(input_ids=tokens_bl, attention_mask=seen_bl.long()).last_hidden_state
@@ -237,11 +237,11 @@ class TransformerTower(nn.Module):
         num_b = seen_bl.sum(dim=1)
         if self.pooling == "mean":
             return hidden_blf.masked_fill(~seen_bl[:, :, None], 0).sum(dim=1) / num_b[:, None]
-        place_b = num_b - 1
+        last_b = num_b - 1
         if self.pooling == "eos" and self._end is not None:
             end_bl = mask_bl & (tokens_bl == self._end)
-            place_b = torch.where(end_bl.any(dim=1), end_bl.int().argmax(dim=1), place_b)
-        found_bf = hidden_blf[torch.arange(len(num_b), device=num_b.device), place_b]
+            last_b = torch.where(end_bl.any(dim=1), end_bl.int().argmax(dim=1), last_b)
+        found_bf = hidden_blf[torch.arange(len(num_b), device=num_b.device), last_b]
         return found_bf if self.projection is None else self.projection(found_bf)
 
 

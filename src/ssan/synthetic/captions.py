@@ -13,7 +13,7 @@ drawn each for itself: where the thing is and how fast it goes tells nothing. A 
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,7 @@ def render_captions(
     :param splits: as of ``synthetic.render``; each has whole fours.
     """
     root = Path(root)
-    if num_videos < TOGETHER or num_videos % TOGETHER:
-        raise UsageError(f"num_videos is {num_videos}; captioned videos come in fours, so give a multiple of 4")
-    if num_videos > MOST_VIDEOS:
-        raise UsageError(f"num_videos is {num_videos}; of more than {MOST_VIDEOS:,} the captions would not all differ")
-    check_size(size_px)
-    if seed < 0 or workers < 1:
-        raise UsageError(f"seed is {seed} and workers {workers}; expected 0 or more, and 1 or more")
+    _check_numbers(num_videos, seed, size_px, workers)
     counts = {split: TOGETHER * count for split, count in split_counts(num_videos // TOGETHER, splits).items()}
     made = how_made("captions", seed, size_px, find_level(TASK, level))
     claim(root, made)
@@ -136,17 +130,7 @@ def render_captions(
 
     captions, num_rendered = render_all([] if whole else paths, draw, workers, on_progress)
     if not whole:
-        splits_of = [SPLIT_NAMES[split] for split, count in counts.items() for _ in range(count)]
-        _write_rows(
-            root / "captions.csv",
-            ("video", "caption", "split"),
-            [(name_of(index), captions[index], splits_of[index]) for index in range(num_videos)],
-        )
-        _write_rows(
-            root / "twins.csv",
-            ("video", "other", "kind"),
-            [(name_of(n), name_of(other), kind) for n in range(num_videos) for kind, other in twins(n).items()],
-        )
+        _write_tables(root, captions, counts)
         write_json(root / "synthetic.json", finished)
     return Summary(
         root=str(root),
@@ -156,6 +140,34 @@ def render_captions(
         num_train=counts["train"],
         num_validation=counts["validation"],
         num_test=counts["test"],
+    )
+
+
+def _check_numbers(num_videos: int, seed: int, size_px: int, workers: int) -> None:
+    if num_videos < TOGETHER or num_videos % TOGETHER:
+        raise UsageError(f"num_videos is {num_videos}; captioned videos come in fours, so give a multiple of 4")
+    if num_videos > MOST_VIDEOS:
+        raise UsageError(f"num_videos is {num_videos}; of more than {MOST_VIDEOS:,} the captions would not all differ")
+    check_size(size_px)
+    if seed < 0 or workers < 1:
+        raise UsageError(f"seed is {seed} and workers {workers}; expected 0 or more, and 1 or more")
+
+
+def _write_tables(root: Path, captions: Sequence[str], counts: Mapping[str, int]) -> None:
+    """What is said of the videos, by their numbers: captions with their splits, and who is whose twin."""
+    splits_of = [SPLIT_NAMES[split] for split, count in counts.items() for _ in range(count)]
+    _write_rows(
+        root / "captions.csv",
+        ("video", "caption", "split"),
+        [
+            (name_of(index), caption, split)
+            for index, (caption, split) in enumerate(zip(captions, splits_of, strict=True))
+        ],
+    )
+    _write_rows(
+        root / "twins.csv",
+        ("video", "other", "kind"),
+        [(name_of(n), name_of(other), kind) for n in range(len(captions)) for kind, other in twins(n).items()],
     )
 
 

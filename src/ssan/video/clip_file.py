@@ -1,4 +1,4 @@
-"""Many videos in one file, decoded: their frames lie there as they lie in memory, and are read without a decoder.
+"""Clip files, many videos in one: their frames lie there as they lie in memory, and are read without a decoder.
 
 The layout, whose numbers are unsigned and little-endian::
 

@@ -37,6 +37,7 @@ def announced_bytes(path: str | os.PathLike[str]) -> int | None:
 def _of_boxes(handle: IO[bytes], size: int) -> int | None:
     """The end of the last box, each of which begins with its length and its type (ISO/IEC 14496-12, section 4.2)."""
     end = 0
+    # From box to box, by their lengths alone: what is in them, nearly all of the file, is not read.
     for _ in range(MOST_BOXES):
         handle.seek(end)
         head = handle.read(16)
@@ -81,7 +82,7 @@ def _variable_length(handle: IO[bytes]) -> int | None:
 def _of_riff(handle: IO[bytes], size: int) -> int | None:
     """The end of the last RIFF chunk; a large avi has several, one after another (OpenDML 1.02)."""
     end = 0
-    while end < size:
+    while end < size:  # a file of gigabytes has several
         handle.seek(end)
         head = handle.read(8)
         if len(head) < 8 or head[:4] != b"RIFF":

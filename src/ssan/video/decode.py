@@ -51,6 +51,10 @@ from ssan.video.container_length import announced_bytes
 from ssan.video.display_matrix import upright_rgb, upright_size
 from ssan.video.packets import MOST_BYTES_HELD, list_packets
 
+MOST_BYTES_KEPT = 1 << 26
+"""Of the frames of a video that was decoded whole to be listed: half a minute of 320 x 240. They are read from there;
+where they are more, they are decoded again."""
+
 
 class Pictures(NamedTuple):
     """Frames as numpy has them: pixels (t, h, w, 3) of type uint8, and when each begins and how long it is shown."""
@@ -67,6 +71,7 @@ class VideoFile(Video):
         self.path = existing_path(path)
         self._threads = threads
         self._open = ExitStack()
+        self._kept: list[av.VideoFrame] | None = None  # all, in sequence, where surveying has decoded them
         self._container, self._stream = self._open.enter_context(open_container(self.path, threads))
         try:
             self._frames_per_second = float(self._stream.average_rate or self._stream.guessed_rate or 25)
@@ -77,6 +82,7 @@ class VideoFile(Video):
 
     def close(self) -> None:
         self._open.close()
+        self._kept = None
 
     def _list(self) -> None:
         self._packets = list_packets(self._container, self._stream)
@@ -120,6 +126,8 @@ class VideoFile(Video):
     def _survey_in_sequence(self) -> None:
         """Decode everything once, to learn what packets do not tell: how many frames there are and when each begins."""
         self._is_surveyed_in_sequence = True
+        kept: list[av.VideoFrame] | None = None if self.random_access else []
+        num_bytes = 0
         shown: list[int | None] = []
         decoded: list[int | None] = []
         with open_container(self.path, self._threads) as (container, stream):
@@ -128,9 +136,15 @@ class VideoFile(Video):
                 for frame in container.decode(stream):
                     shown.append(frame.pts)
                     decoded.append(frame.dts)
+                    num_bytes += sum(plane.buffer_size for plane in frame.planes)
+                    if num_bytes > MOST_BYTES_KEPT:
+                        kept = None
+                    if kept is not None:
+                        kept.append(frame)
             except av.error.FFmpegError:  # whoever reads it will be told
                 pass
             else:
+                self._kept = kept
                 self.num_frames = len(shown) or self.num_frames
                 if not self._packets.num_missing:
                     self.num_promised = self.num_frames
@@ -350,8 +364,11 @@ class VideoFile(Video):
         if done < len(wanted):
             # Anew: nothing that was done to list packets, or to decode some of them, can change what comes.
             first = self._first_number()
-            with open_container(self.path, self._threads) as (container, stream):
-                for number, frame in _in_sequence(container.decode(stream), [first + n for n in wanted[done:]]):
+            with ExitStack() as opened:
+                if self._kept is None:
+                    container, stream = opened.enter_context(open_container(self.path, self._threads))
+                frames = iter(self._kept) if self._kept is not None else container.decode(stream)
+                for number, frame in _in_sequence(frames, [first + n for n in wanted[done:]]):
                     yield number - first, frame
 
     def _first_number(self) -> int:
@@ -390,7 +407,7 @@ class VideoFile(Video):
                     if packet.pts == goal and following > began and goal not in tail:
                         frames += decoder.decode(None)
                         packets = iter(())
-                    for come in frames:
+                    for come in frames:  # several at once, where the decoder was emptied
                         if come.is_corrupt or come.interlaced_frame:
                             return
                         if come.pts == goal:

@@ -215,6 +215,7 @@ class LongFile(VideoFile):
 
 def _listing(groups: Sequence[PacketGroup]) -> Listing:
     listing = Listing()
+    # In the order of decoding, which is that of the groups: positions are counted through all of them.
     for group in groups:
         for packet in group.packets:
             listing.add(packet)

@@ -13,7 +13,7 @@ What number they have in the whole nobody needs to know. Where anything speaks a
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -130,17 +130,12 @@ def list_part(
             and headers.hold_in(bytes(packet))
         )
 
-    head, listing = Listing(), Listing()
+    listing = Listing()
     held: list[av.Packet] | None = []
     size, num_behind, is_at_end = 0, 0, False
     try:
-        # Another packet may be shown before the first one: as many are looked at as a decoder holds back, twice.
-        for packet in islice(container.demux(stream), 2 * MOST_DELAY):
-            if packet.size:
-                if not is_plain(packet):
-                    return None
-                head.add(packet)
-        if not head.is_complete() or not tick:
+        head = _head(container, stream, is_plain)
+        if head is None or not tick:
             return None
         begin = int(head.start)
         wanted = begin + (start_seconds - HAIR_SECONDS) / tick
@@ -171,10 +166,34 @@ def list_part(
     ticks = known[bisect_left(known, key) :]
     if is_at_end and start_seconds >= max((listing.end - begin) * tick, HAIR_SECONDS):
         raise begins_too_late(start_seconds, (listing.end - begin) * tick, path)
-    first, stop = bisect_left(ticks, wanted), bisect_left(ticks, until)
-    first, stop = (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
     if held is not None and not is_at_end:
         held.append(av.Packet())
+    return _of_frames(listing, ticks, wanted, until, held, size)
+
+
+def _head(
+    container: av.container.InputContainer, stream: VideoStream, is_plain: Callable[[av.Packet], bool]
+) -> Listing | None:
+    """The first packets of a file; None where one is not plain, or when the first frame is shown is not sure."""
+    head = Listing()
+    # Another packet may be shown before the first one: as many are looked at as a decoder holds back, twice.
+    for packet in islice(container.demux(stream), 2 * MOST_DELAY):
+        if packet.size:
+            if not is_plain(packet):
+                return None
+            head.add(packet)
+    return head if head.is_complete() else None
+
+
+def _of_frames(
+    listing: Listing, ticks: Sequence[int], wanted: float, until: float, held: list[av.Packet] | None, size: int
+) -> Packets:
+    """What is listed, for the frames that begin in [wanted, until), or the one that is shown there.
+
+    :param ticks: when the frames of the listing begin that need nothing but what is listed.
+    """
+    first, stop = bisect_left(ticks, wanted), bisect_left(ticks, until)
+    first, stop = (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
     return Packets(
         held=held,
         listing=listing,

@@ -1,4 +1,4 @@
-"""Reading videos: frames by number out of a file or a folder of pictures, decoded in a process apart.
+"""Reader of videos: frames by number out of a file or a folder of pictures, decoded in a process apart.
 
 A decoder is a large program in C that is fed with other people's files. Ours runs in a process of its own, so that a
 file that makes it crash, hang, or ask for all memory costs this process an error that names the file and no more. Each

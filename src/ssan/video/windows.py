@@ -35,6 +35,7 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
     for clip in video.stream(resize=resize):
         begun = windows[waiting : bisect_right(firsts, clip.indices[-1])]
         needed = {index for window in begun for index in window}
+        # Of frames that pass once: what a window that has begun needs is kept until that window is whole.
         for position, index in enumerate(clip.indices):
             if index in needed:
                 # A copy, so that the frames around it are not kept in memory too.
@@ -43,6 +44,7 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
                     clip.times_seconds[position],
                     clip.durations_seconds[position],
                 )
+        # In their order, as many as this piece has completed: several can end in it, or none.
         while waiting < len(windows) and windows[waiting][-1] <= clip.indices[-1]:
             frames, times, durations = zip(*(kept[index] for index in windows[waiting]), strict=True)
             yield Clip(
@@ -67,6 +69,7 @@ def _overlapping(windows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int
     """Windows in groups: those that begin before an earlier one of the group has ended, a few at most."""
     group: list[Sequence[int]] = []
     last = -1
+    # A frame is decoded once for all windows of a group, whose frames are in memory at a time: hence a few at most.
     for window in windows:
         if group and (window[0] > last or len(group) == MOST_TOGETHER):
             yield group

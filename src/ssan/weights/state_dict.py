@@ -179,49 +179,64 @@ def load_backbone(
     :param of_file: names of the classes that the file's classifier scores, in the order of its rows.
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
     """
-    renamed = _by_our_names(state)
-    own = model.state_dict()
+    given, own = _by_our_names(state), model.state_dict()
     slots = slots_of(model.backbone)
-    report = LoadReport(unexpected=[name for key, (name, _) in renamed.items() if key not in own])
     row_of = {name: row for row, name in enumerate(of_file)}
     rows = {index: row_of[name] for index, name in enumerate(classes) if name in row_of}
     fitting: dict[str, Tensor] = {}
-    partly: dict[str, Tensor] = {}
-    wrong = []
+    partly: dict[str, Tensor] = {}  # of which only the rows of some classes are the file's
     for key, tensor in own.items():
-        given = renamed[key][1] if key in renamed else None
-        if given is not None and key.startswith(model.class_rows):
-            if rows and given.shape == (len(of_file), *tensor.shape[1:]):
-                (fitting if len(rows) == len(tensor) else partly)[key] = _with_rows(tensor, given, rows)
-        elif given is not None and given.shape == tensor.shape:
-            fitting[key] = given
-        if key in fitting:
-            continue
-        report.missing.append(key)
-        if given is not None and (key in partly or given.shape != tensor.shape):
-            report.reshaped.append(key)
-        # Old files lack BatchNorm's counter of batches; it changes nothing.
-        if (
-            not key.startswith(("fc.", "consensus."))
-            and not _in_slot(key, slots)
-            and not key.endswith("num_batches_tracked")
-        ):
-            shapes = "missing" if given is None else f"{tuple(given.shape)} for {tuple(tensor.shape)}"
-            wrong.append(f"{key} ({shapes})")
-    if wrong or _has_surplus_parts(model.backbone, report.unexpected, slots):
-        raise wrong_model(
-            f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit"
-            + (f", first {wrong[0]}" if wrong else "")
-            + f"; {len(report.unexpected)} keys are not known here"
-            + (f", first {named(report.unexpected[0])}" if report.unexpected else "")
-            + ". Give the file of the backbone that the model is built on",
-            source,
-        )
+        theirs = given[key][1] if key in given else None
+        if theirs is not None and key.startswith(model.class_rows):
+            if rows and theirs.shape == (len(of_file), *tensor.shape[1:]):
+                (fitting if len(rows) == len(tensor) else partly)[key] = _with_rows(tensor, theirs, rows)
+        elif theirs is not None and theirs.shape == tensor.shape:
+            fitting[key] = theirs
+    report = LoadReport(
+        matched=len(fitting),
+        missing=[key for key in own if key not in fitting],
+        unexpected=[name for key, (name, _) in given.items() if key not in own],
+    )
+    report.reshaped = [
+        key for key in report.missing if key in given and (key in partly or given[key][1].shape != own[key].shape)
+    ]
+    _refuse_another_network(model, given, report, slots, source)
     model.load_state_dict({**fitting, **partly}, strict=False)
-    report.matched = len(fitting)
     report.classes_taken = len(rows) if any(key.startswith(model.class_rows) for key in {**fitting, **partly}) else 0
     report.lost = [name for name in (*report.unexpected, *report.reshaped) if _in_slot(name, slots)]
     return report
+
+
+def _refuse_another_network(
+    model: Classifier, given: Mapping[str, tuple[str, Tensor]], report: LoadReport, slots: Set[str], source: str
+) -> None:
+    """Refuse weights that lack a key which must not stay missing, or have parts that the backbone does not have.
+
+    :param given: the tensors of the file by our names.
+    """
+    own = model.state_dict()
+    # Old files lack BatchNorm's counter of batches; it changes nothing.
+    wrong = [
+        key
+        for key in report.missing
+        if not key.startswith(("fc.", "consensus."))
+        and not _in_slot(key, slots)
+        and not key.endswith("num_batches_tracked")
+    ]
+    if not wrong and not _has_surplus_parts(model.backbone, report.unexpected, slots):
+        return
+    first = ""
+    if wrong:
+        key = wrong[0]
+        shapes = f"{tuple(given[key][1].shape)} for {tuple(own[key].shape)}" if key in given else "missing"
+        first = f", first {key} ({shapes})"
+    raise wrong_model(
+        f"these are another network's weights: {len(wrong)} of {len(own)} keys do not fit{first}; "
+        f"{len(report.unexpected)} keys are not known here"
+        + (f", first {named(report.unexpected[0])}" if report.unexpected else "")
+        + ". Give the file of the backbone that the model is built on",
+        source,
+    )
 
 
 def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ from ssan.video.clip import Video
 from ssan.video.reader import open_video
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.ffmpeg,
     pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed"),
 ]

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,6 +41,15 @@ def start(data: Path, out: Path, processes: int, workers: int, *overrides: str) 
         return subprocess.Popen(
             command, stdout=answer, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
         )
+
+
+def as_torchrun_says() -> list[dict[str, str]]:
+    """The variables that torchrun gives to each of two processes on this machine."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
 
 
 def finish(

@@ -215,7 +215,6 @@ def test_gradients_are_the_same_whatever_the_layout_of_input_and_of_what_comes_b
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
-@pytest.mark.slow
 def test_every_switch_has_the_gradients_of_finite_differences() -> None:
     """Each alternative once, the others at their defaults; inputs, weights and biases, BatchNorm over the batch too."""
     defaults = {name: values[0] for name, values in SWITCHES.items()}
@@ -242,7 +241,6 @@ def test_without_gradients_the_result_is_the_same() -> None:
     assert not layer.requires_grad_(False)(video()).requires_grad
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("switched", [{}, {"temporal_scope": "position", "pool_keys": True, "shared_value": False}])
 def test_compiled_it_gives_the_same_values_and_gradients(backend: str, switched: dict[str, object]) -> None:
@@ -260,8 +258,6 @@ def test_compiled_to_machine_code_it_gives_the_same_values_and_gradients(
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # each of several would import torch first
-    # Compiling a trial for each set of vector instructions would take as long as these kernels do.
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)
     layer = randomised(SeparableSelfAttention(C, embedding=5).double()).eval()
     check_compiled(layer, video(), "inductor", atol=1e-10)
 

@@ -10,7 +10,6 @@ import os
 import pickle
 import resource
 import shutil
-import socket
 import struct
 import subprocess
 import sys
@@ -410,22 +409,18 @@ def _launch(data: Path, out: Path, processes: int, *overrides: str) -> "subproce
 
 def _launch_pair(data: Path, out: Path, *overrides: str) -> tuple[ForkedCommand, ForkedCommand]:
     """Start both processes of a run as torchrun does, but that they have imported everything already."""
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port = trial.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [
         sys.executable, "-m", "ssan", "train", "--model", "ssan_tiny", "--data", str(data), "--out", str(out),
         "--resume", "--workers", "0", "--device", "cpu", "--quiet", "--json", *training_runs.RECIPE, *overrides,
     ]  # fmt: skip
 
-    def start(rank: int) -> ForkedCommand:
-        name = str(out) if rank == 0 else f"{out}.1"
+    def start(name: str, variables: dict[str, str]) -> ForkedCommand:
         with open(f"{name}.json", "wb") as answer, open(f"{name}.log", "wb") as log:
-            environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environment = {**os.environ, **variables}
             return ForkedCommand(command, stdout=answer, stderr=log, env=environment, start_new_session=True)
 
-    return start(0), start(1)
+    first, second = training_runs.as_torchrun_says()
+    return start(str(out), first), start(f"{out}.1", second)
 
 
 @pytest.mark.slow

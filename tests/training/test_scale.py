@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tests.forked import ForkedCommand
+from tests.training_runs import as_torchrun_says
 from torch import Tensor, nn
 
 from ssan.errors import TrainingError, UsageError
@@ -84,18 +84,16 @@ def _task(job: str, rank: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _start(command: list[str], variables: dict[str, str], log: Path) -> Any:
-    """Start torchrun, or a process of a run, which has imported everything already."""
-    kind: Any = ForkedCommand if command[1:3] == ["-m", "ssan"] else subprocess.Popen
+def _start(command: list[str], variables: dict[str, str], log: Path) -> ForkedCommand:
     with open(f"{log}.out", "wb") as answer, open(f"{log}.err", "wb") as said:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        return kind(command, stdout=answer, stderr=said, env=environment, start_new_session=True)
+        return ForkedCommand(command, stdout=answer, stderr=said, env=environment, start_new_session=True)
 
 
 @pytest.fixture
-def started() -> Iterator[list[Any]]:
+def started() -> Iterator[list[ForkedCommand]]:
     """Processes of a test; none of them outlives it."""
-    running: list[Any] = []
+    running: list[ForkedCommand] = []
     yield running
     for process in running:
         if process.poll() is None:
@@ -105,7 +103,7 @@ def started() -> Iterator[list[Any]]:
 
 @pytest.mark.slow
 def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
-    order_set: Path, tmp_path: Path, started: list[Any]
+    order_set: Path, tmp_path: Path, started: list[ForkedCommand]
 ) -> None:
     overrides = [f"{key}={value}" for key, value in KEYS.items()]
     overrides += ["ema=0.9", "checkpoint_gradients=true", "sync_bn=false", "checkpoint_every_steps=1"]
@@ -114,7 +112,7 @@ def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
         common = ["--data", str(order_set), "--workers", "0", "--device", "cpu", "--json", *options]
         return ["-m", "ssan", "train", "--model", "ssan_tiny", "--out", str(out), *common, *overrides]
 
-    def slurm(name: str, *options: str) -> list[Any]:
+    def slurm(name: str, *options: str) -> list[ForkedCommand]:
         job, out = _job_with_a_free_port(), tmp_path / "slurm"
         tasks = [
             _start([sys.executable, *ssan(out, *options)], _task(job, rank), tmp_path / f"{name}{rank}")
@@ -145,10 +143,12 @@ def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
     assert json.loads(said("resumed0", "out"))["resumed_from_step"] == stopped_at
     assert said("resumed1", "out") == ""
 
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    whole = _start([*torchrun, *ssan(tmp_path / "torchrun", "--quiet")], {}, tmp_path / "torchrun")
-    started.append(whole)
-    assert whole.wait(120) == 0, said("torchrun")
+    command = [sys.executable, *ssan(tmp_path / "torchrun", "--quiet")]
+    whole = [
+        _start(command, variables, tmp_path / f"torchrun{rank}") for rank, variables in enumerate(as_torchrun_says())
+    ]
+    started.extend(whole)
+    assert [task.wait(120) for task in whole] == [0, 0], said("torchrun0") + said("torchrun1")
     one, other = state_of(tmp_path / "torchrun"), state_of(tmp_path / "slurm")
     for part in (lambda state: state["state_dict"], lambda state: state["average"]["values"]):
         assert all(torch.equal(part(one)[name], part(other)[name]) for name in part(one))

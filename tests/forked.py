@@ -2,8 +2,9 @@
 
 A started command is a process with its own memory, streams, folder, variables, signals and exit status, as from
 ``python -m ssan``; what it does not do again is import, which takes longer than most of what tests have done in a
-process. The program proper is started by tests of the program (``python -m`` in ``tests/cli``), and by those of
-torchrun.
+process. Variables that Python and torch read when they start, such as ``OMP_NUM_THREADS``, are those of the process
+that is forked from. The program proper is started by tests of the program (``python -m`` in ``tests/cli``), and by
+those of torchrun.
 
 Run as a program, this is the process that is forked from; one serves a process of tests. It has one thread alone and
 has done nothing but import.

@@ -143,7 +143,7 @@ def try_out(breakage: Breakage, whole: Path) -> dict[str, Any]:
             status, first = run_tests(folder, tests, marks)
             if status == FAILED:
                 first = first.replace(f"{folder}/", "")
-                if marks != QUICK and (also := run_tests(whole, [first])[0]) != PASSED:
+                if marks != QUICK and (also := run_tests(whole, [first.partition("[")[0]])[0]) != PASSED:
                     row["fault"] = f"{first} ends with {also} on the tree as it is; mend that first"
                 else:
                     row |= {"caught_by": kind, "first": first}

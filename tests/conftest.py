@@ -4,17 +4,33 @@ import json
 import random
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.forked import ForkedCommand
 
 from ssan.cli.main import status
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+LONGEST = (
+    "reproduce/test_reproduce.py", "training/test_resume.py", "contracts/test_every_entry.py", "video/test_oracle.py",
+    "attachment/test_attach.py", "weights/test_imported.py", "training/test_scale.py", "layers/test_ssa.py",
+    "recognition/test_train.py", "reproduce/test_joint_tables.py", "datasets/test_fuzz.py", "cli/test_command_line.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first: begun last, one of them would keep one core waiting for the other."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +130,17 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(5)
     transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def forked_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``CommandRunner`` starts in a test has imported everything already (see ``forked``); not so torchrun's."""
+
+    def start(command: list[str], **options: Any) -> Any:
+        kind: Any = ForkedCommand if command[1:3] == ["-m", "ssan"] else subprocess.Popen
+        return kind(command, **options)
+
+    monkeypatch.setattr("ssan.commands.subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": start}))
 
 
 class Answer:

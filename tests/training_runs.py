@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.forked import ForkedCommand
 
 from ssan.files import read_json
 from ssan.training.journal import read_journal
@@ -41,7 +43,18 @@ def start(data: Path, out: Path, processes: int, workers: int, *overrides: str) 
         )
 
 
-def finish(process: "subprocess.Popen[bytes]", out: Path, seconds: float | None = None) -> dict[str, Any]:
+def as_torchrun_says() -> list[dict[str, str]]:
+    """The variables that torchrun gives to each of two processes on this machine."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+
+
+def finish(
+    process: "subprocess.Popen[bytes] | ForkedCommand", out: Path, seconds: float | None = None
+) -> dict[str, Any]:
     """Wait for a run's end and return its answer."""
     try:
         status = process.wait(seconds)
@@ -54,7 +67,7 @@ def finish(process: "subprocess.Popen[bytes]", out: Path, seconds: float | None 
     return answer
 
 
-def kill_all(process: "subprocess.Popen[bytes]") -> None:
+def kill_all(process: "subprocess.Popen[bytes] | ForkedCommand") -> None:
     """Send SIGKILL to a process and to all that it has started (torchrun gives its own a session each)."""
     family = [process.pid]
     for pid in family:  # grows while it is walked; whoever is stopped starts nobody new

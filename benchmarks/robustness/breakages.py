@@ -3,8 +3,9 @@
     python -m benchmarks.robustness.breakages [--jobs 2] [--only TEXT]
     python -m benchmarks.robustness.breakages --check
 
-Copies the tree, breaks one line (see broken_lines.py), and runs the tests that should catch it; if they pass, all tests
-of their rooms. First the same tests run on a whole copy, where they must pass. Writes
+Copies the tree, breaks one line (see broken_lines.py), and runs the tests that should catch it, those that are not slow
+first; if all pass, all tests of their rooms. The quick ones run on a whole copy before, where they must pass; so must,
+on that copy, each slower test that fails of a breakage. Writes
 benchmarks/results/breakages.json after each breakage. Those of this very tree that are in it are not tried again, so
 that a run that was stopped goes on; another tree begins anew. Exits with 1 if one was not caught, or could not be
 tried. With ``--check`` nothing runs: it says which breakages do not apply.
@@ -31,7 +32,8 @@ from ssan.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "breakages.json"
-PASSED, FAILED = 0, 1  # exit statuses of pytest; any other says that the tests did not run
+PASSED, FAILED, NONE_CHOSEN = 0, 1, 5  # exit statuses of pytest; any other says that the tests did not run
+QUICK, SLOW = "not slow", "slow"
 SECONDS = 900
 """Tests that take longer hang."""
 
@@ -102,13 +104,17 @@ def copy_tree(names: Iterable[str], folder: Path) -> None:
         shutil.copy2(ROOT / name, folder / name)
 
 
-def run_tests(folder: Path, tests: list[str], *, first_only: bool = True) -> tuple[int | None, str]:
-    """The exit status of pytest in a copy of the tree, None where it does not end, and the first test that failed."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", *(["-x"] if first_only else [])]
+def run_tests(folder: Path, tests: list[str], marks: str = "") -> tuple[int | None, str]:
+    """The exit status of pytest in a copy of the tree, None where it does not end, and the first test that failed.
+
+    What is compiled stays there, for the copies of the copy.
+    """
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", "-x", "-m", marks]
     environment = {
         **os.environ, "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{folder}", "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder / "temporary"),
+        "TMPDIR": str(folder / "temporary"),
     }  # fmt: skip
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     (folder / "temporary").mkdir(exist_ok=True)
     try:
         done = subprocess.run(
@@ -122,21 +128,27 @@ def run_tests(folder: Path, tests: list[str], *, first_only: bool = True) -> tup
     return done.returncode, first or (done.stdout.strip()[-500:] if done.returncode else "")
 
 
-def try_out(breakage: Breakage, names: list[str]) -> dict[str, Any]:
-    """Break one line and see what its tests say."""
+def try_out(breakage: Breakage, whole: Path) -> dict[str, Any]:
+    """Break one line of a copy of the whole tree and see what its tests say."""
     began = time.monotonic()
     row: dict[str, Any] = {**breakage._asdict(), "caught_by": None}
     with tempfile.TemporaryDirectory(prefix="breakage_") as home:
         folder = Path(home, "tree")  # real data beside the checkout are not beside this
-        copy_tree(names, folder)
+        shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("temporary"))
         path, text = broken(breakage, folder)
         (folder / path).write_text(text, encoding="utf-8")
-        for kind, tests in (("named tests", tests_of(breakage)), ("room", rooms_of(breakage))):
-            status, first = run_tests(folder, tests)
+        named, rooms = tests_of(breakage), rooms_of(breakage)
+        tries = [("quick named tests", named, QUICK), ("named tests", named, SLOW), ("room", rooms, "")]
+        for kind, tests, marks in tries:
+            status, first = run_tests(folder, tests, marks)
             if status == FAILED:
-                row |= {"caught_by": kind, "first": first.replace(f"{folder}/", "")}
+                first = first.replace(f"{folder}/", "")
+                if marks != QUICK and (also := run_tests(whole, [first.partition("[")[0]])[0]) != PASSED:
+                    row["fault"] = f"{first} ends with {also} on the tree as it is; mend that first"
+                else:
+                    row |= {"caught_by": kind, "first": first}
                 break
-            if status != PASSED:
+            if status not in (PASSED, NONE_CHOSEN):
                 row["fault"] = f"pytest ended with {status}: {first}" if status is not None else "no end"
                 break
     return row | {"seconds": round(time.monotonic() - began, 1)}
@@ -167,22 +179,26 @@ def main() -> int:
     done = {tuple(row[field] for field in Breakage._fields) for row in rows if "fault" not in row}
     rows = [row for row in rows if tuple(row[field] for field in Breakage._fields) in done & {*map(tuple, BREAKAGES)}]
     chosen = [one for one in BREAKAGES if arguments.only in f"{one.name} {one.file}" and tuple(one) not in done]
-    if not chosen:
-        print("nothing is left to be tried", file=sys.stderr)
-    else:
-        with tempfile.TemporaryDirectory(prefix="breakage_") as home:
-            copy_tree(names, Path(home, "tree"))
-            tests = sorted({test for one in chosen for test in tests_of(one)})
-            print(f"the tests on the tree as it is: {len(tests)} files and folders", file=sys.stderr, flush=True)
-            status, first = run_tests(Path(home, "tree"), tests)
-        if status != PASSED:
-            print(f"the tests do not pass on the tree as it is ({first}); mend that first", file=sys.stderr)
-            return 1
     lock = threading.Lock()
-    with ThreadPoolExecutor(arguments.jobs) as pool, tqdm(total=len(chosen), unit="breakage", file=sys.stderr) as bar:
+    with (
+        tempfile.TemporaryDirectory(prefix="breakage_") as home,
+        ThreadPoolExecutor(arguments.jobs) as pool,
+        tqdm(total=len(chosen), unit="breakage", file=sys.stderr) as bar,
+    ):
+        whole = Path(home, "tree")
+        if not chosen:
+            bar.write("nothing is left to be tried", file=sys.stderr)
+        else:
+            copy_tree(names, whole)
+            tests = sorted({test for one in chosen for test in tests_of(one)})
+            bar.write(f"the quick tests on the tree as it is: {len(tests)} files and folders", file=sys.stderr)
+            status, first = run_tests(whole, tests, QUICK)
+            if status != PASSED:
+                bar.write(f"the tests do not pass on the tree as it is ({first}); mend that first", file=sys.stderr)
+                return 1
 
         def one(breakage: Breakage) -> None:
-            row = try_out(breakage, names)
+            row = try_out(breakage, whole)
             with lock:
                 rows.append(row)
                 store(tree, rows)

@@ -426,6 +426,7 @@ def test_a_deep_copy_has_layers_of_its_own() -> None:
     assert list(copied.state_dict()) == list(ResNet().state_dict())
 
 
+@pytest.mark.slow
 def test_a_pickled_network_is_the_same_network_in_another_process(tmp_path: Path) -> None:
     """Also with a hook added there: numbers of hooks begin anew in each process."""
     network, x = with_ssa(), clip()
@@ -449,6 +450,7 @@ def test_a_pickled_network_is_the_same_network_in_another_process(tmp_path: Path
 # Compiled and exported.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attached", ["before conv2", "channels last", "shift"], indirect=True)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_it_compiles_in_one_piece_for_any_number_of_frames(attached: nn.Module) -> None:
@@ -459,6 +461,7 @@ def test_it_compiles_in_one_piece_for_any_number_of_frames(attached: nn.Module) 
             torch.testing.assert_close(compiled(x), attached(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_stage_of_it_knows_the_frames_too() -> None:
     torch._dynamo.reset()
     network, x, y = with_ssa(), clip(), clip(1, 5)
@@ -468,6 +471,7 @@ def test_a_compiled_stage_of_it_knows_the_frames_too() -> None:
         torch.testing.assert_close((network(x), network(y)), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attached", ["before conv2", "channels last", "shift"], indirect=True)
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 # Strict export says that the number of frames is set and put back; that is what is wanted.
@@ -529,6 +533,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any], st
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, the first time
 @pytest.mark.parametrize(("make", "arguments", "options", "message"), REFUSED, ids=[case[3][:30] for case in REFUSED])
 def test_what_cannot_be_attached_is_refused_and_nothing_is_changed(
@@ -662,6 +667,7 @@ def own_classifier(width: int = 8) -> Classifier:
     )
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_trained_and_read_again(order_set: Path, tmp_path: Path) -> None:
     data, out = DataSource(str(order_set)), tmp_path / "run"
     answer = train(make_recipe(SHORT), data, out, model=(trained := own_classifier()), quiet=True)
@@ -701,6 +707,7 @@ def test_a_recipe_that_says_how_to_build_another_network_is_refused(order_set: P
 # The door.
 
 
+@pytest.mark.slow
 def test_the_package_offers_attach_without_importing_torch_before() -> None:
     code = (
         "import sys, ssan; assert 'attach' in dir(ssan); assert 'torch' not in sys.modules; "

@@ -65,6 +65,7 @@ def commands() -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", commands(), ids=lambda words: " ".join(["ssan", *words]))
 def test_help_of_every_command_works_by_both_its_names(ssan: Any, words: list[str]) -> None:
     answer = ssan(*words, "--help")
@@ -78,6 +79,7 @@ def test_the_version_is_that_of_the_package(ssan: Any) -> None:
     assert (answer.code, answer.out) == (0, f"{importlib.metadata.version('ssan')}\n")
 
 
+@pytest.mark.slow
 def test_train_answers_as_promised(ssan: Any, order_set: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     answer = ssan(
@@ -94,6 +96,7 @@ def test_train_answers_as_promised(ssan: Any, order_set: Path, tmp_path: Path) -
     assert "epoch 1/1" in answer.err
 
 
+@pytest.mark.slow
 def test_train_with_a_skipped_video_finishes_with_status_1(ssan: Any, order_set: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(order_set, data)
@@ -107,6 +110,7 @@ def test_train_with_a_skipped_video_finishes_with_status_1(ssan: Any, order_set:
     assert skipped.json["num_skipped"] == 1
 
 
+@pytest.mark.slow
 def test_eval_answers_as_promised(ssan: Any, order_set: Path, trained: Path, tmp_path: Path) -> None:
     scores = tmp_path / "scores.npz"
     answer = ssan(
@@ -198,6 +202,7 @@ def test_a_video_that_is_cut_off_is_labelled_and_said_to_be(
     assert "the video ends before its file says it does" in answer.err
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_utf8_comes_back_byte_by_byte(order_set: Path, trained: Path, tmp_path: Path) -> None:
     video = next((order_set / "20bn-something-something-v2").iterdir())
     name = os.fsencode(tmp_path) + b"/\xff\nx.webm"
@@ -310,6 +315,7 @@ def test_import_tells_people_what_was_placed_and_without_names_that_classes_are_
     assert (quiet.code, quiet.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_import_refuses_another_network_in_one_line_and_writes_nothing(
     ssan: Any, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -483,6 +489,7 @@ def test_the_installed_command_is_this_one() -> None:
     assert run.stderr.startswith("ssan: ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(order_set: Path) -> None:
     """`ssan data list ... | head -1` ends quietly."""
     command = f"{sys.executable} -m ssan data list --data '{order_set}' --json | head -n 1"
@@ -514,6 +521,7 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 FULL = "ssan: standard output cannot be written (No space left on device); the answer is lost, run again\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["--help", "recipes list", "recipes list --json"])
@@ -522,12 +530,14 @@ def test_an_answer_that_a_full_device_does_not_take_is_one_line_and_status_1(com
     assert (run.returncode, run.stderr) == (1, FULL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["--help", "recipes list", "recipes show table1/ssa_8f"])
 def test_a_reader_that_has_gone_is_no_error_whatever_is_printed(command: str) -> None:
     run = shell(f"ssan {command} | true; echo ${{PIPESTATUS[0]}}")
     assert (run.stdout, run.stderr) == ("0\n", "")
 
 
+@pytest.mark.slow
 def test_work_is_done_where_standard_error_is_closed_full_or_read_by_nobody(tmp_path: Path) -> None:
     command = "ssan recipes list --json"
     expected = shell(command).stdout
@@ -540,6 +550,7 @@ def test_work_is_done_where_standard_error_is_closed_full_or_read_by_nobody(tmp_
     assert (tmp_path / "r.yaml").read_text() == shell("ssan recipes show demo/ssan_tiny").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [ASCII, C_LOCALE])
 def test_what_the_encoding_lacks_is_escaped(tmp_path: Path, encoding: dict[str, str]) -> None:
     (tmp_path / "a" / "Caf\u00e9").mkdir(parents=True)
@@ -577,6 +588,7 @@ main.run()
 FORGED = "a\x1b[2J\x07\x9b\u202eb\u2028\nssan: all is well"
 
 
+@pytest.mark.slow
 def test_a_terminal_is_told_nothing_by_names_and_labels(ssan: Any, tmp_path: Path) -> None:
     """Neither control nor bidirectional characters, nor a line that is not ours."""
     videos = tmp_path / "root" / "train" / "walk"

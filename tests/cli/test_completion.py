@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BASH = """
 source "$HOME/.bashrc"
 COMP_WORDS=(ssan tr) COMP_CWORD=1
@@ -13,6 +15,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+@pytest.mark.slow
 def test_completion_is_installed_and_completes(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path)}
     ssan = f"{sys.executable} -m ssan"

@@ -11,6 +11,7 @@ from ssan.datasets import read
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_commands")
 def test_the_demo_writes_its_results_and_one_page_that_needs_nothing_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

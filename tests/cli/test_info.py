@@ -31,6 +31,7 @@ def lines(answer: Any) -> dict[str, str]:
     return {line[:12].strip(): line[13:] for line in answer.out.splitlines()}
 
 
+@pytest.mark.slow
 def test_of_a_run_it_says_what_it_was_trained_on_takes_and_has_reached(ssan: Any, run: Path, order_set: Path) -> None:
     found = ssan("info", run, "--json").json
     assert (found["schema"], found["path"], found["kind"], found["task"]) == (1, str(run), "run", "recognition")

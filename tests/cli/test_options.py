@@ -90,6 +90,7 @@ def test_the_options_of_data_become_one_source() -> None:
     assert seen[-1] == ("n", None, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["list", "check", "describe"])
 def test_data_may_be_the_first_argument(ssan: Any, order_set: Path, verb: str) -> None:
     more = ["--json", "--split", "val", *(["--again"] if verb == "check" else [])]
@@ -147,6 +148,7 @@ def keys_that_are_no_options(recipe: Any, *words: str) -> list[str]:
     return [key for key in recipe_keys(recipe) if f"--{key.replace('_', '-')}" not in flags(*words)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", keys_that_are_no_options(Recipe, "train"))
 def test_a_key_of_the_recipe_given_as_an_option_is_told_how_it_is_written(ssan: Any, key: str) -> None:
     for option in (f"--{key}", f"--{key.replace('_', '-')}"):
@@ -157,6 +159,7 @@ def test_a_key_of_the_recipe_given_as_an_option_is_told_how_it_is_written(ssan: 
             assert answer.err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", keys_that_are_no_options(RetrievalRecipe, "retrieval", "train"))
 def test_so_is_one_of_a_joint_space(ssan: Any, key: str) -> None:
     answer = ssan("retrieval", "train", "--captions", "c", "--features", "f", "--out", "o", f"--{key}", "3")

@@ -5,8 +5,9 @@ The last part breaks a layer or a model in one place and sees the check of that 
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -27,6 +28,11 @@ TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
 # More of the blocks of ResNet-18 and 50, which are tried with numbers: these on shapes alone.
 SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
 DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
+
+
+def large_ones_slow(names: Iterable[str]) -> list[Any]:
+    """The names as parameters, with a mark where a network takes long: the smallest of each family is tried always."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if MODELS[name].backbone != "tiny" else []) for name in names]
 
 
 def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -224,7 +230,7 @@ class Named:
         return self.spec.consensus is None
 
 
-@pytest.fixture(scope="module", params=[name for name in MODELS if name not in DEEP])
+@pytest.fixture(scope="module", params=large_ones_slow(name for name in MODELS if name not in DEEP))
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
     with without_memory():
@@ -262,6 +268,7 @@ def kinds_by_stage(model: nn.Module) -> dict[str, set[type[nn.Module]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
 def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> None:
     spec = MODELS[name]
@@ -276,6 +283,7 @@ def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> N
     }.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")])
 def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
     with without_memory():
@@ -286,12 +294,13 @@ def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_paramete
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS if MODELS[n].backbone in ("tiny", "mobilenet_v2")])
+@pytest.mark.parametrize("name", large_ones_slow(n for n in MODELS if MODELS[n].backbone in ("tiny", "mobilenet_v2")))
 def test_a_model_can_be_copied_and_saved(name: str) -> None:
     model, fresh = (build(name, K, num_frames=3).double() for _ in range(2))
     check_copies_are_whole(randomised(model), fresh, clips())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_can_be_exported_and_gives_equal_scores(name: str) -> None:
     model = randomised(build(name, K, num_frames=4).double())

@@ -46,6 +46,7 @@ def test_every_program_is_run_here() -> None:
         assert re.search(rf"\n    python examples/{path.name} ", path.read_text(encoding="utf-8")), path.name
 
 
+@pytest.mark.slow
 def test_a_folder_is_labelled(example: Any, runs: dict[str, Path], order_set: Path, tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -97,6 +98,7 @@ def test_two_models_are_compared(example: Any, runs: dict[str, Path], order_set:
     assert said[3].startswith(f"difference {(second - first) / num:+.3f}, 95 % [")
 
 
+@pytest.mark.slow
 def test_the_notebook_gives_the_outputs_that_are_stored_in_it() -> None:
     """After a change of it: python -m benchmarks.pages.notebook."""
     stored = notebook.read()

@@ -109,6 +109,7 @@ def test_what_a_type_checker_sees_is_what_is_given() -> None:
         assert where == (f"{offered.__module__}.{offered.__name__}" if callable(offered) else offered.__name__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "answer"),
     [
@@ -128,6 +129,7 @@ def test_a_name_is_the_same_whatever_was_imported_before(code: str, answer: str)
 # ------------------------------------------------------------------------------------------------------- labelling
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_the_command(ssan: Any, model: VideoModel, model_file: Path, order_set: Path) -> None:
     folder = next(order_set.rglob("*.webm")).parent
     lines = ssan("predict", model_file, folder, "--json", "--top", 3, "--device", "cpu").lines
@@ -168,6 +170,7 @@ def test_frames_in_memory_have_the_answer_of_their_file(model: VideoModel, paths
 SIZES = [("down", {"size_px": 20, "crop_px": 16}), ("up", {"size_px": 47, "crop_px": 40, "resize": "short_side"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "keys"), SIZES, ids=[name for name, _ in SIZES])
 def test_frames_that_are_resized_are_answered_as_a_folder_of_the_same_pictures(
     name: str, keys: dict[str, Any], paths: list[str], tmp_path: Path
@@ -447,6 +450,7 @@ def test_a_recipe_that_comes_along_is_read_by_its_name() -> None:
 QUICK = {"epochs": 1, "batch": 8, "num_frames": 3, "size_px": 32, "crop_px": 32}
 
 
+@pytest.mark.slow
 def test_a_training_takes_a_recipe_by_its_name_and_its_keys(order_set: Path, tmp_path: Path) -> None:
     done = package.train("demo/tsn_tiny", order_set, tmp_path / "a", changes=QUICK, device="cpu", quiet=True)
     model = package.load_model(tmp_path / "a")
@@ -512,6 +516,7 @@ def test_a_data_set_is_read_with_the_options_of_its_reader(order_set: Path, path
 # ----------------------------------------------------------------------------------------------------- the page
 
 
+@pytest.mark.slow
 def test_every_code_block_of_the_page_runs(order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").symlink_to(order_set)

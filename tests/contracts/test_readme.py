@@ -57,6 +57,7 @@ def run(code: str, page: str) -> str:
     return said.getvalue()
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs_in_order_and_then_its_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

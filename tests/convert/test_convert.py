@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import simplejpeg
 from av.video.frame import PictureType
+from tests.forked import ForkedCommand
 from torch.nn.functional import interpolate
 
 from squares import square
@@ -245,8 +246,8 @@ PROGRAM = (
 )
 
 
-def begin(source: Path, dest: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def begin(source: Path, dest: str) -> ForkedCommand:
+    return ForkedCommand(
         [sys.executable, "-c", PROGRAM, "data", "resize", str(source), dest, "--to", "clips", "--workers", "1"],
         stderr=subprocess.PIPE,
         text=True,
@@ -260,6 +261,7 @@ def wait_for_lines(manifest: str, count: int) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_or_interrupted_it_goes_on_where_it_was(source: Path, tmp_path: Path) -> None:
     for number in range(60):
         shutil.copy(source / "run" / "two.avi", source / "run" / f"more_{number}.avi")
@@ -301,6 +303,7 @@ def test_what_a_killed_process_left_is_no_video_and_goes(source: Path, tmp_path:
     assert sorted(os.listdir(tmp_path / "copy" / "run")) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_with_several_processes_the_same_comes_out(source: Path, tmp_path: Path) -> None:
     shutil.copy(source / "list.csv", source / "run" / "broken.mp4")
     one, two = (
@@ -390,6 +393,7 @@ def test_a_clip_file_of_version_1_is_gone_on_with(source: Path, tmp_path: Path) 
 # --- several processes
 
 
+@pytest.mark.slow
 def test_work_of_several_processes_comes_back_whole_and_leaves_no_semaphores(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -122,6 +122,7 @@ def found(tmp_path: Path) -> Callable[..., Audit]:
 # ------------------------------------------------------------------------------------------------ one video, examined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_wrong_with_a_whole_video(whole: dict[str, Path], name: str) -> None:
     with open_video(whole[name]) as video:
@@ -221,6 +222,7 @@ def test_a_step_that_most_names_have_is_the_numbering(numbers: list[int], gaps: 
 # ----------------------------------------------------------------------------------------------------- a list of them
 
 
+@pytest.mark.slow
 def test_every_kind_of_fault_has_its_code_and_the_order_is_that_of_the_list(
     whole: dict[str, Path], tmp_path: Path, found: Callable[..., Audit]
 ) -> None:
@@ -452,6 +454,7 @@ def test_a_name_that_is_not_utf8_is_remembered_too(
 # ---------------------------------------------------------------------------------------------------- side by side
 
 
+@pytest.mark.slow
 def test_threads_with_readers_of_their_own_do_not_wait_for_each_other(whole: dict[str, Path]) -> None:
     pids: dict[str, int] = {}
     together = threading.Barrier(2, timeout=20)
@@ -538,6 +541,7 @@ def data(whole: dict[str, Path], tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_answer_names_what_is_wrong_and_the_status_says_that_something_is(
     ssan: Callable[..., tuple[int, str, str]], data: Path, tmp_path: Path
 ) -> None:
@@ -561,6 +565,7 @@ def test_the_answer_names_what_is_wrong_and_the_status_says_that_something_is(
     assert ssan("--data", data, "--split", "val", "--memory", memory_file)[0] == 0
 
 
+@pytest.mark.slow
 def test_the_clean_list_holds_what_is_good_and_is_read_back(
     ssan: Callable[..., tuple[int, str, str]], data: Path, tmp_path: Path
 ) -> None:
@@ -609,6 +614,7 @@ def test_an_empty_split_is_refused_before_anything_is_looked_at(
     assert "--split all shows every one" in err
 
 
+@pytest.mark.slow
 def test_an_interrupted_check_ends_with_130_and_goes_on_where_it_was(
     ssan: Callable[..., tuple[int, str, str]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -634,6 +640,7 @@ def test_an_interrupted_check_ends_with_130_and_goes_on_where_it_was(
 # -------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 def test_training_keeps_a_truncated_video_and_says_so_where_a_check_has_found_it(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -664,6 +671,7 @@ def test_training_keeps_a_truncated_video_and_says_so_where_a_check_has_found_it
 # ------------------------------------------------------------------------------------------------------ real files
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_videos_have_one_that_is_truncated_and_two_that_are_the_same(
     shared: Path, found: Callable[..., Audit]
@@ -679,6 +687,7 @@ def test_the_real_videos_have_one_that_is_truncated_and_two_that_are_the_same(
     assert same.same_as.endswith("part_0.mp4")
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_nothing_is_wrong_with_the_videos_of_weizmann(shared: Path, found: Callable[..., Audit]) -> None:
     checked = found(read("folder", shared / "dataset" / "weizmann", "all"), workers=2, compare=True)

@@ -465,6 +465,7 @@ def own(tmp_path: Path, order_set: Path) -> Path:
     return put(tmp_path / "c.csv", "video,caption,split\n" + "\n".join(rows) + "\n")
 
 
+@pytest.mark.slow
 def test_captions_are_described_by_videos_words_and_repetition(own: Path, ssan: Any) -> None:
     found = describe(read("captions_csv", own, "all"), look=0)
     assert (found["num_videos"], found["num_samples"], found["num_missing"]) == (3, 5, 1)
@@ -499,6 +500,7 @@ def test_captions_are_listed_and_missing_videos_are_counted_once(own: Path, ssan
     assert ssan("data", "list", "--data", own, "--split", "test").out == f"gone#0\tone\t{own.parent}/gone  (missing)\n"
 
 
+@pytest.mark.slow
 def test_each_video_is_checked_once_though_many_captions_name_it(own: Path, ssan: Any) -> None:
     found = audit(read("captions_csv", own, "all"), quiet=True)
     assert [(len(one.samples), one.code) for one in found.findings] == [(3, None), (1, None), (1, "missing")]
@@ -532,6 +534,7 @@ SENTENCE = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     content=st.fixed_dictionaries(
         {
@@ -592,6 +595,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.slow
 @given(format=st.sampled_from([*HEADERS]), header=st.booleans(), content=TABLE | st.binary(max_size=80), split=SPLITS)
 @example("captions_csv", True, b"a,b,1,2,train\n../c,d,,,val\n", "all")
 @example("youcook2", True, b"1e999,0,1,a,b\n", "val")
@@ -650,6 +654,7 @@ def test_the_real_pairs_of_1ka_are_1000_of_as_many_videos(lists: Path) -> None:
     assert (found["num_repeated_captions"], found["repeated_captions"][0]["num_videos"]) == (4, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(("protocol", "num"), [("1k-A-9k", 9000), ("1k-A-7k", 7010)])
 def test_the_real_training_lists_of_1ka_hold_no_video_of_its_pairs(

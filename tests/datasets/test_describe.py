@@ -217,6 +217,7 @@ def test_of_many_classes_the_largest_and_the_smallest_are_named_and_all_are_draw
         assert "370 classes between" in [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.slow
 def test_describing_annotations_imports_nothing_heavy(table: Path) -> None:
     code = (
         "import sys; from ssan.cli.main import status; "

@@ -130,6 +130,7 @@ def check_recipe(path: Path, overrides: tuple[str, ...] = ()) -> None:
     assert read_recipe(again) == recipe
 
 
+@pytest.mark.slow
 @given(content=st.binary(max_size=300))
 @fuzz(150)
 def test_any_bytes_as_a_recipe_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
@@ -137,6 +138,7 @@ def test_any_bytes_as_a_recipe_are_read_or_refused(tmp_path: Path, content: byte
     check_recipe(tmp_path / "r.yaml")
 
 
+@pytest.mark.slow
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=14))
 @example(["epochs", ": ", "0x" + "f" * 5000])
 @example(["lr", ": ", "1:" * 300 + "1.5"])
@@ -152,6 +154,7 @@ def test_any_yaml_as_a_recipe_is_read_or_refused_and_makes_no_objects(tmp_path: 
     assert not made.exists()
 
 
+@pytest.mark.slow
 @given(values=st.dictionaries(st.sampled_from([*recipe_keys(), "epoch", "a\nb"]), VALUES, max_size=5))
 @fuzz(300)
 def test_any_values_of_a_recipes_keys_are_taken_or_refused(tmp_path: Path, values: dict[str, Any]) -> None:
@@ -164,6 +167,7 @@ KEYS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(
     overrides=st.lists(
         st.tuples(KEYS, st.text(max_size=12) | st.lists(st.sampled_from(PIECES), max_size=5).map("".join)), max_size=3
@@ -203,6 +207,7 @@ OPTIONS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(
     model=st.sampled_from(["ssan_tiny", "tsm_tiny", "tsn_tiny", "ssan_r18", "ssan_mobilenet_v2"]),
     layer=st.dictionaries(
@@ -290,6 +295,7 @@ TABLES = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(content=TABLES | st.binary(max_size=200), split=SPLITS, order=st.sampled_from(["sorted", "file", "other"]))
 @example(b"path,label,num_frames\na.mp4,walk," + b"9" * 5000 + b"\n", "all", "sorted")
 @example(b"path,label\na.mp4," + b"x" * 200_000 + b"\n", "all", "sorted")
@@ -302,6 +308,7 @@ def test_any_csv_file_is_read_or_refused(tmp_path: Path, content: bytes, split: 
     check_list(lambda: read("csv", home / "list.csv", split, class_order=order), home)
 
 
+@pytest.mark.slow
 @given(content=TABLES, root=st.sampled_from(["..", ".", "../..", "sub", "sub/..", ""]))
 @fuzz(150)
 def test_no_csv_file_leads_out_of_its_folder_however_that_is_spelled(tmp_path: Path, content: bytes, root: str) -> None:
@@ -316,6 +323,7 @@ def test_no_csv_file_leads_out_of_its_folder_however_that_is_spelled(tmp_path: P
         )
 
 
+@pytest.mark.slow
 @given(content=TABLES | st.binary(max_size=200), split=SPLITS)
 @example(b"path,split\nwalk/a.mp4,val\nrun/b.mp4,train\n", "val")
 @fuzz(200)
@@ -334,6 +342,7 @@ NAMES = st.sampled_from(
 RAW = st.binary(min_size=1, max_size=6).filter(lambda name: not set(name) & {0, 47} and name not in (b".", b".."))
 
 
+@pytest.mark.slow
 @given(
     files=st.lists(
         st.tuples(st.sampled_from(["walk", "Walk", "run", "train/walk", "val/run", "other/x", ""]), NAMES), max_size=5
@@ -388,6 +397,7 @@ ENTRIES = st.lists(
 TWO_CLASSES = {"Holding something": "0", "Pushing something": "1"}
 
 
+@pytest.mark.slow
 @given(
     labels=st.just(TWO_CLASSES) | st.dictionaries(CLASS_NAMES, INDICES, max_size=3) | st.just([]),
     entries=ENTRIES,
@@ -427,6 +437,7 @@ JSON_PIECES = [
 ]
 
 
+@pytest.mark.slow
 @given(
     content=st.binary(max_size=100)
     | st.lists(st.sampled_from(JSON_PIECES), max_size=12).map(lambda pieces: "".join(pieces).encode()),
@@ -498,6 +509,7 @@ def lay_out(home: Path, format: str, which: str = "", content: bytes = b"") -> N
         (home / name).write_bytes(content if name == which else text)
 
 
+@pytest.mark.slow
 @given(
     case=st.sampled_from([(format, name) for format, files in LAYOUTS.items() for name in files]),
     content=LISTS,
@@ -565,6 +577,7 @@ METADATA = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     metadata=st.dictionaries(
         st.sampled_from(
@@ -649,6 +662,7 @@ def check_weights(path: Path) -> None:
     assert named == str(path)
 
 
+@pytest.mark.slow
 @given(
     form=st.sampled_from(["zip", "old", "safetensors"]),
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
@@ -687,6 +701,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=12), zipped=st.booleans())
 @fuzz(400)
 def test_any_program_in_a_weights_file_is_refused_and_not_run(tmp_path: Path, steps: list[bytes], zipped: bool) -> None:
@@ -747,6 +762,7 @@ def strange(kind: str, like: torch.Tensor) -> torch.Tensor:
     )
 
 
+@pytest.mark.slow
 @given(
     kinds=st.lists(st.tuples(st.integers(0, 60), STRANGE), max_size=3),
     names=st.lists(st.text(string.printable, max_size=9)),
@@ -792,6 +808,7 @@ VECTOR_FILES = LINES | HEADED | st.binary(max_size=120) | st.binary(max_size=60)
 WANTED = st.none() | st.sets(st.sampled_from(["the", "at", ".", "1", "\xe9", "", ". .", "\ud800"]))
 
 
+@pytest.mark.slow
 @given(
     content=VECTOR_FILES,
     packing=st.sampled_from(["plain", "plain", "gz", "zip", "cut"]),

@@ -137,6 +137,7 @@ def test_captions_from_before_stand_in_front_unless_the_order_is_that_of_taking(
     assert videos.grown("v", 1, 4.0) == ("so today we cut the onion's skin, don't hurry", 0.0, 6.5)
 
 
+@pytest.mark.slow
 @given(
     captions=st.lists(
         st.tuples(st.integers(0, 9), st.integers(0, 7), st.sampled_from(["", "a", "b c", "don't d", "e, f-g h"])),

@@ -222,6 +222,7 @@ def test_links_that_lead_in_a_circle_are_walked_once(tmp_path: Path) -> None:
     assert read("folder", tmp_path, "all").classes == ["walk"]
 
 
+@pytest.mark.slow
 def test_folders_nested_without_end_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(1200):
@@ -804,6 +805,7 @@ def test_no_annotations_of_something_v2_says_what_was_expected(tmp_path: Path) -
     assert "labels/" in error.message
 
 
+@pytest.mark.slow
 def test_a_rendered_set_reads_as_something_v2(order_set: Path) -> None:
     samples = read("auto", order_set, "all")
     assert (len(samples), len(samples.classes)) == (40, 4)

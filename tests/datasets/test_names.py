@@ -150,6 +150,7 @@ def test_a_pipe_or_a_device_is_no_list_and_nobody_waits_for_it(tmp_path: Path) -
 # -------------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["list", "check", "describe"])
 def test_the_data_may_be_the_first_argument_of_every_verb(ssan: Any, tmp_path: Path, verb: str) -> None:
     _put(tmp_path / "data" / "walk" / "a.mp4")

@@ -114,6 +114,7 @@ def test_malformed_class_names_are_named(
     assert words in caught.value.message
 
 
+@pytest.mark.slow
 @given(
     name=st.text(alphabet="ab./ \0\ud800", max_size=9),
     root=st.sampled_from([".", "..", "x", "x/..", "/data", "/data/", "./x//y"]),
@@ -963,6 +964,7 @@ def _num_lines(path: Path) -> int:
     return sum(1 for line in path.read_bytes().splitlines() if line.strip())
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_lists_of_jester_are_read_whole(shared: Path) -> None:
     root = shared / "annotations" / "jester_official_csv"
@@ -989,6 +991,7 @@ def test_real_frames_of_jester_are_found_by_their_id(shared: Path, tmp_path: Pat
     assert len(os.listdir(samples[0].path)) > 30
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_lists_of_v2_in_tsms_form_are_read_whole(shared: Path) -> None:
     root = shared / "annotations" / "sthv2_tsm_lists"
@@ -1002,6 +1005,7 @@ def test_the_real_lists_of_v2_in_tsms_form_are_read_whole(shared: Path) -> None:
     assert (samples[168_913].id, str(samples[-1].label_index)) == (first, last)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("fold", ["1", "2", "3"])
 def test_the_real_lists_of_ucf101_hold_13320_videos_in_each_fold(shared: Path, fold: str) -> None:

@@ -56,6 +56,7 @@ def test_a_split_file_finds_a_video_that_has_been_converted(tmp_path: Path, ther
     )
 
 
+@pytest.mark.slow
 def test_a_split_file_finds_videos_in_a_clip_file(ssan: Any, order_set: Path, tmp_path: Path) -> None:
     video = next((order_set / "20bn-something-something-v2").iterdir())
     for name in ("walk/a.webm", "run/b.webm"):
@@ -207,6 +208,7 @@ def test_parts_that_overlap_between_training_and_validation_are_said(
     assert all("('v' and 't')" in line for line in said)
 
 
+@pytest.mark.slow
 def test_doubts_stand_at_the_beginning_of_training_and_in_its_journal(
     ssan: Any, order_set: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.forked import ForkedCommand
 from torch import nn
 
 from ssan.datasets import Sample, Samples, read
@@ -324,6 +325,7 @@ def uninterrupted(model_file: Path, order_set: Path, tmp_path_factory: pytest.Te
     return content(out)
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_give_together_what_one_gives(
     ssan: Any, model_file: Path, order_set: Path, uninterrupted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,12 +348,13 @@ def test_two_processes_under_torchrun_give_together_what_one_gives(
     assert (alone.json["num_done_before"], alone.json["num_videos"]) == (num, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_stopped_in_the_middle_goes_on_and_gives_the_same(
     number: signal.Signals, ssan: Any, model_file: Path, order_set: Path, uninterrupted: Any, tmp_path: Path
 ) -> None:
     words = command(model_file, order_set, tmp_path)
-    process = subprocess.Popen(
+    process = ForkedCommand(
         [sys.executable, "-m", "ssan", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     lines, deadline = tmp_path / "part-0.jsonl", time.monotonic() + 120

@@ -95,6 +95,7 @@ def test_features_that_are_exchanged_are_refused_and_it_is_said_how_to_name_them
     assert evaluated(ssan, captions, tmp_path / "run", f"ssa={other}", f"2d={one}").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"hash": "3d"}, {"preprocess": {"size_px": 5}}, {"stride_seconds": 3.0}, {"window_seconds": 1.0}]
 )

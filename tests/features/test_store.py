@@ -164,6 +164,7 @@ writer.add("lost", np.full((3, 5), 4.0), np.array([[0, 1], [1, 2], [2, 3]]), "lo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes_before", [0, 1, 2], ids=["rows", "times", "line"])
 def test_a_writer_killed_anywhere_loses_nothing_that_was_committed(tmp_path: Path, writes_before: int) -> None:
     run = subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(writes_before)], check=False)

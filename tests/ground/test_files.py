@@ -683,6 +683,7 @@ def test_a_changed_byte_of_a_tensor_is_noticed(model_file: Path) -> None:
         assert "copy the file again" in error.message
 
 
+@pytest.mark.slow
 def test_no_changed_bit_of_the_header_changes_what_is_read(tmp_path: Path) -> None:
     path, tensors = tmp_path / "m.safetensors", {"a": torch.arange(4.0)}
     digest = write_model_file(path, tensors, {"classes": ["left", "right"], "protocol": {"views": 1}})

@@ -115,6 +115,7 @@ REPEATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REPEATED)
 def test_a_value_that_is_referred_to_without_end_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "p").write_bytes(REPEATED[kind])
@@ -133,6 +134,7 @@ def test_bytes_that_are_made_anew_take_no_more_memory_than_the_file_has(tmp_path
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "words"),
     [

@@ -460,6 +460,7 @@ def test_every_yaml_file_in_the_package_is_a_shipped_recipe() -> None:
     assert {"demo/ssan_tiny", "demo/tsn_tiny"} <= set(shipped())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_recipe_begins_by_saying_what_it_is_for(name: str) -> None:
     first = shipped()[name].read_text(encoding="utf-8").splitlines()[0]

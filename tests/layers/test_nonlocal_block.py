@@ -253,6 +253,7 @@ def test_starts_as_the_identity_when_told_to(kind: type[nn.Module]) -> None:
     assert not torch.allclose(kind(C)(x), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian", "dot_product"])
 @pytest.mark.parametrize("axes", SWITCHES["axes"])
 def test_gradients_are_those_of_finite_differences(axes: str, pairwise: str) -> None:

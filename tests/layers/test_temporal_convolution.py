@@ -37,6 +37,7 @@ def loops(x: Tensor, layer: TemporalConvolution, kernel: int) -> Tensor:
     return y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("t", [1, 2, T])
@@ -50,6 +51,7 @@ def test_equals_the_loops_part_by_part(kernel: int, parts: int, t: int) -> None:
         assert all(map(torch.equal, layer(x), found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("t", [1, 2, 4])
 def test_its_own_gradients_are_the_derivatives_and_so_are_the_second(kernel: int, t: int) -> None:

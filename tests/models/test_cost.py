@@ -85,6 +85,7 @@ def test_one_small_frame_can_be_counted() -> None:
     assert 0 < multiply_adds(model, 1, 32) < multiply_adds(model, 1, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride_in", "giga"), [("conv2", 99.3), ("conv1", 74.9)])
 def test_attention_in_res2_and_res3_costs_what_its_formula_says(stride_in: str, giga: float) -> None:
     """A block of c channels on p positions and 8 frames: 12 c^2 p a frame for the 1x1 and 3x1x1 convolutions and the
@@ -161,6 +162,7 @@ def test_a_shift_is_free_and_attention_is_not(rows: dict[str, dict[str, Any]]) -
             assert tsn[field] == tsm[field] < ssan[field]
 
 
+@pytest.mark.slow
 def test_the_counts_that_come_with_the_package_are_those_of_counting() -> None:
     counted = json.loads(COUNTED.read_text(encoding="utf-8"))
     assert counted == {name: count(name) for name in MODELS}, (

@@ -33,6 +33,7 @@ def _torchs_own_advice_is_no_fault() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), FORMS)
 def test_exported_with_open_sizes_a_layer_takes_any_size_and_number_of_frames(
     name: str, options: dict[str, Any]

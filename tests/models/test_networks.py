@@ -397,6 +397,7 @@ def test_a_layer_of_ones_own_can_be_placed_and_the_names_come_back() -> None:
     assert network.layer2[1].after_block.factor == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -456,6 +457,7 @@ def test_parameters_and_multiply_adds_are_those_of_the_literature() -> None:
     assert num_parameters(on_meta("tsm_r50")) == num_parameters(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride_in", "side"), [("conv2", 56), ("conv1", 28)])
 def test_stride_in_decides_the_resolution_of_the_first_attention_of_res3(stride_in: str, side: int) -> None:
     model = on_meta("ssan_r50", backbone_options={"stride_in": stride_in})

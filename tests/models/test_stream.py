@@ -45,6 +45,7 @@ def test_frame_by_frame_the_scores_are_those_of_the_whole_clip_to_the_last_digit
         assert torch.equal(streamed, model.frame_scores(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["tiny", "r18", "mobilenet_v2"])
 def test_frame_by_frame_the_scores_are_those_of_the_whole_clip(backbone: str) -> None:
     """Up to rounding: a device may add up one frame's products in another order than those of several."""

@@ -36,6 +36,7 @@ def test_the_page_is_that_of_its_results() -> None:
         assert evidence.FIGURE.exists()
 
 
+@pytest.mark.slow
 def test_every_row_of_the_page_can_be_trained_small(tmp_path: Path) -> None:
     from ssan.reproduce.plan import Data
     from ssan.reproduce.recognition import runs_of

@@ -137,6 +137,7 @@ def test_rows_are_written_one_by_one_and_a_new_row_takes_the_place_of_the_old(tm
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", families.TITLES)
 @pytest.mark.parametrize("task", families.TASKS)
 def test_a_small_row_of_a_table_is_trained_as_the_recipe_of_its_family_says(task: str, family: str) -> None:
@@ -165,6 +166,7 @@ def make_run(work: Path, task: str, family: str, seed: int, *, done: bool = True
     write_scores(run.folder / "scores.npz", [*"vwxyz"], scores, np.array([0, 1, 2, 3, 3]), [*"abcd"], protocol)
 
 
+@pytest.mark.slow
 def test_rows_come_from_finished_runs_of_every_seed_and_replace_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

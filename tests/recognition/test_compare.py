@@ -139,6 +139,7 @@ def naive_interval(signs: np.ndarray, resamples: int, seed: int) -> tuple[float,
     return low, high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("only_a", "only_b", "num"), [(17, 43, 211), (101, 97, 503), (0, 11, 53), (5, 0, 7)])
 def test_the_bootstrap_interval_is_that_of_drawing_videos_one_by_one(only_a: int, only_b: int, num: int) -> None:
     signs = np.array([-1] * only_a + [1] * only_b + [0] * (num - only_a - only_b))
@@ -409,6 +410,7 @@ def test_the_command_counts_what_common_leaves_out(tmp_path: Path, capfd: pytest
     assert "2 that only A has" in answer.err
 
 
+@pytest.mark.slow
 def test_comparing_imports_no_torch() -> None:
     import subprocess
     import sys

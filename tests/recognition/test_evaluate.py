@@ -38,6 +38,7 @@ def by_hand(labeller: Labeller, path: str, views: int, crops: int) -> torch.Tens
     return torch.stack([labeller.model(clip[None])[0].double() for clip in clips])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("views", "crops"), [(1, 1), (3, 1), (2, 3), (1, 10)])
 def test_logits_are_averaged_over_views_and_crops(views: int, crops: int, labeller: Labeller, order_set: Path) -> None:
     samples = read("sthv2", order_set, "test")
@@ -125,6 +126,7 @@ def test_a_label_without_a_number_is_an_answer_that_says_so(order_set: Path, lab
     assert (answer["path"], answer["ok"], answer["error"]["code"]) == (path, False, "nan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssan_tiny", "tsm_mobilenet_v2", "tsn_r18"])
 def test_a_model_read_back_gives_the_same_scores(name: str, tmp_path: Path) -> None:
     recipe = make_recipe({"model": name, "num_frames": 3, "size_px": 37, "crop_px": 32})
@@ -140,6 +142,7 @@ def test_a_model_read_back_gives_the_same_scores(name: str, tmp_path: Path) -> N
     assert all(parameter.requires_grad for parameter in read_back.parameters())
 
 
+@pytest.mark.slow
 def test_reading_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
     recipe = make_recipe({"model": "ssan_tiny", "size_px": 48, "crop_px": 48})
     save_labeller(tmp_path / "model.safetensors", build_from(recipe, 2), ["a", "b"], recipe, {})

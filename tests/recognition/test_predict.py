@@ -32,6 +32,7 @@ def paths(order_set: Path, tmp_path: Path) -> list[str]:
     return [videos[0], str(tmp_path / "broken.mp4"), *videos[1:], str(tmp_path / "absent.mp4")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_answers_are_those_of_each_video_by_itself_in_order(labeller: Labeller, paths: list[str], workers: int) -> None:
     answers = list(predict_each(labeller, paths, top=2, workers=workers))

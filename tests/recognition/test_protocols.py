@@ -167,6 +167,7 @@ def twin(model: Weighing, path: str, views: int, crops: int, sampling: str, aver
     return [math.log(sum(column) / len(rows)) for column in zip(*shares, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize(
     ("views", "crops", "side", "sampling"),

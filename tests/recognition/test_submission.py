@@ -226,6 +226,7 @@ def test_the_command_answers(
     assert (answer["schema"], answer["num_videos"], answer["path"]) == (1, 3, out)
 
 
+@pytest.mark.slow
 def test_the_real_list_of_v2_gets_its_27157_lines(shared: Path, tmp_path: Path) -> None:
     folder = shared / "annotations" / "sthv2_official"
     entries = json.loads((folder / "something-something-v2-test.json").read_text())

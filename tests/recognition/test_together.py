@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.forked import ForkedCommand
 
 from ssan.datasets.source import DataSource
 from ssan.errors import UsageError
@@ -62,6 +63,7 @@ class Remembering(Together):
         return [given[call][self.processes.rank]] * self.processes.world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3, 11])
 def test_shares_of_whole_batches_make_the_scores_of_one_process(world: int, videos: Path, model: Path) -> None:
     labeller, samples = load_labeller(model), DataSource(str(videos)).read("all")
@@ -119,15 +121,15 @@ def test_in_the_script_of_a_job_what_is_started_without_srun_is_alone_unless_it_
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., ForkedCommand]]:
     """Start a command as one of two tasks; none outlives the test."""
     running = []
     job = str(os.getpid())
 
-    def run(rank: int, *command: object) -> "subprocess.Popen[str]":
+    def run(rank: int, *command: object) -> ForkedCommand:
         tasks = {**os.environ, **TASKS, "SLURM_JOB_ID": job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
         running.append(
-            subprocess.Popen(
+            ForkedCommand(
                 [sys.executable, "-m", "ssan", *map(str, command)],
                 env=tasks, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
@@ -143,7 +145,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["eval", "predict"])
 def test_two_processes_give_the_answer_of_one_once(
-    verb: str, videos: Path, model: Path, ssan: Any, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+    verb: str, videos: Path, model: Path, ssan: Any, start: Callable[..., ForkedCommand], tmp_path: Path
 ) -> None:
     def command(name: str) -> list[object]:
         common = ["--device", "cpu", "--workers", 0, "--json"]
@@ -165,7 +167,7 @@ def test_two_processes_give_the_answer_of_one_once(
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_the_others_too(
-    videos: Path, model: Path, start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path
+    videos: Path, model: Path, start: Callable[..., ForkedCommand], tmp_path: Path
 ) -> None:
     common = ["--data", videos, "--device", "cpu", "--workers", 0]
     tasks = [start(0, "eval", model, *common), start(1, "eval", tmp_path / "none.safetensors", *common)]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from tests.forked import ForkedCommand
 from torch import nn
 
 from ssan.datasets import Samples, read
@@ -56,6 +57,7 @@ def finished(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return out, train(small(), DataSource(str(order_set)), out, quiet=True)
 
 
+@pytest.mark.slow
 def test_the_answer_has_the_promised_fields(finished: tuple[Path, dict[str, Any]]) -> None:
     out, answer = finished
     assert set(answer) >= {
@@ -145,6 +147,7 @@ def assert_resumes_in_mid_epoch(recipe: Recipe, data: Path, folder: Path, monkey
     assert_same_weights(folder / "run", folder / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_run_resumed_in_mid_epoch_keeps_its_batch_norm_frozen(
     assert epoch["seconds"] < 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 3, 4, 5])
 def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     step: int, order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -183,6 +187,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(
     assert (row["train_loss"], row["val_loss"]) == (same["train_loss"], same["val_loss"])
 
 
+@pytest.mark.slow
 def test_the_number_of_loader_processes_does_not_change_the_weights(
     order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -208,7 +213,7 @@ def test_a_signal_saves_and_exits_with_130_and_the_run_goes_on(
         "train", "--model", "ssan_tiny", "--data", str(order_set), "--out", str(out), "--workers", str(workers),
         "--json", "--quiet", "crop_px=32", "num_frames=3", "batch=4", "epochs=8",
     ]  # fmt: skip
-    process = subprocess.Popen(
+    process = ForkedCommand(
         [sys.executable, "-m", "ssan", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
     )  # fmt: skip
@@ -231,6 +236,7 @@ def test_a_signal_saves_and_exits_with_130_and_the_run_goes_on(
     assert resumed.json["steps"] == 8 * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spot", ["training_step", "on_train_batch_end", "validation_step", "on_train_epoch_start"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_heard_wherever_it_comes_and_the_handlers_are_given_back(
@@ -348,6 +354,7 @@ def test_a_video_that_breaks_while_training_is_named(
         train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_a_video_is_saved_at_that_step_and_goes_on_once_it_is_back(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +382,7 @@ def test_a_run_stopped_by_a_video_is_saved_at_that_step_and_goes_on_once_it_is_b
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -400,6 +408,7 @@ def test_too_little_memory_is_one_line_with_what_helps(
         assert word in answer.err
 
 
+@pytest.mark.slow
 def test_data_are_a_path_a_source_or_two_lists(order_set: Path, tmp_path: Path) -> None:
     recipe = small(model="tsn_tiny", epochs=1)
     lists = tuple(read("auto", order_set, split) for split in ("train", "val"))
@@ -440,6 +449,7 @@ def test_sizes_come_from_the_model_unless_the_recipe_says_them() -> None:
         complete(make_recipe({"model": "ssan_r50", "size_px": 200}))
 
 
+@pytest.mark.slow
 def test_frozen_batch_norm_keeps_its_statistics_and_the_backbones_weights(order_set: Path, tmp_path: Path) -> None:
     train(small(freeze_bn=True, epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
     after = weights(tmp_path / "run")
@@ -467,6 +477,7 @@ def test_new_parameters_are_the_classifiers_the_consensuss_and_the_slots() -> No
         assert 0 < len(expected) < len(list(model.parameters()))
 
 
+@pytest.mark.slow
 def test_relations_are_built_for_the_recipes_frames_and_drawn_alike_after_an_interruption(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -573,6 +584,7 @@ def test_the_effective_batch_is_no_larger_than_an_epoch_and_that_is_said(
     assert "accumulate is 512, and an epoch has 28 videos" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_half_precision_on_a_cpu_is_called_what_it_is(
     order_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -592,6 +604,7 @@ def test_accumulated_batches_make_the_same_number_of_steps_as_larger_ones(order_
     assert answer["steps"] == 4
 
 
+@pytest.mark.slow
 def test_mixed_precision_clipping_and_sgd_train_too(order_set: Path, tmp_path: Path) -> None:
     recipe = small(precision="bf16", clip_norm=0.5, optimizer="sgd", lr=0.01, schedule="cosine", epochs=1)
     train(recipe, DataSource(str(order_set)), tmp_path / "run", quiet=True)

@@ -123,6 +123,7 @@ PLACES = [
 ]  # the start, an epoch, the end, the evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(ODD)))
 def test_a_journal_with_anything_in_it_gives_a_page_or_one_line(tmp_path: Path, ssan: Any, number: int) -> None:
     run = write(tmp_path / "run", WHOLE)
@@ -202,6 +203,7 @@ def test_joint_spaces_are_named_alone(tmp_path: Path, ssan: Any) -> None:
     assert "which has a page of its own; name it alone" in answer.err
 
 
+@pytest.mark.slow
 def test_a_joint_space_with_anything_in_its_journal_gives_a_page_or_one_line(tmp_path: Path, ssan: Any) -> None:
     run = write(tmp_path / "joint", JOINT)
     places = [(place, key) for place, event in enumerate(JOINT) for key in event if place != 1]

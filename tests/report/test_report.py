@@ -286,6 +286,7 @@ def test_a_start_that_says_nothing_leaves_everything_blank(tmp_path: Path, ssan:
     assert page.images == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value", [None, "0.5", True, [0.5], pytest.param(10**400, id="huge"), float("nan"), float("inf")]
 )
@@ -505,6 +506,7 @@ def test_models_of_other_sizes_are_compared_and_several_sizes_of_a_test_are_kept
     assert found == [[("c", 48)], [("c", 52), ("d", 52)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [174, 400])
 def test_many_classes_are_a_picture_without_names_and_lists_with_their_ends(
     num: int, tmp_path: Path, ssan: Any, drawn: None
@@ -587,6 +589,7 @@ def test_several_runs_need_a_name_for_their_page_and_none_may_be_named_twice(tmp
 # ------------------------------------------------------------------------------- what training and eval write down
 
 
+@pytest.mark.slow
 def test_a_real_run_is_reported_as_it_was_trained_and_evaluated(
     trained: Path, order_set: Path, tmp_path: Path, ssan: Any, drawn: None
 ) -> None:
@@ -669,6 +672,7 @@ def test_a_run_of_an_older_version_is_gone_on_with_and_the_start_stays_as_it_was
     assert begun == old
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_so_in_its_journal(order_set: Path, tmp_path: Path, ssan: Any) -> None:
     arguments = ["--data", order_set, "--workers", 0, "--quiet", "--out", tmp_path / "run"]
     settings = ["crop_px=32", "size_px=32", "num_frames=4", "batch=8", "epochs=2", "lr=1e30", "warmup_epochs=0"]

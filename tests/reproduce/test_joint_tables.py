@@ -106,6 +106,8 @@ def test_a_run_by_another_recipe_or_on_another_split_is_not_taken_for_it(tmp_pat
     assert other.figures() is None
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_commands")
 def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tmp_path: Path) -> None:
     def asked() -> RetrievalRequest:
         table = JOINT_TABLES["table7"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.forked import ForkedCommand
 
 from ssan.commands import CommandRunner
 from ssan.errors import UsageError
@@ -74,6 +75,7 @@ def test_a_rows_recipe_is_of_its_frames_and_tells_the_papers_figure(pair: tuple[
         build_from(complete(recipe), 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in shipped() if re.match("table[1-6]/", name)])
 def test_the_cost_in_a_recipes_head_is_its_networks(name: str) -> None:
     head = shipped()[name].read_text(encoding="utf-8")
@@ -91,6 +93,7 @@ def test_the_cost_in_a_recipes_head_is_its_networks(name: str) -> None:
     assert f"ssan train --recipe {name} --data" in head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", TRAINED, ids=named)
 def test_a_small_network_has_the_layer_options_and_frames_of_its_row(pair: tuple[Table, Row]) -> None:
     table, row = pair
@@ -113,6 +116,7 @@ def test_a_small_network_has_the_layer_options_and_frames_of_its_row(pair: tuple
         build_from(complete(small), 6)
 
 
+@pytest.mark.slow
 def test_every_network_is_one_run_whatever_table_it_stands_in() -> None:
     def folders(name: str) -> dict[str, str]:
         rows = TABLES[name].rows
@@ -152,6 +156,7 @@ def test_overrides_reach_every_recipe() -> None:
     assert runs[1].folder == Path("out/runs/order/ssan_tiny_8f_pool_keys-true/seed_1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -319,6 +324,7 @@ def test_the_page_has_ours_beside_the_papers_and_blanks(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- commands, for real
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(
         Exception, match=r"`ssan eval` ended with status 2: .*no such model file.*Look at the log; run it again"
@@ -326,6 +332,8 @@ def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
         CommandRunner().run("eval", str(tmp_path / "none"), "--data", str(tmp_path), log=tmp_path / "logs" / "a.log")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_commands")
 def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path, ssan: Any) -> None:
     words = (
         "reproduce", "table1", "--mini", "--rows", "tsm_en", "--tasks", "order", "--videos-per-task", "60", "--out",
@@ -357,12 +365,13 @@ def test_a_table_is_trained_evaluated_added_up_and_not_made_twice(tmp_path: Path
     assert journal.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_told_to_stop_it_stops_its_trainings_with_their_states_and_goes_on(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "ssan", "reproduce", "table2", "--mini", "--rows", "ssa", "--tasks", "order", "--out",
         str(tmp_path), "--videos-per-task", "60", "epochs=400",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = ForkedCommand(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     journal = tmp_path / "runs" / "order" / "ssan_tiny_8f" / "seed_0" / "journal.jsonl"
     until = time.monotonic() + 90
     while not (journal.exists() and '"epoch"' in journal.read_text()):

@@ -97,6 +97,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OTHERS)
 def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: str) -> None:
     a, b = videos(tmp_path / "a"), videos(tmp_path / "b", **OTHERS[what])
@@ -116,6 +117,7 @@ def test_runs_on_other_videos_are_refused_and_not_shown(tmp_path: Path, what: st
         run.make(no_command, Execution())
 
 
+@pytest.mark.slow
 def test_the_command_shows_runs_on_its_data_and_refuses_others_in_one_line(tmp_path: Path, ssan: Any) -> None:
     a, b = videos(tmp_path / "a"), videos(tmp_path / "b", 5)
     words = ("reproduce", "table6", "--mini", "--rows", "res2", "--out", tmp_path / "out", "--json", "--data")
@@ -272,6 +274,7 @@ def test_an_evaluation_with_unusable_figures_is_none(tmp_path: Path, key: str) -
     assert run.evaluation() is None
 
 
+@pytest.mark.slow
 def test_a_journal_with_unusable_numbers_gives_a_table_with_blanks(tmp_path: Path) -> None:
     a = videos(tmp_path / "a")
     run = asked(tmp_path / "out", data_of(a))
@@ -356,6 +359,7 @@ def made(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
     monkeypatch.setattr(recognition, "add_scores", add_scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["no answer", "half an answer", "an older answer", "no scores", "half the scores"])
 def test_an_ensemble_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
     order, calls = two_members(tmp_path)
@@ -386,6 +390,7 @@ def test_an_ensemble_that_was_cut_off_is_made_again(tmp_path: Path, monkeypatch:
     assert len(calls) == 2, "what is whole is not made again"
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_fails_is_listed_and_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +472,7 @@ def test_a_joint_space_of_other_captions_or_features_is_refused_and_not_shown(tm
     assert found["r1"] == 0.25, "an evaluation by hand on other data is not the table's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["text_to_video", "video_to_text", "num_queries", "num_missing", "protocol"])
 def test_recalls_that_are_none_are_not_shown(tmp_path: Path, key: str) -> None:
     a = captioned(tmp_path / "a")

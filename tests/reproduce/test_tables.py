@@ -141,6 +141,7 @@ def test_blocks_of_table_2_have_the_width_of_ssa() -> None:
 # Table 5.
 
 
+@pytest.mark.slow
 def test_without_its_three_parts_table_5_is_the_pair_of_table_2() -> None:
     keys, found = scores("table5/none")
     expected_keys, expected = scores("table2/nl2d1d")
@@ -149,6 +150,7 @@ def test_without_its_three_parts_table_5_is_the_pair_of_table_2() -> None:
     assert recipe("table5/none") == recipe("table2/nl2d1d")
 
 
+@pytest.mark.slow
 def test_with_its_three_parts_table_5_is_ssa() -> None:
     keys, found = scores("table5/sa_sve_ta")
     expected_keys, expected = scores("table2/ssa")

@@ -245,6 +245,7 @@ def spoil(path: Path, how: str) -> None:
         os.mkfifo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", ["max", "attention"])
 @pytest.mark.parametrize(("how", "code"), [("cut", "truncated"), ("nan", "nan"), ("wider", "wrong_model"),
                                            ("pipe", "bad_annotation")])  # fmt: skip

@@ -274,6 +274,7 @@ def test_large_similarities_stay_numbers(name: str) -> None:
     assert torch.isfinite(text_bd.grad).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"same_video": "left_out"}])
 @pytest.mark.parametrize("row", range(len(GROUPS)))
 @pytest.mark.parametrize("side", [0, 1])

@@ -110,6 +110,7 @@ def drawn_scores(n: int, m: int, levels: int | None, seed: int = 0) -> tuple[np.
 SHAPES = [(1009, 13), (3, 106_753), (2, 330_017), (307, 1031)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("levels", [None, 5])
 @pytest.mark.parametrize(("n", "m"), SHAPES)
@@ -364,6 +365,7 @@ def coverage(num_videos: int, num_captions: int, share: float, alike: float, by_
     return held / 150
 
 
+@pytest.mark.slow
 def test_intervals_have_the_true_share_in_them_as_often_as_they_say() -> None:
     """95 %, give or take what 150 trials leave open; with the captions drawn one by one hardly more than half."""
     assert 0.9 <= coverage(60, 20, 0.3, 0.5, by_video=True) <= 0.99

@@ -436,6 +436,7 @@ def test_vectors_of_none_of_the_words_are_refused(tmp_path: Path) -> None:
         vocabulary_with_vectors({"Dog": 1}, "howto100m", three_vectors(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", ["gz", "zip"])
 def test_vectors_that_unpack_without_end_are_refused(tmp_path: Path, packing: str) -> None:
     content, path = b"the 1 2\n" + b"\n" * 20_000_000, tmp_path / "vectors"

@@ -101,6 +101,7 @@ def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --------------------------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 def test_videos_that_were_never_seen_are_found_by_what_is_in_them(world: Path, trained: Path) -> None:
     found = figures(world, trained)
     assert found["num_queries"] == found["num_candidates"] == 35
@@ -109,6 +110,7 @@ def test_videos_that_were_never_seen_are_found_by_what_is_in_them(world: Path, t
     assert found["num_missing"] == found["num_ties"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "loss"), [("bigru", "hardest_negative"), ("lstm", "info_nce"), ("maxpool", "mil_nce")]
 )
@@ -128,6 +130,7 @@ def test_a_text_model_of_the_transformers_library_reads_the_captions(world: Path
     assert found["protocol"]["text"] == "transformer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", ["mean", "attention"])
 def test_features_over_time_are_aggregated_as_the_recipe_says(world: Path, tmp_path: Path, aggregate: str) -> None:
     train(small(aggregate=aggregate, epochs=8), material(world), tmp_path / "run", quiet=True)
@@ -143,6 +146,7 @@ def test_two_streams_are_joined_in_the_order_of_the_recipe(world: Path, tmp_path
         retriever.check(open_streams([str(world / "features"), str(world / "more")], (), ["noise", "ours"]))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept_and_its_recalls_are_those_of_the_whole_validation_set(
     world: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +201,7 @@ class Killed(BaseException):
     """Stands for a power cut: nothing catches it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captions", ["one", "all"])
 def test_a_run_killed_in_mid_epoch_and_resumed_is_the_run_never_stopped(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captions: str

@@ -51,6 +51,7 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
 # ---------------------------------------------------------------------------------------------------- the layout
 
 
+@pytest.mark.slow
 def test_labels_number_the_classes_as_strings_from_zero(root: Path) -> None:
     labels = json.loads((root / "something-something-v2-labels.json").read_text(encoding="utf-8"))
     assert list(labels.values()) == [str(n) for n in range(12)]
@@ -76,6 +77,7 @@ def test_the_label_is_the_template_with_its_gaps_filled(root: Path) -> None:
         assert row["label"] == words[0].lower() + words[1:]
 
 
+@pytest.mark.slow
 def test_captions_are_mostly_unique() -> None:
     captions = Counter(scene("order", None, SEED, index, size_px=32).label for index in range(300))
     assert sum(count == 1 for count in captions.values()) > 0.9 * 300
@@ -115,6 +117,7 @@ def test_splits_are_shares_or_whole_numbers() -> None:
         split_counts(41, (0.5, 0.5))
 
 
+@pytest.mark.slow
 def test_videos_decode_to_the_frames_that_were_drawn(root: Path) -> None:
     lengths = set()
     for index in range(NUM_VIDEOS):
@@ -145,6 +148,7 @@ def test_how_the_set_was_made_is_recorded(root: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- repeatability
 
 
+@pytest.mark.slow
 def test_the_same_arguments_give_the_same_files_with_any_number_of_workers(root: Path, tmp_path: Path) -> None:
     render(tmp_path, "order", NUM_VIDEOS, SEED, size_px=SIZE_PX, workers=3)
     for path in sorted(path for path in root.rglob("*") if path.is_file()):
@@ -304,6 +308,7 @@ def test_fewer_classes_are_whole_pairs_and_the_first_ones() -> None:
 # ---------------------------------------------------------------------------------------------------- the relation task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", RELATION_LEVELS)
 @pytest.mark.parametrize("pair", range(3))
 def test_another_cue_alone_makes_it_the_other_class(pair: int, level: Level) -> None:
@@ -319,6 +324,7 @@ def test_another_cue_alone_makes_it_the_other_class(pair: int, level: Level) -> 
         assert y.max() - y.min() <= reach
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", RELATION_LEVELS)
 @pytest.mark.parametrize("pair", range(3))
 def test_the_same_cue_and_things_played_backwards_make_it_the_other_class(pair: int, level: Level) -> None:
@@ -354,6 +360,7 @@ def test_the_mover_that_matches_the_cue_goes_the_way_of_the_class() -> None:
                 assert way * (last - first) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("common", "fewest", "most"), [(0.0, 30, 70), (1.0, 160, 160)])
 def test_the_common_share_of_clips_draws_from_the_first_two_kinds(common: float, fewest: int, most: int) -> None:
     level = Level(num_distractors=1, num_kinds=6, common=common, noise=0)

@@ -52,6 +52,7 @@ def go_on(videos: Path, out: Path) -> dict[str, Any]:
     return resumed
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
     videos: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,11 +69,13 @@ def test_a_run_goes_on_with_the_threads_that_it_was_begun_with(
     assert torch.get_num_threads() == threads + 2
 
 
+@pytest.mark.slow
 def test_where_nothing_is_other_nothing_is_said(videos: Path, stopped: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert go_on(videos, stopped)["inexact"] == []
     assert "warning" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_version_is_said_in_a_line_and_in_the_journal(
     videos: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,6 +87,7 @@ def test_another_version_is_said_in_a_line_and_in_the_journal(
     assert line.endswith(f"ssan was {was} and is 77.0")
 
 
+@pytest.mark.slow
 def test_videos_that_are_others_now_are_counted_and_the_first_is_named(videos: Path, stopped: Path) -> None:
     listed = DataSource(str(videos)).read("train")
     bigger, touched = Path(listed[3].path), Path(listed[5].path)
@@ -95,6 +99,7 @@ def test_videos_that_are_others_now_are_counted_and_the_first_is_named(videos: P
     ]
 
 
+@pytest.mark.slow
 def test_a_state_that_did_not_keep_what_it_was_computed_with_says_so(videos: Path, stopped: Path) -> None:
     path = stopped / "last" / "state.ckpt"
     state = torch.load(path, weights_only=True)

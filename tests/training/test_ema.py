@@ -106,6 +106,7 @@ def test_a_module_under_two_names_has_its_own_weights_back_too() -> None:
     assert sorted(average.values) == ["0.bias", "0.weight"]
 
 
+@pytest.mark.slow
 def test_a_run_averages_after_each_step_and_not_after_each_batch(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_run_averages_after_each_step_and_not_after_each_batch(
     assert {average["values"][name].item() for name in counting} == {7}
 
 
+@pytest.mark.slow
 def test_the_average_is_measured_and_kept_and_training_goes_on_from_the_weights(
     order_set: Path, tmp_path: Path, whole: Path
 ) -> None:
@@ -156,6 +158,7 @@ def test_the_average_is_measured_and_kept_and_training_goes_on_from_the_weights(
     assert all(one != other for one, other in zip(*losses, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 6])
 def test_a_killed_run_goes_on_with_its_average_to_the_last_bit(
     step: int, order_set: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ import resource
 import shutil
 import struct
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests import training_runs
+from tests.forked import ForkedCommand
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
@@ -242,6 +244,7 @@ MOMENTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_run_killed_anywhere_and_resumed_is_the_run_never_stopped(
     moment: str, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
@@ -252,6 +255,7 @@ def test_a_run_killed_anywhere_and_resumed_is_the_run_never_stopped(
     assert_same_run(whole_toy, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["after_the_rate_fell", "in_validation", "between_the_best_model_and_the_first_epochs_state"]
 )
@@ -443,6 +447,7 @@ def test_an_early_best_model_is_still_the_best_after_a_resumption(
     assert (out / "model.safetensors").read_bytes() == best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [None, 3])
 def test_rare_states_cost_time_and_not_exactness(
     steps: int | None, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
@@ -460,6 +465,7 @@ def test_rare_states_cost_time_and_not_exactness(
     assert training_runs.differences(state_of(whole_toy)["state_dict"], state_of(out)["state_dict"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_run_that_accumulates_batches_resumes_exactly(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -473,6 +479,7 @@ def test_a_run_that_accumulates_batches_resumes_exactly(
     assert_same_run(tmp_path / "whole", out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [0, 1, 40, 400])
 def test_a_run_killed_while_the_journals_first_line_was_written_starts_from_its_beginning(
     cut: int, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
@@ -554,20 +561,39 @@ def _launch(data: Path, out: Path, processes: int, *overrides: str) -> "subproce
     return process
 
 
+def _launch_pair(data: Path, out: Path, *overrides: str) -> tuple[ForkedCommand, ForkedCommand]:
+    """Start both processes of a run as torchrun does, but that they have imported everything already."""
+    command = [
+        sys.executable, "-m", "ssan", "train", "--model", "ssan_tiny", "--data", str(data), "--out", str(out),
+        "--resume", "--workers", "0", "--device", "cpu", "--quiet", "--json", *training_runs.RECIPE, *overrides,
+    ]  # fmt: skip
+
+    def start(name: str, variables: dict[str, str]) -> ForkedCommand:
+        with open(f"{name}.json", "wb") as answer, open(f"{name}.log", "wb") as log:
+            environment = {**os.environ, **variables}
+            return ForkedCommand(command, stdout=answer, stderr=log, env=environment, start_new_session=True)
+
+    first, second = training_runs.as_torchrun_says()
+    return start(str(out), first), start(f"{out}.1", second)
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one_and_resume_exactly(order_set: Path, tmp_path: Path) -> None:
     # 28 videos in batches of 7: one process gets 4 of them, the other 3.
     keys = {"epochs": 3, "optimizer": "sgd", "lr": 0.01, "dropout": 0.0, "freeze_bn": True, "schedule": "constant"}
     overrides = [f"{key}={str(value).lower()}" for key, value in {**KEYS, **keys, "batch": 4}.items() if key != "model"]
     whole, out = tmp_path / "whole", tmp_path / "run"
-    process = _launch(order_set, out, 2, *overrides)
+    pair = _launch_pair(order_set, out, *overrides)
     deadline = time.monotonic() + 120
     while not (out / "last" / "state.ckpt").exists() or state_of(out)["global_step"] < 6:
-        assert process.poll() is None, Path(f"{out}.log").read_text()
+        assert all(process.poll() is None for process in pair), Path(f"{out}.log").read_text()
         assert time.monotonic() < deadline, "no step in two minutes"
         time.sleep(0.01)
-    training_runs.kill_all(process)
-    assert training_runs.finish(_launch(order_set, out, 2, *overrides), out, 120)["resumed_from_step"] >= 6
+    for process in pair:
+        training_runs.kill_all(process)
+    first, second = _launch_pair(order_set, out, *overrides)
+    assert training_runs.finish(first, out, 120)["resumed_from_step"] >= 6
+    assert second.wait(120) == 0
     training_runs.finish(_launch(order_set, whole, 2, *overrides), whole, 120)
     assert_same_run(whole, out)
 
@@ -630,6 +656,7 @@ def test_a_loss_that_is_lost_leaves_a_good_state_to_resume_from(
     assert_same_run(whole_toy, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 7])
 def test_weights_that_are_lost_in_a_step_never_replace_good_ones(
     step: int, tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
@@ -664,6 +691,7 @@ def limited() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_saving_leaves_the_state_of_before(
     order_set: Path,
     tmp_path: Path,
@@ -695,6 +723,7 @@ def test_a_disk_that_is_full_while_saving_leaves_the_state_of_before(
 
 
 # The thread that writes the curves dies of its error, after handing it on.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("file", ["model.safetensors", "journal.jsonl", "events"])
 def test_whichever_file_finds_the_disk_full_the_code_is_no_space_and_the_run_can_go_on(
@@ -767,6 +796,7 @@ def test_a_state_that_would_run_something_is_refused_and_runs_nothing(
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.slow
 def test_a_state_that_is_cut_changed_or_something_else_is_refused_in_one_line(
     order_set: Path, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -821,6 +851,7 @@ def state_of_bytes(content: bytes) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 def test_without_its_state_a_run_starts_from_its_beginning(order_set: Path, stopped: Path, whole: Path) -> None:
     (stopped / "last" / "state.ckpt").unlink()
     answer = run(order_set, stopped, resume=True)
@@ -875,6 +906,7 @@ def _rows(change: str, rows: list[list[str]]) -> list[list[str]]:
     }[change]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "shown"),
     [

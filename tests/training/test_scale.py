@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from tests.forked import ForkedCommand
+from tests.training_runs import as_torchrun_says
 from torch import Tensor, nn
 
 from ssan.errors import TrainingError, UsageError
@@ -83,16 +84,16 @@ def _task(job: str, rank: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _start(command: list[str], variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def _start(command: list[str], variables: dict[str, str], log: Path) -> ForkedCommand:
     with open(f"{log}.out", "wb") as answer, open(f"{log}.err", "wb") as said:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-        return subprocess.Popen(command, stdout=answer, stderr=said, env=environment, start_new_session=True)
+        return ForkedCommand(command, stdout=answer, stderr=said, env=environment, start_new_session=True)
 
 
 @pytest.fixture
-def started() -> Iterator[list["subprocess.Popen[bytes]"]]:
+def started() -> Iterator[list[ForkedCommand]]:
     """Processes of a test; none of them outlives it."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[ForkedCommand] = []
     yield running
     for process in running:
         if process.poll() is None:
@@ -102,7 +103,7 @@ def started() -> Iterator[list["subprocess.Popen[bytes]"]]:
 
 @pytest.mark.slow
 def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
-    order_set: Path, tmp_path: Path, started: list["subprocess.Popen[bytes]"]
+    order_set: Path, tmp_path: Path, started: list[ForkedCommand]
 ) -> None:
     overrides = [f"{key}={value}" for key, value in KEYS.items()]
     overrides += ["ema=0.9", "checkpoint_gradients=true", "sync_bn=false", "checkpoint_every_steps=1"]
@@ -111,7 +112,7 @@ def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
         common = ["--data", str(order_set), "--workers", "0", "--device", "cpu", "--json", *options]
         return ["-m", "ssan", "train", "--model", "ssan_tiny", "--out", str(out), *common, *overrides]
 
-    def slurm(name: str, *options: str) -> list["subprocess.Popen[bytes]"]:
+    def slurm(name: str, *options: str) -> list[ForkedCommand]:
         job, out = _job_with_a_free_port(), tmp_path / "slurm"
         tasks = [
             _start([sys.executable, *ssan(out, *options)], _task(job, rank), tmp_path / f"{name}{rank}")
@@ -142,10 +143,12 @@ def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
     assert json.loads(said("resumed0", "out"))["resumed_from_step"] == stopped_at
     assert said("resumed1", "out") == ""
 
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    whole = _start([*torchrun, *ssan(tmp_path / "torchrun", "--quiet")], {}, tmp_path / "torchrun")
-    started.append(whole)
-    assert whole.wait(120) == 0, said("torchrun")
+    command = [sys.executable, *ssan(tmp_path / "torchrun", "--quiet")]
+    whole = [
+        _start(command, variables, tmp_path / f"torchrun{rank}") for rank, variables in enumerate(as_torchrun_says())
+    ]
+    started.extend(whole)
+    assert [task.wait(120) for task in whole] == [0, 0], said("torchrun0") + said("torchrun1")
     one, other = state_of(tmp_path / "torchrun"), state_of(tmp_path / "slurm")
     for part in (lambda state: state["state_dict"], lambda state: state["average"]["values"]):
         assert all(torch.equal(part(one)[name], part(other)[name]) for name in part(one))
@@ -212,6 +215,7 @@ def _step(model: nn.Module, clips: Tensor) -> None:
     nn.functional.cross_entropy(model(clips), torch.tensor([2, 0, 5])).backward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ssan_tiny", "tsm_tiny", "nl2d1d_tiny", "ssan_mobilenet_v2"])
 def test_blocks_computed_twice_have_the_gradients_of_blocks_computed_once(name: str) -> None:
     plain, twice, clips = _pair(name)
@@ -291,6 +295,7 @@ def _peak_bytes(model: nn.Module, clips: Tensor) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_blocks_computed_twice_need_less_memory() -> None:
     plain, twice, _ = _pair("tsn_mobilenet_v2")
     clips = torch.randint(0, 256, (3, 3, 3, 67, 67), dtype=torch.uint8)
@@ -299,6 +304,7 @@ def test_blocks_computed_twice_need_less_memory() -> None:
     assert after < 0.6 * before, (before, after)
 
 
+@pytest.mark.slow
 def test_a_run_with_blocks_computed_twice_ends_with_the_same_weights(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +358,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_a_compiled_run_trains_the_same_weights_under_the_same_names(
     order_set: Path, tmp_path: Path, graphs: list[Any]
 ) -> None:
@@ -371,6 +378,7 @@ def test_a_compiled_run_trains_the_same_weights_under_the_same_names(
     assert state_of(tmp_path / "plain").keys() == state_of(tmp_path / "compiled").keys()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_whose_blocks_are_computed_twice_updates_batch_norm_once(graphs: list[Any]) -> None:
     plain, twice, clips = _pair("tsn_tiny")
     for model in (plain, twice):
@@ -394,6 +402,7 @@ def test_without_a_compiler_the_key_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_compiled_is_said_in_a_line(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +446,7 @@ def test_on_the_cpu_synchronised_batch_norm_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_one_process_has_nothing_to_synchronise_and_says_so(
     order_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -511,6 +521,7 @@ def test_a_step_moves_each_kind_of_weight_by_its_own_rate_and_decay() -> None:
     assert shares == pytest.approx({0.5: 0.005, 1.0: 0.01, 5.0: 0.05, 10.0: 0.1})
 
 
+@pytest.mark.slow
 def test_a_run_by_tsms_recipe_uses_its_groups_and_its_schedule(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,6 +565,7 @@ def test_a_run_does_not_go_on_with_another_way_of_training(key: str, value: Any)
     assert _difference(old, new) == [f"{key} {before!r} is now {value!r}"]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_without_a_key_did_as_its_default_says(order_set: Path, tmp_path: Path) -> None:
     out, keys = tmp_path / "run", ("checkpoint_gradients", "compile", "sync_bn", "ema", "parameter_groups")
     train(recipe(), DataSource(str(order_set)), out, quiet=True)

@@ -103,6 +103,7 @@ def check(path: Path) -> int:
     return num_frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_b", [0, 1, 2])
 @pytest.mark.parametrize("layout", ["unpacked", "packed", "half packed", "packed behind chunks of one byte"])
 def test_packed_or_not_frames_are_those_of_decoding_in_sequence(layout: str, num_b: int, tmp_path: Path) -> None:

@@ -616,6 +616,7 @@ def real_videos() -> list[Path]:
     return sorted(path for path in (SHARED / "videos").rglob("*") if path.suffix in suffixes)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real videos is not there")
 def test_real_videos_give_the_frames_of_sequential_decoding() -> None:
@@ -632,6 +633,7 @@ def test_real_videos_give_the_frames_of_sequential_decoding() -> None:
         assert np.array_equal(as_pictures(clip.frames), np.stack(reference)), path
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real videos is not there")
 def test_real_small_videos_are_exact_in_every_frame() -> None:

@@ -61,6 +61,7 @@ KINDS = ["h264_closed.mp4", "h264_open.mp4", "h264_one_group.mp4", "hevc_closed.
          "mpeg4_b.mp4", "mpeg4_no_b.avi", "mpeg2.ts"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 @pytest.mark.parametrize("name", KINDS)
 def test_a_part_has_the_frames_that_the_whole_has_there(name: str, tmp_path: Path) -> None:
@@ -209,6 +210,7 @@ BY_GROUPS = {"h264_closed.mp4", "h264_one_group.mp4", "h264_no_b.mp4", "h264_int
              "h264_10bit.mp4", "h264_strict_pyramid.mov", "h264_slices.mp4", "av1.mp4", "mjpeg.mov"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 @pytest.mark.parametrize("name", [*sorted(BY_GROUPS), "h264_open.mp4", "mpeg4_b.mp4"])
 def test_frames_of_a_long_file_by_number_are_those_of_the_whole(name: str, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_every_choice_of_frames_has_the_pixels_of_the_whole(name: str, tmp_path:
     check(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_a_file_too_large_to_hold_is_sought_in_and_has_the_pixels_of_the_whole(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -108,6 +109,7 @@ def test_a_file_too_large_to_hold_is_sought_in_and_has_the_pixels_of_the_whole(
     assert listed.num_frames == NUM_FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("name", ["h264_closed.mp4", "h264_open.mp4", "hevc_closed.mkv", "vp9_realtime.webm"])
 def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
@@ -264,6 +266,7 @@ def in_band(encoder: str, extradata: bytes) -> bytes:
     return b"\0\0" + extradata[6:end] + b"\0\0" + extradata[end + 1 : end + 3 + length]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeated", [False, True])
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
 @pytest.mark.parametrize("encoder", OTHER_HEADERS)

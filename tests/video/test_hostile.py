@@ -28,6 +28,7 @@ def results(everything: list[hostile_files.Hostile], tmp_path_factory: pytest.Te
     return hostile_runs.run_hostile(chosen, work, seed=0, seconds=60, memory_gb=12, rounds=0, trainings=["at_once"])
 
 
+@pytest.mark.slow
 def test_no_hostile_file_ends_in_a_traceback_a_hang_or_a_crash(results: dict[str, Any]) -> None:
     assert results["files"] == NUM_FILES
     counts = {key: results[key] for key in ("tracebacks", "hangs", "crashes", "no_answer")}
@@ -35,16 +36,19 @@ def test_no_hostile_file_ends_in_a_traceback_a_hang_or_a_crash(results: dict[str
     assert results["problems"] == []
 
 
+@pytest.mark.slow
 def test_every_outcome_is_ok_or_a_code_of_the_contract(results: dict[str, Any]) -> None:
     assert set(results["codes"]) <= {"ok", *CODES}
     assert {"ok", "empty", "missing", "not_video", "no_video_stream", "decode_error"} <= set(results["codes"])
 
 
+@pytest.mark.slow
 def test_where_the_answer_is_known_it_is_given(results: dict[str, Any]) -> None:
     assert results["known"] > 20
     assert results["faults"] == []
 
 
+@pytest.mark.slow
 def test_training_with_skip_bad_leaves_out_what_is_bad_and_counts_it(results: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in results["train"]}
     assert rows["at_once"]["strict"]["status"] == 2

@@ -75,6 +75,7 @@ def test_a_part_of_a_clip_stays_as_it_was_when_the_rest_is_gone(video: str) -> N
     assert torch.equal(view, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
 def test_a_slot_is_used_again_when_its_clip_is_gone(video: str) -> None:
     read_clip(video, lambda n: [0])
@@ -98,6 +99,7 @@ def _look_at(
     answers.put(frames.float().mean((1, 2, 3)).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_process_keeps_its_clips_as_they_were(video: str) -> None:
@@ -121,6 +123,7 @@ def test_a_forked_process_keeps_its_clips_as_they_were(video: str) -> None:
     of_this_process().stop()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
 @pytest.mark.parametrize("room", ["enough", "too small for a clip", "none"])
 def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pipe(
@@ -143,6 +146,7 @@ def test_pixels_come_through_shared_memory_or_where_it_has_no_room_through_a_pip
     of_this_process().stop()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what a file in memory takes up")
 def test_little_of_the_shared_memory_stays_taken_up(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read_clip(video, lambda n: [0])
@@ -278,6 +282,7 @@ def test_a_process_that_stands_still_is_not_waited_for_without_end(video: str, m
     assert read_clip(video, lambda n: [5]).indices == (5,)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL])
 def test_a_decoder_that_is_ended_once_in_the_middle_of_its_work_blames_no_video(
@@ -293,6 +298,7 @@ def test_a_decoder_that_is_ended_once_in_the_middle_of_its_work_blames_no_video(
         assert other.size_px == (48, 64)
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_decoder_that_was_killed_while_it_waited_blames_no_video(video: str) -> None:
     with open_video(video) as one:
@@ -304,6 +310,7 @@ def test_a_decoder_that_was_killed_while_it_waited_blames_no_video(video: str) -
     assert read_clip(video, lambda n: [5]).indices == (5,)
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     ("number", "said"),
@@ -336,6 +343,7 @@ def test_a_file_on_which_two_decoders_end_is_an_error_that_names_it_and_what_hap
     assert read_clip(video, lambda n: [5]).indices == (5,)
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_stream_goes_on_where_it_was_when_its_decoder_is_killed(video: str) -> None:
     size = Resize("square", 1100)  # four frames a clip
@@ -470,6 +478,7 @@ def test_a_relative_path_follows_this_process_where_it_goes(
     assert read_clip("b.mp4", lambda n: [0]).path == "b.mp4"
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize(
     "how", ["killed", "terminated", "killed while the other is stopped", "killed while it decodes"]

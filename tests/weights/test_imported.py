@@ -94,6 +94,7 @@ def empty(case: str) -> dict[str, Tensor]:
 # Names.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PLACED)
 def test_names_and_shapes_are_those_of_the_toolkits_own_network(case: str) -> None:
     layout = LAYOUTS[case.partition("-")[0]]
@@ -116,6 +117,7 @@ def test_names_and_shapes_are_those_of_the_toolkits_own_network(case: str) -> No
     assert all(name.endswith(SPARE[case.partition("-")[0]]) for name in spare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PLACED)
 def test_a_toolkits_network_fits_its_counterpart_by_its_own_layout_and_no_other_family(case: str) -> None:
     found = fit(empty(case), counterpart(case))
@@ -132,6 +134,7 @@ def test_a_toolkits_network_fits_its_counterpart_by_its_own_layout_and_no_other_
             assert all(".net." in name for name in (other.missing if family.startswith("tsm") else other.unexpected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WITH_OUTPUTS)
 def test_a_placed_network_scores_a_clip_as_the_toolkits_own_does(case: str) -> None:
     """Relations too, whose outputs here are the mean over draws of the toolkit's that take each equally often."""
@@ -264,6 +267,7 @@ def refused(file: str, model: str, tmp_path: Path, **options: Any) -> str:
     return caught.value.message
 
 
+@pytest.mark.slow
 def test_a_tensor_too_many_too_few_or_of_another_shape_is_refused_by_name(tmp_path: Path) -> None:
     state = tiny_state()
     more = {**state, "base_model.layer9.weight": torch.ones(2), "more": torch.ones(1)}
@@ -281,6 +285,7 @@ def test_a_tensor_too_many_too_few_or_of_another_shape_is_refused_by_name(tmp_pa
     assert "1 of another shape (base_model.bn1.bias (7 for 16))" in said
 
 
+@pytest.mark.slow
 def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
     state = tiny_state()
     state["base_model.conv1.weight"] = state["base_model.conv1.weight"].to(torch.int64)
@@ -288,6 +293,7 @@ def test_numbers_of_another_kind_are_refused(tmp_path: Path) -> None:
     assert "1 of another shape (base_model.conv1.weight (int64 for 16x3x7x7))" in said
 
 
+@pytest.mark.slow
 def test_a_file_of_another_network_is_told_which_it_is(tmp_path: Path) -> None:
     said = refused(saved(tmp_path / "a.pth", tiny_state("tsn_tiny", "mmaction2")), "tsm_tiny", tmp_path)
     assert "3 not in the file (backbone.layer1.0.conv1.conv.net.weight, backbone.layer2.0.conv1.conv.net.weight" in said
@@ -296,6 +302,7 @@ def test_a_file_of_another_network_is_told_which_it_is(tmp_path: Path) -> None:
     assert said.startswith("no file of torchvision, tsm, mmaction2 holds a network such as ssan_tiny. It fits tsn_tiny")
 
 
+@pytest.mark.slow
 def test_a_file_with_non_local_blocks_or_relations_is_told_which_network_it_is(tmp_path: Path) -> None:
     for name, layout in [("tsm_nl_tiny", "tsm"), ("tsn_nl_tiny", "mmaction2"), ("trn_tiny", "mmaction2")]:
         said = refused(saved(tmp_path / f"{name}.pth", tiny_state(name, layout, num_frames=5)), "tsm_tiny", tmp_path)
@@ -306,6 +313,7 @@ def test_the_cases_that_are_refused_are_these() -> None:
     assert REFUSED == ["mmaction2-tsm_nl_concatenation-resnet50", "mmaction2-trn_of_one_scale-resnet50"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "part"),
     [
@@ -319,6 +327,7 @@ def test_what_cannot_be_imported_is_named(case: str, part: str, tmp_path: Path) 
     assert f"It has {part}, which cannot be imported" in said
 
 
+@pytest.mark.slow
 def test_relations_by_the_names_of_trns_own_code_are_named(tmp_path: Path) -> None:
     """Its released files have an Inception network besides, which is named too."""
     state = tiny_state("tsn_tiny")
@@ -376,6 +385,7 @@ def test_the_bias_of_phi_is_placed_where_a_dot_product_needs_it(tmp_path: Path) 
     assert not any("left out" in note for note in notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nl.W.0.bias", "nl.phi.0.bias", "nl.theta.weight"])
 def test_a_tensor_of_a_non_local_block_that_is_missing_or_of_another_shape_is_named(name: str, tmp_path: Path) -> None:
     state = tiny_state("tsm_nl_tiny")
@@ -387,6 +397,7 @@ def test_a_tensor_of_a_non_local_block_that_is_missing_or_of_another_shape_is_na
     assert f"1 of another shape (base_model.layer3.0.{name} (" in said
 
 
+@pytest.mark.slow
 def test_a_convolution_over_more_than_one_position_is_no_linear_map(tmp_path: Path) -> None:
     state = tiny_state("tsm_nl_tiny")
     state["base_model.layer2.0.nl.g.0.weight"] = (
@@ -396,6 +407,7 @@ def test_a_convolution_over_more_than_one_position_is_no_linear_map(tmp_path: Pa
     assert "1 of another shape (base_model.layer2.0.nl.g.0.weight (64x128x3x1x1 for 64x128))" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -423,6 +435,7 @@ def test_the_shift_and_the_comparison_of_non_local_blocks_come_from_the_name(
     assert not any(note.startswith("neither names") for note in other.notes)
 
 
+@pytest.mark.slow
 def test_a_gaussian_has_no_embeddings_and_its_file_none_either(tmp_path: Path) -> None:
     state = tiny_state("tsm_nl_tiny", "mmaction2")
     state = {name: tensor for name, tensor in state.items() if ".theta." not in name and ".phi." not in name}
@@ -435,6 +448,7 @@ def test_a_gaussian_has_no_embeddings_and_its_file_none_either(tmp_path: Path) -
 # Relations.
 
 
+@pytest.mark.slow
 def test_the_number_of_frames_that_relations_are_for_comes_from_their_tensors(tmp_path: Path) -> None:
     state = tiny_state("trn_tiny", "mmaction2", num_frames=5)
     assert state["cls_head.consensus.fc_fusion_scales.0.1.weight"].shape == (256, 5 * 256)
@@ -463,6 +477,7 @@ def test_relations_of_more_frames_than_ours_can_have_are_not_counted(num_scales:
     assert num_frames_in({name: torch.ones(1) for name in [*names, "cls_head.fc_cls.weight"]}) == num_frames
 
 
+@pytest.mark.slow
 def test_input_that_is_no_picture_is_named(tmp_path: Path) -> None:
     state = tiny_state()
     state["base_model.conv1.weight"] = torch.ones(16, 10, 7, 7)
@@ -496,6 +511,7 @@ def test_counters_that_a_file_has_are_kept(tmp_path: Path) -> None:
     assert int(tensors["backbone.bn1.num_batches_tracked"]) == 3
 
 
+@pytest.mark.slow
 def test_pixel_statistics_that_are_ours_are_taken_and_others_refused(tmp_path: Path) -> None:
     state = tiny_state("tsn_tiny", "mmaction2")
     state["data_preprocessor.mean"] = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
@@ -541,6 +557,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused_and_executes_none(new_f
 # What a name tells.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -679,6 +696,7 @@ def test_class_names_go_into_the_model_file_if_they_are_as_many_as_its_scores(tm
 # Real weights, where they are.
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_image_weights_are_imported_and_name_real_photos(shared: Path, tmp_path: Path) -> None:
     """The published file's own figure is 16 of these 20 photos; a photo is a folder of one frame."""

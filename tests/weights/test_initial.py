@@ -53,6 +53,7 @@ def classifier(out: Path) -> torch.Tensor:
     return load_file(out / "model.safetensors")["fc.weight"]
 
 
+@pytest.mark.slow
 def test_a_runs_folder_stands_for_its_model_and_its_classes_are_found_by_name(
     train: Train, classes: list[str], tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_weights_of_tensors_alone_do_not_name_their_classes(train: Train, tmp_pa
     assert "the classifier starts at random: the file does not name its classes" in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "changes", "model", "words"),
     [
@@ -113,6 +115,7 @@ def test_a_network_that_loses_its_layers_or_computes_otherwise_is_warned_of(
     assert bool(answer.json["weights"]["lost"]) == ("lost" in words)
 
 
+@pytest.mark.slow
 def test_a_network_of_single_frames_loses_nothing_where_it_gets_layers_between_them(
     train: Train, classes: list[str], tmp_path: Path
 ) -> None:
@@ -134,6 +137,7 @@ def test_what_holds_no_network_for_videos_is_refused_in_a_line(train: Train, tmp
     assert (answer.code, "its recipe cannot be read by this version" in answer.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_file_that_it_began_with(train: Train, classes: list[str], tmp_path: Path) -> None:
     first = train(write_model(tmp_path / "m.safetensors", classes))
     (tmp_path / "m.safetensors").unlink()

@@ -462,6 +462,7 @@ def test_of_a_classifier_of_some_of_the_classes_those_are_loaded_and_the_others_
         assert torch.equal(rows[[0, 2]], before[name][[0, 2]])
 
 
+@pytest.mark.slow
 def test_attention_that_starts_as_the_identity_leaves_the_image_network_as_it_was() -> None:
     state = image_weights("r18", 7)
     plain = build("tsn_r18", 7).eval()
@@ -501,6 +502,7 @@ def test_image_weights_leave_relations_at_random_and_those_of_an_earlier_run_are
         assert torch.equal(later.state_dict()[key], earlier.state_dict()[key])
 
 
+@pytest.mark.slow
 def test_old_files_without_counters_and_files_without_a_classifier_are_taken() -> None:
     state = {
         name: tensor
@@ -541,6 +543,7 @@ def test_layers_of_another_width_keep_their_start_and_count_as_lost() -> None:
     assert torch.equal(model.state_dict()["backbone.layer1.0.after_conv1.theta.weight"], before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "wanted", "message"),
     [
@@ -663,6 +666,7 @@ FIRST_CLASSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_image_weights_name_real_photos(shared: Path) -> None:
     """A photo is a clip of one frame. The file's own figure is 16 of 20 right; another resize may cost one or two."""

@@ -198,8 +198,8 @@ class _Export:
         if ahead < 0 or ahead % task.step or beyond:
             last = "" if task.stop is None else f" to {task.stop}"
             raise fault(
-                f"frame {number} is none of its task, which has every {task.step}. frame from {task.start}{last}; where "
-                "frames are counted from the task's first, say --reader frames=task",
+                f"frame {number} is none of its task, which has every {task.step}. frame from {task.start}{last}; "
+                "where frames are counted from the task's first, say --reader frames=task",
                 self.path,
                 line,
             )

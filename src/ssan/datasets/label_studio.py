@@ -222,7 +222,8 @@ def _only_control(tasks: list[_Task], source: str) -> str:
     if len(counts) != 1:
         told = [f"{name} ({num})" for name, num in counts.most_common()]
         raise UsageError(
-            f"{len(counts)} controls have labels of spans: {few(told, 20, named)}; say which with --reader control=NAME",
+            f"{len(counts)} controls have labels of spans: {few(told, 20, named)}; say which with --reader "
+            "control=NAME",
             path=source,
         )
     return next(iter(counts))

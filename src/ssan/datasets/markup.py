@@ -94,7 +94,8 @@ class _Reader:
 
     def _doctype(self, *_: object) -> None:
         raise self._fault(
-            f"the file declares a document type or an entity, which no annotation tool writes; expected {self._expected}"
+            "the file declares a document type or an entity, which no annotation tool writes; expected "
+            f"{self._expected}"
         )
 
     def _begin(self, name: str, attributes: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ssan.datasets.captions import shown
 from ssan.datasets.samples import Sample, Samples
@@ -69,8 +69,9 @@ def seconds_of(start: object, stop: object, source: str, prefix: str) -> tuple[f
                 source,
             )
         bounds.append(float(bound))
-    check_order(*bounds, source, prefix=prefix)
-    return bounds[0], bounds[1]
+    begin, end = bounds
+    check_order(begin, end, source, prefix=prefix)
+    return begin, end
 
 
 def annotation_files(
@@ -165,12 +166,12 @@ def _id(span: Span, folder: str, seen: dict[str, int]) -> str:
 
 
 def _sample(span: Span, name: str, index: int, split: str | None) -> Sample:
-    where = {"exists": span.exists, "split": split}
+    sample = Sample(name, span.path, span.label, index, exists=span.exists, split=split)
     if not span.in_frames:
-        return Sample(name, span.path, span.label, index, span.start, span.stop, **where)
+        return replace(sample, start_seconds=span.start, end_seconds=span.stop)
     assert not isinstance(span.start, float)
     assert not isinstance(span.stop, float)
-    return Sample(name, span.path, span.label, index, start_frame=span.start, end_frame=span.stop, **where)
+    return replace(sample, start_frame=span.start, end_frame=span.stop)
 
 
 def _left_out(some: Sequence[Span], why: str, folder: str) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ssan.datasets.tables import fault
 from ssan.datasets.tree import VIDEO_SUFFIXES, is_tree, look_for_videos
 from ssan.errors import few, printable, quoted
+from ssan.files import is_text
 
 MOST_PATH_LETTERS = 10_000
 
@@ -62,7 +63,7 @@ class MediaFiles:
         """
         paths = [path for name in named for path in spellings(name[:MOST_PATH_LETTERS])]
         bases = [os.path.basename(path.rstrip("/")) for path in paths]
-        if not paths or any("\0" in base or base in ("", ".", "..") for base in bases):
+        if not paths or any("\0" in base or base in ("", ".", "..") or not is_text(base) for base in bases):
             raise fault(f"{quoted(named[0]) if named else 'nothing'} names no video; expected its path", source, line)
         for path, base in zip(paths, bases, strict=True):
             for found in self._found(base, uploaded):

@@ -11,6 +11,7 @@ from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import MOST_SECONDS, fault, refuse_lookalikes
 from ssan.datasets.tree import identity, names_in
 from ssan.errors import UsageError, named, quoted
+from ssan.files import is_text
 
 Bound = float | int | None
 
@@ -141,6 +142,9 @@ def samples_of(
         of_video.sort(key=lambda span: (span.start or 0, math.inf if span.stop is None else span.stop))
     said += _of_time(list(by_video.values()), folder)
     classes = sorted({span.label for span in kept})
+    unwritable = next((label for label in classes if not is_text(label)), None)
+    if unwritable is not None:
+        raise fault(f"the label {quoted(unwritable)} is not UTF-8; name it otherwise", source)
     refuse_lookalikes(classes, source)
     homes: dict[str, str] = {}
     if rule.given:
@@ -157,7 +161,8 @@ def samples_of(
 
 
 def _id(span: Span, folder: str, seen: dict[str, int]) -> str:
-    name = identity(span.path, folder) + (f"#{span.key}" if span.key else "")
+    key = span.key.encode("utf-8", "backslashreplace").decode()
+    name = identity(span.path, folder) + (f"#{key}" if key else "")
     while name in seen:  # several ranges or labels of one region
         seen[name] += 1
         name = f"{name}.{seen[name]}"

@@ -447,7 +447,7 @@ def test_of_several_videos_of_elan_one_is_named_with_its_own_origin(tmp_path: Pa
         '<MEDIA_DESCRIPTOR MEDIA_URL="file:///x/right.mp4" MIME_TYPE="video/mp4" TIME_ORIGIN="1500"/>'
     )
     path = _put(tmp_path / "a.eaf", eaf([0, 1000], tier("t", ("a1", 1, 2, "x")), media=media))
-    assert "2 videos: 'left.mp4', 'right.mp4'" in _refused(lambda: read("elan", path, "all"), UsageError).message
+    assert "2 videos: left.mp4, right.mp4" in _refused(lambda: read("elan", path, "all"), UsageError).message
     for word in ("2", "right"):
         assert _bounds(read("elan", path, "all", media=word)) == [("right#a1", "x", 1.5, 2.5)]
     for word in ("3", "mp4", "0", "up"):
@@ -742,7 +742,7 @@ def test_any_value_anywhere_in_a_json_file_is_read_or_refused(tmp_path: Path, fo
     path = tmp_path / name
     assert len(read(format, _put(path, whole), "all")) == 2
     for number, place in enumerate(_places(whole)):
-        for odd in ODD[number % 3 :: 3]:
+        for odd in ODD[number % 6 :: 6]:
             content = copy.deepcopy(whole)
             if place:
                 inner = content
@@ -759,7 +759,7 @@ def test_any_value_anywhere_in_a_json_file_is_read_or_refused(tmp_path: Path, fo
 @pytest.mark.parametrize("format", ["cvat", "elan"])
 @given(data=st.data())
 @settings(
-    max_examples=150, deadline=None, derandomize=True, database=None,
+    max_examples=70, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 def test_any_damage_to_an_xml_file_is_read_or_refused(tmp_path: Path, format: str, data: st.DataObject) -> None:

@@ -52,7 +52,7 @@ def read_elan(
         spans += document.spans(chosen, media, finder, notes)
     if not any(chosen in document.tiers for document in documents):
         there = sorted({name for document in documents for name in document.tiers})
-        raise fault(f"no tier is called {quoted(chosen)}; expected one of {few(there, 20)}", annotations or root)
+        raise fault(f"no tier is called {quoted(chosen)}; expected one of {few(there, 10, named)}", annotations or root)
     rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     said = [f"{num} {what}" for what, num in notes.items()]
     return samples_of(spans, split, folder, annotations or root, rule, said)
@@ -65,7 +65,7 @@ def _only_tier(documents: list["_Document"], source: str) -> str:
     if len(counts) != 1:
         told = [f"{name} ({num})" for name, num in counts.most_common()]
         raise UsageError(
-            f"{len(counts)} tiers have annotations: {few(told, 20, named)}; say which has the labels with --reader "
+            f"{len(counts)} tiers have annotations: {few(told, 10, named)}; say which has the labels with --reader "
             "tier=NAME",
             path=source,
         )
@@ -176,7 +176,7 @@ class _Document:
         """The annotations of a tier as parts of the video; what is left out is counted in ``notes``."""
         of_tier = self.tiers.get(tier, [])
         if not of_tier:
-            notes[f"ELAN files have no annotation on the tier {quoted(tier, 80)}, such as {self.path}"] += 1
+            notes[f"ELAN files have no annotation on the tier {quoted(tier, 80)}"] += 1
             return []
         video = self._video(media)
         path, exists = finder.locate(video.names, self.path, video.line)
@@ -205,7 +205,7 @@ class _Document:
         if len(chosen) != 1:
             advice = "link the video in ELAN" if not there else "say which with --reader media=NUMBER, or a part of it"
             raise UsageError(
-                f"it names {len(there)} videos: {few(last, 10)}"
+                f"it names {len(there)} videos: {few(last, 10, named)}"
                 f"{'' if media is None else f', of which media={media[:80]} fits {len(chosen)}'}; {advice}",
                 path=self.path,
             )
@@ -214,7 +214,7 @@ class _Document:
     def _times(self) -> dict[str, tuple[float, float]]:
         """Start and end of each annotation in milliseconds, as the annotations count; of those that have such."""
         times: dict[str, tuple[float, float]] = {}
-        referring: dict[str, _Note] = {}
+        referring: dict[str, tuple[int, _Note]] = {}  # with the number of the tier
         parts: Counter[tuple[int, str]] = Counter()
         for number, notes in enumerate(self.tiers.values()):
             slots = self._filled([note for note in notes if note.begins])
@@ -224,34 +224,38 @@ class _Document:
                         f"the annotation {quoted(note.key, 40)} stands twice; ids must differ", self.path, note.line
                     )
                 if note.refers:
-                    referring[note.key] = note
+                    referring[note.key] = (number, note)
                     parts[number, note.refers] += 1
                     continue
-                start, stop = slots[note.begins], slots[note.ends]
+                start, stop = (slots.get(slot, self.slots[slot]) for slot in (note.begins, note.ends))
                 if start is not None and stop is not None:
                     times[note.key] = (start, stop)
         # Several that refer to one annotation share its span in an order, but have no times of their own.
-        shared = {refers for (_, refers), num in parts.items() if num > 1}
-        for key, note in referring.items():
-            on_the_way = {key}
-            while note.refers in referring and note.refers not in shared and note.refers not in on_the_way:
-                note = referring[note.refers]
-                on_the_way.add(note.key)
-            if note.refers in times and note.refers not in shared:
-                times[key] = times[note.refers]
+        own = {key: note.refers for key, (number, note) in referring.items() if parts[number, note.refers] == 1}
+        seen: set[str] = set()
+        for key in own:
+            passed, refers = [], key
+            while refers in own and refers not in seen:
+                seen.add(refers)
+                passed.append(refers)
+                refers = own[refers]
+            if refers in times:
+                times.update(dict.fromkeys(passed, times[refers]))
         return times
 
-    def _filled(self, notes: list[_Note]) -> dict[str, float | None]:
-        """The slots with times for those between annotations that follow each other from a time to a time."""
-        filled: dict[str, float | None] = dict(self.slots)
-        following = {note.begins: note for note in notes}
+    def _filled(self, notes: list[_Note]) -> dict[str, float]:
+        """The times of slots without one, between annotations that follow each other from a time to a time."""
+        filled: dict[str, float] = {}
+        following = {note.begins: note.ends for note in notes}
+        seen: set[str] = set()
         for note in notes:
             start = self.slots[note.begins]
-            if start is None or self.slots[note.ends] is not None:
+            if start is None:
                 continue
             passed = [note.ends]
-            while self.slots[passed[-1]] is None and passed[-1] in following and len(passed) <= len(notes):
-                passed.append(following[passed[-1]].ends)
+            while self.slots[passed[-1]] is None and passed[-1] in following and passed[-1] not in seen:
+                seen.add(passed[-1])
+                passed.append(following[passed[-1]])
             stop = self.slots[passed[-1]]
             if stop is not None:
                 for number, slot in enumerate(passed[:-1], start=1):

@@ -144,7 +144,7 @@ class _Task:
             found = {field: value}
         if len(found) > 1:
             raise UsageError(
-                f"{self.prefix}{len(found)} fields name videos: {few(list(found), 20)}; say which with --reader "
+                f"{self.prefix}{len(found)} fields name videos: {few(list(found), 10, named)}; say which with --reader "
                 "video=FIELD",
                 path=self.path,
             )
@@ -222,7 +222,7 @@ def _only_control(tasks: list[_Task], source: str) -> str:
     if len(counts) != 1:
         told = [f"{name} ({num})" for name, num in counts.most_common()]
         raise UsageError(
-            f"{len(counts)} controls have labels of spans: {few(told, 20, named)}; say which with --reader "
+            f"{len(counts)} controls have labels of spans: {few(told, 10, named)}; say which with --reader "
             "control=NAME",
             path=source,
         )

@@ -8,13 +8,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ssan.datasets.tables import fault
 from ssan.datasets.tree import VIDEO_SUFFIXES, is_tree, look_for_videos
-from ssan.errors import few, printable, quoted
+from ssan.errors import few, named, printable, quoted
 from ssan.files import is_text
 
 MOST_PATH_LETTERS = 10_000
 
 
-def spellings(named: str) -> list[str]:
+def spellings(said: str) -> list[str]:
     """The paths that an address or a path of any system can mean, the likeliest first, with ``/`` between folders.
 
     >>> spellings("file:///C:/films/a%20b.mp4")
@@ -22,7 +22,7 @@ def spellings(named: str) -> list[str]:
     >>> spellings("/data/local-files/?d=films/a.mp4")
     ['films/a.mp4']
     """
-    path = named.replace("\\", "/")
+    path = said.replace("\\", "/")
     try:
         parts = urlsplit(path)
         query = parse_qs(parts.query).get("d", []) if "local-files" in parts.path else []
@@ -35,9 +35,9 @@ def spellings(named: str) -> list[str]:
     return list(dict.fromkeys([unquote(parts.path), parts.path]))
 
 
-def names_video(named: str) -> bool:
+def names_video(said: str) -> bool:
     """Whether a path or an address ends as a video's does."""
-    return any(os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES for path in spellings(named[:MOST_PATH_LETTERS]))
+    return any(os.path.splitext(path)[1].lower() in VIDEO_SUFFIXES for path in spellings(said[:MOST_PATH_LETTERS]))
 
 
 class MediaFiles:
@@ -49,22 +49,22 @@ class MediaFiles:
         self._forms: dict[str, list[str]] = {}
 
     def locate(
-        self, named: Sequence[str], source: str, line: int | None = None, *, uploaded: bool = False
+        self, said: Sequence[str], source: str, line: int | None = None, *, uploaded: bool = False
     ) -> tuple[str, bool]:
         """The path of a video, or where it would be, and whether it is there.
 
         A video with the same name counts, or one that differs by its suffix, as it may have been converted. Of several,
         the one whose folders are those in the path that is named, from its end on.
 
-        :param named: the paths or addresses that the annotation has for it; the first that is found counts.
+        :param said: the paths or addresses that the annotation has for it; the first that is found counts.
         :param uploaded: whether the name may have been changed as Label Studio changes those of uploads: eight
             hexadecimal digits and a dash before it, blanks as ``_``, and other signs left out.
         :raises AnnotationError: several videos fit equally well, or the path is none.
         """
-        paths = [path for name in named for path in spellings(name[:MOST_PATH_LETTERS])]
+        paths = [path for name in said for path in spellings(name[:MOST_PATH_LETTERS])]
         bases = [os.path.basename(path.rstrip("/")) for path in paths]
         if not paths or any("\0" in base or base in ("", ".", "..") or not is_text(base) for base in bases):
-            raise fault(f"{quoted(named[0]) if named else 'nothing'} names no video; expected its path", source, line)
+            raise fault(f"{quoted(said[0]) if said else 'nothing'} names no video; expected its path", source, line)
         for path, base in zip(paths, bases, strict=True):
             for found in self._found(base, uploaded):
                 if found:
@@ -112,7 +112,7 @@ class MediaFiles:
         if len(homes) > 1:
             raise fault(
                 f"{quoted(path)} can be any of {len(nearest)} videos below {printable(self.folder)}: "
-                f"{few(sorted(nearest))}; name the folder of the right ones with --videos",
+                f"{few(sorted(nearest), show=named)}; name the folder of the right ones with --videos",
                 source,
                 line,
             )

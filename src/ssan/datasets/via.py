@@ -75,9 +75,9 @@ def _attribute(project: dict[str, dict[str, Any]], wanted: str | None, path: str
             key for key in known if key == wanted
         ]
         if len(found) != 1:
-            names = [str(about.get("aname")) for about in known.values()]
+            names = few([str(about.get("aname")) for about in known.values()], 10, named)
             raise fault(
-                f"{len(found)} attributes are called {quoted(wanted, 80)}; expected one of {few(names, 20)}, or its id",
+                f"{len(found)} attributes are called {quoted(wanted, 80)}; expected one of {names}, or its id",
                 path,
             )
         return found[0]
@@ -91,7 +91,7 @@ def _attribute(project: dict[str, dict[str, Any]], wanted: str | None, path: str
     if len(used) != 1:
         told = [f"{known[key].get('aname')} ({num})" for key, num in used.most_common()]
         raise UsageError(
-            f"{len(used)} attributes of segments have values: {few(told, 20, named)}; say which has the labels with "
+            f"{len(used)} attributes of segments have values: {few(told, 10, named)}; say which has the labels with "
             "--reader attribute=NAME",
             path=path,
         )
@@ -172,7 +172,7 @@ def _values(attribute: dict[str, Any], values: object, chosen: str, path: str, p
         if not isinstance(label, str):
             raise fault(
                 f"{prefix}{quoted(key, 40)} is no option of {quoted(str(attribute.get('aname')), 80)}; expected one of "
-                f"{few(list(options), 20)}",
+                f"{few(list(options), 10, named)}",
                 path,
             )
         labels.append(label_of(label))

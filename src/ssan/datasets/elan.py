@@ -8,8 +8,8 @@ from ssan.datasets.media import MediaFiles, names_video, spellings
 from ssan.datasets.samples import Samples
 from ssan.datasets.spans import Span, annotation_files, check_order, label_of, samples_of
 from ssan.datasets.splits import SplitRule
-from ssan.datasets.tables import MOST_DIGITS, fault
-from ssan.errors import UsageError, few, named, quoted
+from ssan.datasets.tables import MOST_DIGITS, fault, number_of
+from ssan.errors import UsageError, few, named, quoted, shortened
 
 WHAT = "an ELAN file"
 ROOT = "ANNOTATION_DOCUMENT"
@@ -131,7 +131,9 @@ class _Document:
         value = element.attributes.get(name)
         if not value:
             raise fault(
-                f"a {element.names[-1][:40]} has no {name}; expected {WHAT}, as ELAN saves it", self.path, element.line
+                f"a {shortened(element.names[-1], 40)} has no {name}; expected {WHAT}, as ELAN saves it",
+                self.path,
+                element.line,
             )
         return value
 
@@ -200,13 +202,14 @@ class _Document:
         last = [spellings(one.names[-1])[0].rpartition("/")[2] for one in there]
         chosen = there
         if media is not None:
-            numbered = [there[int(media) - 1]] if media.isdecimal() and 0 < int(media[:9]) <= len(there) else []
+            number = number_of(media) or 0
+            numbered = [there[number - 1]] if 0 < number <= len(there) else []
             chosen = numbered or [one for one, name in zip(there, last, strict=True) if media in name]
         if len(chosen) != 1:
             advice = "link the video in ELAN" if not there else "say which with --reader media=NUMBER, or a part of it"
             raise UsageError(
                 f"it names {len(there)} videos: {few(last, 10, named)}"
-                f"{'' if media is None else f', of which media={media[:80]} fits {len(chosen)}'}; {advice}",
+                f"{'' if media is None else f', of which media={shortened(media, 80)} fits {len(chosen)}'}; {advice}",
                 path=self.path,
             )
         return chosen[0]

@@ -14,7 +14,7 @@ from ssan.datasets.samples import Samples
 from ssan.datasets.spans import Span, annotation_files, label_of, samples_of, seconds_of
 from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import MOST_DIGITS, fault
-from ssan.errors import UsageError, few, named, quoted
+from ssan.errors import UsageError, few, named, quoted, shortened
 from ssan.files import read_json
 
 FORM = '[{"data": {"video": ...}, "annotations": [{"result": [{"from_name", "type", "value": {...}}]}]}]'
@@ -158,7 +158,9 @@ class _Task:
         if value is None:
             return []
         if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise fault(f"{self.prefix}{region.kind[:40]} is {shown(value)}; expected a list of labels", self.path)
+            raise fault(
+                f"{self.prefix}{shortened(region.kind, 40)} is {shown(value)}; expected a list of labels", self.path
+            )
         return list(dict.fromkeys(map(label_of, value)))
 
     def _bounds(

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from ssan.datasets.tables import fault
-from ssan.errors import AnnotationError, UsageError, quoted
+from ssan.errors import AnnotationError, UsageError, quoted, shortened
 from ssan.files import MOST_TEXT_BYTES, open_regular
 
 MOST_DEPTH = 40
@@ -100,7 +100,9 @@ class _Reader:
 
     def _begin(self, name: str, attributes: dict[str, str]) -> None:
         if not self._open and name != self._root:
-            raise self._fault(f"the file begins with <{name[:40]}>; expected <{self._root}>, {self._expected}")
+            raise self._fault(
+                f"the file begins with <{shortened(name, 40)}>; expected <{self._root}>, {self._expected}"
+            )
         if len(self._open) >= MOST_DEPTH:
             raise self._fault(f"elements are nested {MOST_DEPTH} deep and deeper; expected {self._expected}")
         above = self._open[-1].names if self._open else ()
@@ -112,9 +114,8 @@ class _Reader:
         element = self._open[-1]
         element.letters += len(text)
         if element.letters > MOST_LETTERS:
-            raise self._fault(
-                f"<{element.names[-1][:40]}> holds more than {MOST_LETTERS:,} letters; expected {self._expected}"
-            )
+            name = shortened(element.names[-1], 40)
+            raise self._fault(f"<{name}> holds more than {MOST_LETTERS:,} letters; expected {self._expected}")
         element.pieces.append(text)
 
     def _end(self, _: str) -> None:

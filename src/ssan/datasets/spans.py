@@ -10,7 +10,7 @@ from ssan.datasets.samples import Sample, Samples
 from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import MOST_SECONDS, fault, refuse_lookalikes
 from ssan.datasets.tree import identity, names_in
-from ssan.errors import UsageError, named, quoted
+from ssan.errors import UsageError, named, quoted, shortened
 from ssan.files import is_text
 
 Bound = float | int | None
@@ -129,9 +129,9 @@ def samples_of(
     if empty:
         said.append(_left_out(empty, "of no length", folder))
     if not kept:
+        why = shortened("; ".join(said), 800)
         raise fault(
-            f"no labelled span is left of {len(spans)}{': ' if said else ''}{'; '.join(said)[:800]}; expected one at "
-            "least",
+            f"no labelled span is left of {len(spans)}{': ' if why else ''}{why}; expected one at least",
             source,
             code="empty",
         )
@@ -190,15 +190,16 @@ def _of_time(videos: Sequence[Sequence[Span]], folder: str) -> list[str]:
     overlapping: list[Span] = []
     gaps: dict[bool, list[float]] = {False: [], True: []}
     for spans in videos:
-        covered: float | None = None
+        reached: dict[bool, float] = {}  # seconds, and frames, that nobody can compare
         for span in spans:
             if span.start is None or span.stop is None:
                 continue
-            if covered is not None and span.start < covered:
+            before = reached.get(span.in_frames, span.start)
+            if span.start < before:
                 overlapping.append(span)
-            elif covered is not None and span.start > covered:
-                gaps[span.in_frames].append(span.start - covered)
-            covered = span.stop if covered is None else max(covered, span.stop)
+            elif span.start > before:
+                gaps[span.in_frames].append(span.start - before)
+            reached[span.in_frames] = max(before, span.stop)
     said = []
     if overlapping:
         first = overlapping[0]

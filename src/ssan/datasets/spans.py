@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ssan.datasets.captions import shown
 from ssan.datasets.samples import Sample, Samples
@@ -152,17 +152,15 @@ def samples_of(
         said += drawn
     index = {label: number for number, label in enumerate(classes)}
     seen: dict[str, int] = {}
-    samples = [
-        _sample(span, _id(span, folder, seen), index[span.label], homes.get(path))
-        for path, of_video in by_video.items()
-        for span in of_video
-    ]
+    samples = []
+    for path, of_video in by_video.items():
+        name = identity(path, folder)  # which asks the system
+        samples += [_sample(span, _id(name, span.key, seen), index[span.label], homes.get(path)) for span in of_video]
     return Samples((sample for sample in samples if split in ("all", sample.split)), classes, source, said)
 
 
-def _id(span: Span, folder: str, seen: dict[str, int]) -> str:
-    key = span.key.encode("utf-8", "backslashreplace").decode()
-    name = identity(span.path, folder) + (f"#{key}" if key else "")
+def _id(video: str, key: str, seen: dict[str, int]) -> str:
+    name = video + (f"#{key.encode('utf-8', 'backslashreplace').decode()}" if key else "")
     while name in seen:  # several ranges or labels of one region
         seen[name] += 1
         name = f"{name}.{seen[name]}"
@@ -171,12 +169,14 @@ def _id(span: Span, folder: str, seen: dict[str, int]) -> str:
 
 
 def _sample(span: Span, name: str, index: int, split: str | None) -> Sample:
-    sample = Sample(name, span.path, span.label, index, exists=span.exists, split=split)
+    start, stop = span.start, span.stop
     if not span.in_frames:
-        return replace(sample, start_seconds=span.start, end_seconds=span.stop)
-    assert not isinstance(span.start, float)
-    assert not isinstance(span.stop, float)
-    return replace(sample, start_frame=span.start, end_frame=span.stop)
+        return Sample(name, span.path, span.label, index, start, stop, exists=span.exists, split=split)
+    assert not isinstance(start, float)
+    assert not isinstance(stop, float)
+    return Sample(
+        name, span.path, span.label, index, exists=span.exists, split=split, start_frame=start, end_frame=stop
+    )
 
 
 def _left_out(some: Sequence[Span], why: str, folder: str) -> str:

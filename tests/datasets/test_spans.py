@@ -590,6 +590,9 @@ def test_an_upload_is_found_under_the_name_it_had_before_a_server_changed_it(tmp
     path = _put(tmp_path / "e.json", [task("/data/upload/1/1a2b3c4d-my_clip_1.mp4", ranges("r", "x", (1, 2)))])
     (sample,) = read("label_studio", path, "all", videos=str(films), rate="25")
     assert (sample.path, sample.exists) == (str(films / "my clip (1).mp4"), True)
+    _put(path, [task("films/my_clip_1.mp4", ranges("r", "x", (1, 2)))])  # no upload
+    (sample,) = read("label_studio", path, "all", videos=str(films), rate="25")
+    assert (sample.path, sample.exists) == (str(films / "my_clip_1.mp4"), False)
 
 
 def test_addresses_of_all_kinds_are_paths() -> None:

@@ -46,7 +46,8 @@ class MediaFiles:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self._names: dict[str, list[str]] | None = None
-        self._forms: dict[str, list[str]] = {}
+        self._stems: dict[str, list[str]] = {}
+        self._uploads: dict[str, list[str]] = {}
 
     def locate(
         self, said: Sequence[str], source: str, line: int | None = None, *, uploaded: bool = False
@@ -79,11 +80,11 @@ class MediaFiles:
         name = _form(base)
         stem, suffix = os.path.splitext(name)
         stem = stem if suffix.lower() in VIDEO_SUFFIXES else name
-        found = [self._names.get(name, []), self._forms.get(stem, [])]
+        found = [self._names.get(name, []), self._stems.get(stem, [])]
         if uploaded:
             was = _as_it_was(base)
             found += self._found(was, False) if was != base else []
-            found.append(self._forms.get(_as_uploaded(os.path.splitext(was)[0]), []))
+            found.append(self._uploads.get(_as_uploaded(os.path.splitext(was)[0]), []))
         return found
 
     def _look(self) -> None:
@@ -95,8 +96,8 @@ class MediaFiles:
             stem, suffix = os.path.splitext(name)
             stem = stem if suffix.lower() in VIDEO_SUFFIXES else name
             self._names.setdefault(name, []).append(path)
-            for form in {stem, _as_uploaded(stem)}:
-                self._forms.setdefault(form, []).append(path)
+            self._stems.setdefault(stem, []).append(path)
+            self._uploads.setdefault(_as_uploaded(stem), []).append(path)
 
     def _nearest(self, found: Sequence[str], path: str, source: str, line: int | None) -> str:
         folders = [_form(name) for name in path.split("/")[:-1] if name]

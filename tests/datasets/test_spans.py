@@ -655,6 +655,16 @@ def test_a_span_after_the_end_of_its_video_is_told_by_the_check(films: Path, tmp
     assert shown_in(inside) == list(range(36, 47))
 
 
+@pytest.mark.parametrize("columns", ["start,end", "start_seconds,end_time", "Start,Stop"])
+def test_bounds_of_a_list_that_do_not_say_their_unit_are_refused_and_not_passed_over(
+    tmp_path: Path, columns: str
+) -> None:
+    path = _put(tmp_path / "a.csv", f"path,label,{columns}\na.mp4,x,1,2\n")
+    error = _refused(lambda: read("csv", path, "all"), AnnotationError)
+    assert error.line == 1
+    assert "does not say whether it is seconds or frames; name the bounds" in error.message
+
+
 def test_captions_are_no_list_of_spans(tmp_path: Path, ssan: Any) -> None:
     _put(tmp_path / "captions.csv", "video,caption\na,a man walks\n")
     answer = ssan("data", "list", tmp_path / "captions.csv", "--csv", tmp_path / "out.csv")

@@ -68,6 +68,9 @@ def synth(
 def list_data(
     source: "DataSource",
     split: options.Split = "all",
+    csv: Annotated[
+        str | None, typer.Option("--csv", metavar="LIST.csv", help="Also write them as a list, of --format csv.")
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -80,7 +83,11 @@ def list_data(
     from ssan.datasets.doubts import doubts
     from ssan.errors import printable
 
+    if csv is not None:
+        options.check_output("--csv", csv, [".csv"])
     samples = source.read(split)
+    if csv is not None:
+        data_check.refuse_captions("--csv", samples)
     for warning in [] if quiet else doubts(samples):
         tell(warning)
     for sample in samples:
@@ -92,6 +99,8 @@ def list_data(
             missing = "" if sample.exists else "  (missing)"
             print(f"{printable(sample.id)}\t{said}\t{printable(sample.path)}{missing}")
     options.refuse_none(samples, split, source)
+    if csv is not None:
+        data_check.write_as_list(csv, source, samples, samples, samples.classes, quiet=quiet)
     there = {video_of(sample): sample.exists for sample in samples}
     num_missing = sum(not exists for exists in there.values())
     if num_missing and not quiet:

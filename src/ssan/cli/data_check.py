@@ -14,6 +14,7 @@ from ssan.errors import UsageError
 
 if TYPE_CHECKING:
     from ssan.datasets.audit import Audit
+    from ssan.datasets.samples import Sample
     from ssan.datasets.source import DataSource
 
 
@@ -47,8 +48,8 @@ def check(
         options.check_output("--write-clean", write_clean, [".csv"])
     samples = source.read(split)
     options.refuse_none(samples, split, source)
-    if write_clean is not None and any(sample.video is not None for sample in samples):
-        raise UsageError("--write-clean writes lists of labelled videos, and these have captions; leave it out")
+    if write_clean is not None:
+        refuse_captions("--write-clean", samples)
     began = time.perf_counter()
     try:
         found = audit(samples, depth=depth, workers=workers, memory=memory, again=again, compare=True, quiet=quiet)
@@ -56,7 +57,7 @@ def check(
         return options.interrupted("what was found is remembered, the same command goes on from there")
     seconds = time.perf_counter() - began
     if write_clean is not None:
-        _write_clean(write_clean, source, found, samples.classes, quiet=quiet)
+        write_as_list(write_clean, source, found.clean, found.samples, samples.classes, quiet=quiet)
     num_ok = sum(finding.ok for finding in found.findings)
     warnings = doubts(samples)
     answer = {
@@ -90,18 +91,32 @@ def _lines(found: "Audit", seconds: float, warnings: Sequence[str]) -> Iterator[
         yield f"warning: {warning}"
 
 
-def _write_clean(path: str, source: "DataSource", found: "Audit", classes: list[str], *, quiet: bool) -> None:
-    """Write the list, and say on standard error which command reads it."""
+def refuse_captions(option: str, samples: "Sequence[Sample]") -> None:
+    """Refuse to write captions as a list of labelled videos."""
+    if any(sample.video is not None for sample in samples):
+        raise UsageError(f"{option} writes lists of labelled videos, and these have captions; leave it out")
+
+
+def write_as_list(
+    path: str,
+    source: "DataSource",
+    chosen: "Sequence[Sample]",
+    samples: "Sequence[Sample]",
+    classes: list[str],
+    *,
+    quiet: bool,
+) -> None:
+    """Write those of the samples that are chosen as a list, and say on standard error which command reads it."""
     from ssan.datasets.audit import write_list
 
-    left_out = write_list(path, found.clean, source.folder)
+    left_out = write_list(path, chosen, source.folder)
     if quiet:
         return
     words = ["--data", source.folder, "--annotations", path, "--format", "csv"]
-    tell(f"{path}: {len(found.clean) - len(left_out)} of {len(found.samples)}; read it with {shlex.join(words)}")
+    tell(f"{path}: {len(chosen) - len(left_out)} of {len(samples)}; read it with {shlex.join(words)}")
     if left_out:
         tell(f"{len(left_out)} more are fine and cannot stand in such a list, by their names: {left_out[0].path}")
     kept = {sample.id for sample in left_out}
-    labels = {sample.label for sample in found.clean if sample.label is not None and sample.id not in kept}
+    labels = {sample.label for sample in chosen if sample.label is not None and sample.id not in kept}
     if sorted(labels) != classes:
         tell("in that list classes are numbered in the order of their names, which is not so in the data")

@@ -59,7 +59,7 @@ Format = Annotated[
     str,
     typer.Option(
         help="auto, folder, csv, sthv1, sthv2, jester, kinetics400, ucf101, hmdb51, tsm_list, mmaction2_list, "
-        "msrvtt, youcook2, lsmdc, captions_csv or howto100m."
+        "msrvtt, youcook2, lsmdc, captions_csv, howto100m, label_studio, cvat, elan or via."
     ),
 ]
 FormatOfTable = Annotated[str, typer.Option("--format", help="Of the data; the table's own by default.")]

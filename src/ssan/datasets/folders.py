@@ -240,6 +240,7 @@ def read_csv(
             "test), or take them all with --split all",
             path=table,
         )
+    _refuse_bounds_without_unit(list(rows[0][1]) if rows else [], table)
     classes = _classes_of_rows(rows, table)
     if class_order == "sorted":
         classes.sort()
@@ -271,6 +272,18 @@ def read_csv(
                 )
             )
     return Samples(samples, classes, table)
+
+
+def _refuse_bounds_without_unit(columns: Sequence[str], table: str) -> None:
+    """Refuse bounds that would be passed over: each row would then be taken for all of its video."""
+    meant = [name for name in columns if name.lower() in ("start", "end", "stop", "start_time", "end_time")]
+    if meant:
+        raise fault(
+            f"the column {quoted(meant[0])} does not say whether it is seconds or frames; name the bounds of parts "
+            "start_seconds and end_seconds, or start_frame and end_frame (from 0, without the last)",
+            table,
+            1,
+        )
 
 
 def _classes_of_rows(rows: Sequence[tuple[int, dict[str, str]]], table: str) -> list[str]:

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ssan.datasets.captions import is_captions_csv, read_captions_csv
+from ssan.datasets.cvat import read_cvat
+from ssan.datasets.elan import read_elan
 from ssan.datasets.folders import read_csv, read_folder
 from ssan.datasets.howto100m import find_howto100m, is_howto100m, read_howto100m
 from ssan.datasets.kinetics import find_tables, is_table, read_kinetics
+from ssan.datasets.label_studio import read_label_studio
 from ssan.datasets.lists import find_lists, kind_of_list, lists_there, read_mmaction2_list, read_tsm_list
 from ssan.datasets.lsmdc import find_lsmdc, is_lsmdc, read_lsmdc
 from ssan.datasets.msrvtt import find_msrvtt, is_msrvtt, read_msrvtt
@@ -28,8 +31,10 @@ from ssan.datasets.something import (
     read_something_v1,
     read_something_v2,
 )
-from ssan.datasets.tree import is_tree
+from ssan.datasets.tables import beginning_of
+from ssan.datasets.tree import is_tree, names_in, subfolders
 from ssan.datasets.ucf_hmdb import find_hmdb_lists, find_ucf_lists, read_hmdb51, read_ucf101
+from ssan.datasets.via import read_via
 from ssan.datasets.youcook2 import find_youcook, is_youcook, read_youcook2
 from ssan.errors import UsageError, printable, unknown
 from ssan.video.clip import RATE_VARIABLE, TIMES_FILE, assumed_rate
@@ -50,6 +55,10 @@ FORMATS: dict[str, Callable[..., Samples]] = {
     "lsmdc": read_lsmdc,
     "captions_csv": read_captions_csv,
     "howto100m": read_howto100m,
+    "label_studio": read_label_studio,
+    "cvat": read_cvat,
+    "elan": read_elan,
+    "via": read_via,
 }
 
 
@@ -67,7 +76,9 @@ def detect(root: str, annotations: str | None = None, videos: str | None = None)
     if not os.path.exists(root) and not is_tree(root):
         raise UsageError("no such file or folder; --data names the videos or their list", code="missing", path=root)
     if os.path.isfile(source):
-        return "folder" if is_tree(source) else _caption_format(source) or _format_of_lists([source]) or "folder"
+        if is_tree(source):
+            return "folder"
+        return _caption_format(source) or _tool_of(source) or _format_of_lists([source]) or "folder"
     official = {
         "sthv1": find_rows(source, V1_PREFIX),
         "sthv2": find_annotations(source),
@@ -86,13 +97,29 @@ def detect(root: str, annotations: str | None = None, videos: str | None = None)
         raise UsageError(f"here are the lists of {' and '.join(there)}; say which with --format", path=source)
     if there:
         return there[0]
-    return _format_of_lists(lists_there(root, annotations, videos)) or "folder"
+    lists = _format_of_lists(lists_there(root, annotations, videos))
+    if lists is None and any(name.lower().endswith(".eaf") for name in names_in(source)) and not subfolders(source):
+        return "elan"
+    return lists or "folder"
 
 
 def _caption_format(path: str) -> str | None:
     """The format of captions that a file has, by its name or its first line; None where it has none of them."""
     forms = {"captions_csv": is_captions_csv, "msrvtt": is_msrvtt, "youcook2": is_youcook, "lsmdc": is_lsmdc}
     return next((format for format, is_of in forms.items() if is_of(path)), None)
+
+
+def _tool_of(path: str) -> str | None:
+    """The annotation tool that wrote a file, by its suffix and how it begins; None where none did."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".eaf":
+        return "elan"
+    begins = beginning_of(path, 4096) if suffix in (".json", ".xml") else b""
+    if suffix == ".xml":
+        return "cvat" if b"<annotations" in begins else None
+    if begins.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        return "label_studio" if b'"annotations"' in begins or b'"timelinelabels"' in begins else None
+    return "via" if b'"project"' in begins and (b'"vid_list"' in begins or b'"pid"' in begins) else None
 
 
 def _format_of_lists(paths: list[str]) -> str | None:

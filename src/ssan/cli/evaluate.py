@@ -13,7 +13,7 @@ from ssan.errors import UsageError
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
 
-MAX_PX = 8192  # that of a recipe, whose file takes long to import
+MAX_PX, MAX_FRAMES = 8192, 4096  # those of a recipe, whose file takes long to import
 
 
 @options.reads_data
@@ -31,6 +31,7 @@ def evaluate(
     ] = None,
     size_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side after resizing.")] = None,
     crop_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side of each crop.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES, help="Frames of each clip.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Also score the frames reversed and shuffled.")] = False,
     scores: Annotated[
         str | None, typer.Option(help="Write a score file (.npz), needed for videos without labels.")
@@ -46,7 +47,7 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos, or score videos without labels (with --scores).
 
-    What of --resize, --size-px and --crop-px is not given is the model's own. Of a run's folder, the figures also go
+    What of --resize, --size-px, --crop-px and --num-frames is not given is the model's own. Of a run's folder, the figures also go
     to its journal.
     """
     from ssan.datasets.fingerprint import fingerprint
@@ -68,7 +69,7 @@ def evaluate(
         answer = evaluate(
             labeller,
             samples,
-            Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
+            Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px, num_frames),
             split=split,
             probe=probe,
             scores_file=scores,
@@ -107,9 +108,10 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield "no labels, so no accuracy"
+    rate = f" at {used['frames_per_second']:g} a second" if "frames_per_second" in used else ""
     yield (
         f"{answer['num_scored']} videos of {used['split']} scored, {answer['num_missing']} missing, "
-        f"{answer['num_failed']} failed; {used['num_frames']} frames, {used['views']} views x {used['crops']} crops of "
+        f"{answer['num_failed']} failed; {used['num_frames']} frames{rate}, {used['views']} views x {used['crops']} crops of "
         f"{used['crop_px']} px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
     )
     if "probe" in answer:

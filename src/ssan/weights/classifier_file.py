@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssan.errors import UsageError, quoted
-from ssan.models.catalogue import build, without_memory
+from ssan.models.catalogue import build, channels_last, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
@@ -42,6 +42,7 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
         resize=recipe.resize,
         size_px=recipe.size_px,
         crop_px=recipe.crop_px,
+        frames_per_second=recipe.frames_per_second,
     )
 
 
@@ -60,7 +61,8 @@ def build_from(recipe: Recipe, num_classes: int) -> Classifier:
         places=recipe.places,
         backbone_options=recipe.backbone,
     )
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(model)
+    return model
 
 
 def save_labeller(
@@ -117,7 +119,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
     tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
     expected.load_state_dict(tensors, assign=model is None)
     if model is None:
-        expected = expected.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(expected)
     return Labeller(
         model=expected.eval().to(device),
         classes=classes,

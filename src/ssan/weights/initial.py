@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError, few, named
 from ssan.files import sha256
-from ssan.models.catalogue import BACKBONES, MODELS, build, specification
+from ssan.models.catalogue import MODELS, build, specification
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.model_file import PREFIX, read_model_file, wrong_model
@@ -57,7 +57,6 @@ def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Sta
     if recipe.init is None:
         return Start(LoadReport().as_dict())
     backbone = specification(recipe.model).backbone
-    assert backbone in BACKBONES
     given = read_initial(str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init)
     report = load_backbone(model, given.state, source=given.path, classes=classes, of_file=given.classes)
     differences = _differences(given.recipe, recipe)
@@ -85,7 +84,6 @@ def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
-    assert spec.backbone in BACKBONES
     path = str(imagenet_file(spec.backbone)) if init == "imagenet" else init
     model = build(name, num_classes=1)
     report = load_backbone(model, read_state_dict(path), source=path)

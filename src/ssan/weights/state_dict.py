@@ -20,19 +20,8 @@ from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle
 from ssan.weights.model_file import wrong_model
+from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL
 from ssan.weights.torch_files import Strange, read_torch_file
-
-# torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
-# The digits in each name begin the file's SHA-256.
-IMAGENET_URL = "https://download.pytorch.org/models/"
-IMAGENET_FILES = {
-    "r18": "resnet18-f37072fd.pth",
-    "r34": "resnet34-b627a593.pth",
-    "r50": "resnet50-0676ba61.pth",
-    "r101": "resnet101-63fe2227.pth",
-    "r152": "resnet152-394f9c45.pth",
-    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
-}
 
 # What reading a damaged file, or one of another kind, has been seen to raise.
 UNREADABLE = (

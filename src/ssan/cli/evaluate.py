@@ -19,7 +19,7 @@ MAX_PX, MAX_FRAMES = 8192, 4096  # those of a recipe, whose file takes long to i
 @options.reads_data
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
+    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or a name of `ssan weights list`.")],
     split: options.Split = "val",
     views: Annotated[int, typer.Option(min=1, max=1000, help="Clips of each video, spread over it.")] = 1,
     crops: Annotated[int, typer.Option(help="1 (centre), 3 (along the longer side) or 10.")] = 1,
@@ -39,6 +39,7 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 16,
     *,
     source: "DataSource",
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -55,15 +56,16 @@ def evaluate(
     from ssan.processes import processes
     from ssan.recognition.evaluate import Protocol, evaluate
     from ssan.training.together import together
-    from ssan.weights.classifier_file import load_labeller
+    from ssan.weights.open_model import open_classifier
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
+    options.have(model, yes=yes, quiet=quiet)
     processes_here = processes(alone_without_srun=True)
     if scores is not None and processes_here.first:
         context.with_resource(one_writer(scores))
     with together(processes_here) as group:
-        labeller = load_labeller(model, options.choose_device(device))
+        labeller = open_classifier(model, options.choose_device(device))
         samples = source.read(split)
         started = time.monotonic()
         answer = evaluate(

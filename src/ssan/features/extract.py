@@ -91,7 +91,7 @@ def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
     and cut out of the middle (256 and 224 px); a network that looks at single frames sees one frame of each window, as
     reference 22's ResNet-152 does, any other 8. Pinned by ``test_a_network_of_single_frames_sees_one_of_each_window``.
 
-    :param init: a file of weights, or ``imagenet``.
+    :param init: a file of weights, a name of ``ssan weights list``, or ``imagenet``.
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
@@ -104,8 +104,7 @@ def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
     }
     preprocess = Preprocess(**{**usual, **spec.preprocess})
     channels_last(model)
-    num_features: int = model.backbone.num_features
-    return Encoder(model.eval().to(device), preprocess, sha256(path), name, num_features)
+    return Encoder(model.eval().to(device), preprocess, sha256(path), name, model.num_features)
 
 
 @dataclass

@@ -18,17 +18,21 @@ from ssan.weights.model_file import read_model_file, write_model_file, wrong_mod
 
 @dataclass(frozen=True)
 class Labeller:
-    """A classifier with everything needed to use it on a video.
+    """A classifier, or a network without classes, with everything needed to use it on a video.
 
+    :param classes: in the order of its scores; empty of a network that describes videos by features alone.
+    :param recipe: None where nothing of ours describes the network.
     :param hash: SHA-256 of its tensors.
+    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``.
     """
 
     model: Classifier
     classes: list[str]
     preprocess: Preprocess
-    recipe: Recipe
+    recipe: Recipe | None
     protocol: dict[str, Any]
     hash: str
+    name: str = ""
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -127,6 +131,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         recipe=recipe,
         protocol=protocol,
         hash=metadata["sha256"],
+        name=recipe.model,
     )
 
 

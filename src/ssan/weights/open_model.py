@@ -39,7 +39,7 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
         from ssan.weights.hub import open_transformers  # type: ignore[import-not-found]
 
         return open_transformers(spec.removeprefix(TRANSFORMERS), device)
-    if os.path.exists(spec) or not (spec in NAMED or spec in MODELS or _is_a_word(spec)):
+    if os.path.exists(spec):
         return load_labeller(Path(spec), device, model=model)
     if spec in NAMED:
         if model is not None:
@@ -50,8 +50,12 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
             f"{spec} is the name of a network without weights; name a model file or a run's folder, or weights of "
             "`ssan weights list`"
         )
+    near = "" if os.sep in spec or "." in spec else f", and an {unknown('name', spec, [*NAMED, *MODELS])}"
     raise ModelError(
-        f"no such model file or folder, and an {unknown('name', spec, [*NAMED, *MODELS])}", code="missing", path=spec
+        f"no such model file or folder{near}; "
+        "give what `ssan train` or `ssan import` has written, or a name of `ssan weights list`",
+        code="missing",
+        path=spec,
     )
 
 
@@ -67,11 +71,6 @@ def open_classifier(spec: str, device: str = "cpu") -> Labeller:
             "--init`"
         )
     return labeller
-
-
-def _is_a_word(spec: str) -> bool:
-    """Whether it looks like a name rather than a path."""
-    return os.sep not in spec and "." not in spec
 
 
 def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
@@ -98,7 +97,7 @@ def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
     if rest or (classes and report.reshaped):
         raise wrong_model(
             f"its tensors do not fit {weights.network} with the {len(classes)} classes of {weights.classes}: "
-            f"{few(rest or report.reshaped)}",
+            f"{few(rest or report.reshaped)}; expected all of them. Upgrade ssan, or look at the list of classes",
             source,
         )
     preprocess = preprocess_of(recipe)

@@ -20,8 +20,8 @@ from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle
 from ssan.weights.efficientnet_names import our_name
-from ssan.weights.model_file import wrong_model
 from ssan.weights.fetching import fetch
+from ssan.weights.model_file import wrong_model
 from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL, NAMED
 from ssan.weights.torch_files import Strange, read_torch_file
 
@@ -249,9 +249,9 @@ def _in_slot(key: str, slots: Set[str]) -> bool:
 
 
 def imagenet_file(backbone: str) -> Path:
-    """The path of the published ImageNet file for a backbone, fetched once and verified: whoever asks for it has agreed.
+    """The path of the published ImageNet file for a backbone, fetched once and verified.
 
-    torchvision's lie in torch's own cache, any other where named weights are kept.
+    Whoever asks for it has agreed. torchvision's lie in torch's own cache, any other where named weights are kept.
 
     :raises ModelError: there is no such file for the backbone, or it cannot be fetched; the message then says what to
         put where.

@@ -236,7 +236,8 @@ def file_of(weights: NamedWeights) -> Path:
     if not path.is_file():
         raise ModelError(
             f"the weights are not on this machine yet ({weights.terms}); fetch them with "
-            f"`ssan weights get {weights.name} --yes`, or give --yes to the command that needs them",
+            f"`ssan weights get {weights.name} --yes`, or give --yes to the command that needs them "
+            "(SSAN_FETCH=yes agrees to all)",
             code="not_fetched",
             path=weights.name,
         )

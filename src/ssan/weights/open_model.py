@@ -11,9 +11,10 @@ from ssan.models.catalogue import MODELS
 from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
 from ssan.weights.classifier_file import Labeller, build_from, load_labeller, preprocess_of
+from ssan.weights.fetching import agreed, fetch
 from ssan.weights.imported import read_class_names
 from ssan.weights.model_file import hash_tensors, wrong_model
-from ssan.weights.named import NAMED, NamedWeights, file_of
+from ssan.weights.named import NAMED, NamedWeights, file_of, is_here
 from ssan.weights.state_dict import load_backbone, read_state_dict
 
 TRANSFORMERS = "hf:"
@@ -117,10 +118,14 @@ def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
 
 
 def read_named(weights: NamedWeights) -> tuple[Path, dict[str, Tensor]]:
-    """The file of named weights, which is here, and its tensors under names that ``load_backbone`` knows.
+    """The file of named weights and its tensors under names that ``load_backbone`` knows.
 
-    :raises ModelError: as of ``file_of``.
+    It is fetched only where the user has agreed to that once and for all (``SSAN_FETCH``).
+
+    :raises ModelError: as of ``file_of`` and ``fetch``.
     """
+    if agreed() and not is_here(weights):
+        fetch(weights)
     path = file_of(weights)
     return path, READERS[weights.layout](path)
 

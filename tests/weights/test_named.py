@@ -519,7 +519,10 @@ def test_a_password_goes_to_its_index_alone_and_into_no_message(index: Index, mo
         download.opened(index.url.replace("http://", "http://me:sec%20ret@") + "/nothing"),
     ):
         pass
+    with_user = index.url.replace("http://", "http://me:sec%20ret@")
     assert seen == [(f"{index.url}/nothing", "Basic bWU6c2VjIHJldA==")]
+    index.pages["/simple/a-b-c/"] = ("text/html", b'<a href="/a_b_c-1.whl">a</a><a href="https://b/a_b_c-1.whl">b</a>')
+    assert found_in(f"{with_user}/simple") == [f"{with_user}/a_b_c-1.whl", "https://b/a_b_c-1.whl"]
     assert "sec" not in str(caught.value)
     assert "404" in str(caught.value)
 

@@ -108,7 +108,7 @@ def copy_of(
     until, size = time.monotonic() + MOST_SECONDS, 0
     with opened(url, connection) as (source, answer):
         promised = None if answer is None else answer.headers.get("Content-Length")
-        while piece := source.read(PIECE):
+        while piece := _piece_of(source, url):
             size += len(piece)
             if size > most_bytes:
                 raise UnreachableError(f"{without_password(url)}: it has more than the {most_bytes:,} bytes expected")
@@ -119,6 +119,14 @@ def copy_of(
         if promised is not None and promised.isdecimal() and size != int(promised):
             raise UnreachableError(f"{without_password(url)}: it broke off after {size:,} of {int(promised):,} bytes")
     return size
+
+
+def _piece_of(source: IO[bytes], url: str) -> bytes:
+    """The next bytes; what the network or the disk fails with is told from what the place they go to fails with."""
+    try:
+        return source.read(PIECE)
+    except OSError as error:
+        raise UnreachableError(f"{without_password(url)}: {on_one_line(error)}") from error
 
 
 def read_page(url: str, accept: str, connection: Connection) -> tuple[str, str, str]:

@@ -5,7 +5,8 @@
 ``CHECKOUT`` is a checkout of piergiaj/pytorch-i3d. The weights are random: time does not depend on them, and the
 outputs are compared all the same. Ours have their weights with the channels last, as where a model file is loaded, and
 pixels as they come from the reader; the port has the memory that its own code gives it. Each round makes both calls,
-one after the other; the figure is the median of the rounds' ratios of processor time. Writes benchmarks/results/i3d.json.
+one after the other; the figure is the median of the rounds' ratios of processor time. Writes
+benchmarks/results/i3d.json.
 """
 
 import argparse

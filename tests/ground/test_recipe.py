@@ -88,7 +88,7 @@ def test_a_network_that_is_whole_by_itself_brings_its_frames_where_the_recipe_sa
 
 def test_a_rate_is_of_a_dense_window_alone() -> None:
     assert make_recipe({"sampling": "dense", "frames_per_second": 12.5}).frames_per_second == 12.5
-    with pytest.raises(UsageError, match="frames_per_second 25.0 is of a dense window, and sampling is segment.*dense"):
+    with pytest.raises(UsageError, match=r"frames_per_second 25\.0 is of a dense window, and sampling is segment"):
         make_recipe({"frames_per_second": 25})
     for value in (0, -1, 1001, "fast", True):
         with pytest.raises(UsageError, match="frames_per_second is"):

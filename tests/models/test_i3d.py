@@ -64,7 +64,8 @@ def test_a_convolution_is_padded_as_in_tensorflow(kernel: int, stride: int, size
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride"), [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))]
+    ("kernel", "stride"),
+    [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)), ((3, 3, 3), (1, 1, 1))],
 )
 @pytest.mark.parametrize("size", [(4, 6, 7), (5, 1, 2), (1, 3, 8), (2, 2, 1)])
 def test_a_pooling_is_padded_as_in_tensorflow(

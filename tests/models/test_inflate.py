@@ -69,5 +69,5 @@ def test_what_cannot_be_inflated_says_so() -> None:
         inflate(torch.ones(2, 3), 3)
     with pytest.raises(UsageError, match="0 frames long"):
         inflate(torch.ones(1, 1, 1, 1), 0)
-    with pytest.raises(UsageError, match="way to inflate 'center'.*centre"):
+    with pytest.raises(UsageError, match=r"way to inflate 'center'.*centre"):
         inflate(torch.ones(1, 1, 1, 1), 3, "center")  # type: ignore[arg-type]

@@ -138,7 +138,9 @@ def test_moments_by_hand() -> None:
     assert dense_moments(0.2, 2, **how, rng=None) == [0.0, 0.5]
 
 
-@pytest.mark.parametrize(("num_frames", "num", "stride"), [(300, 64, 1), (64, 64, 1), (63, 64, 1), (97, 8, 8), (5, 8, 3)])
+@pytest.mark.parametrize(
+    ("num_frames", "num", "stride"), [(300, 64, 1), (64, 64, 1), (63, 64, 1), (97, 8, 8), (5, 8, 3)]
+)
 @pytest.mark.parametrize("rate", [25.0, 30000 / 1001, 10.0])
 def test_at_a_videos_own_rate_moments_show_the_frames_of_dense_sampling(
     num_frames: int, num: int, stride: int, rate: float

@@ -101,7 +101,7 @@ def test_places_by_hand(number: int) -> None:
 
 
 def written(layout: str, path: Path, num_classes: int = 3) -> dict[str, np.ndarray]:
-    """A file as each is released: ports' state dicts by torch, the other as a pickle of nested dicts; and its arrays."""
+    """A file as each is released, ports' by torch, the other as a pickle of nested dicts; and its arrays."""
     generator = np.random.default_rng(0)
     arrays = {}
     for name, shape in GOLDEN[layout].items():

@@ -41,9 +41,7 @@ def inflate(weight: Tensor, length: int, how: How = "mean") -> Tensor:
     return inflated
 
 
-def inflated_to(
-    state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], how: How = "mean"
-) -> dict[str, Tensor]:
+def inflated_to(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], how: How = "mean") -> dict[str, Tensor]:
     """A network of pictures' tensors, those inflated whose name is a filter of volumes in ``shapes``.
 
     A filter whose name is not there, or that differs in more than the length, stays as it is: whoever loads the tensors

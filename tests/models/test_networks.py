@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.layers import NonLocal, SeparableSelfAttention, TemporalShift
-from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification, without_memory
+from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, NETWORKS, build, specification, without_memory
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
@@ -118,6 +118,25 @@ def test_pixels_of_uint8_are_normalised_and_floating_point_ones_taken_as_they_ar
         model.fc.weight.normal_()
         assert torch.equal(model(pixels), model(normalise(pixels)))
         assert not torch.allclose(model(pixels), model(pixels.float()))
+
+
+def test_pixels_are_normalised_as_the_backbone_says() -> None:
+    """A frame of grey level 51, which is 0.2: with mean 0.5, 0.2, 0.1 and deviation 0.5, 1, 0.1 it is -0.6, 0, 1."""
+
+    class Colours(nn.Module):
+        num_features = 3
+        input_mean = (0.5, 0.2, 0.1)
+        input_std = (0.5, 1.0, 0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(dim=(-2, -1))
+
+    model = Classifier(Colours(), 2).eval()
+    pixels = torch.full((1, 2, 3, 4, 4), 51, dtype=torch.uint8)
+    torch.testing.assert_close(model.features(pixels), torch.tensor([[-0.6, 0.0, 1.0]]), atol=1e-6, rtol=0)
+    assert model.num_features == 3
+    as_they_are = torch.full((1, 2, 3, 4, 4), 0.25)
+    torch.testing.assert_close(model.features(as_they_are), torch.full((1, 3), 0.25), atol=1e-6, rtol=0)
 
 
 def test_dropout_falls_on_the_features_before_the_linear_layer() -> None:
@@ -342,10 +361,10 @@ def test_empty_slots_add_no_key_and_filled_ones_only_their_own(backbone: str) ->
     assert all(f".{BACKBONES[backbone].ssa_slot}." in key for key in attentive - plain)
 
 
-def test_models_are_the_families_times_the_backbones() -> None:
-    assert set(MODELS) == {f"{family}_{backbone}" for family in FAMILIES for backbone in BACKBONES}
+def test_models_are_the_families_times_the_backbones_and_the_networks_whole_by_themselves() -> None:
+    assert set(MODELS) == {f"{family}_{backbone}" for family in FAMILIES for backbone in BACKBONES} | set(NETWORKS)
     for name, spec in MODELS.items():
-        assert spec.name == name == f"{spec.family}_{spec.backbone}"
+        assert spec.name == name == (spec.family if name in NETWORKS else f"{spec.family}_{spec.backbone}")
         assert specification(name) is spec
 
 

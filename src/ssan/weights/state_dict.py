@@ -5,11 +5,12 @@ import pickle
 import re
 import struct
 import urllib.error
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,21 +19,12 @@ from torch import Tensor, nn
 from ssan.errors import ModelError, first_line, named, quoted
 from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
-from ssan.pickles import DamagedPickle
+from ssan.pickles import DamagedPickle, read_pickle
+from ssan.weights.efficientnet_names import our_name
+from ssan.weights.fetching import fetch
 from ssan.weights.model_file import wrong_model
-from ssan.weights.torch_files import Strange, read_torch_file
-
-# torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
-# The digits in each name begin the file's SHA-256.
-IMAGENET_URL = "https://download.pytorch.org/models/"
-IMAGENET_FILES = {
-    "r18": "resnet18-f37072fd.pth",
-    "r34": "resnet34-b627a593.pth",
-    "r50": "resnet50-0676ba61.pth",
-    "r101": "resnet101-63fe2227.pth",
-    "r152": "resnet152-394f9c45.pth",
-    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
-}
+from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL, NAMED
+from ssan.weights.torch_files import MAGIC, Strange, read_torch_file
 
 # What reading a damaged file, or one of another kind, has been seen to raise.
 UNREADABLE = (
@@ -71,7 +63,8 @@ class LoadReport:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
 
-    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. A dictionary that holds the
+    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. So is a pickle of nested dicts
+    of numpy's arrays, whose names are then the words on the way to each, joined by points. A dictionary that holds the
     tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
 
     :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
@@ -110,7 +103,7 @@ def _tensors_in(path: Path) -> dict[Any, Tensor | Strange]:
         raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
     content: Any
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        content = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
     except pickle.UnpicklingError as error:
         if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
             raise wrong_model(_unreadable(error), path) from error
@@ -133,6 +126,42 @@ def _tensors_in(path: Path) -> dict[Any, Tensor | Strange]:
     ):
         raise wrong_model("holds no tensors by name; expected a state dict", path)
     return content
+
+
+def _read_pickled(path: Path) -> Any:
+    """What a torch file holds; of a pickle of nested dicts of arrays, as flax keeps weights, a tensor for each.
+
+    :raises pickle.UnpicklingError: it is neither; of a file that neither reader takes, what the torch reader says.
+    """
+    try:
+        return read_torch_file(path)
+    except pickle.UnpicklingError as error:
+        with open(path, "rb") as handle:
+            begins = handle.read(64)
+        if not begins.startswith(b"\x80") or MAGIC.to_bytes(10, "little") in begins:
+            raise
+        try:
+            arrays = dict(_arrays_in(read_pickle(path)))
+        except (pickle.UnpicklingError, *UNREADABLE):
+            raise error from None
+        return arrays
+
+
+def _arrays_in(content: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The arrays in nested dicts, each as a tensor, by the words on the way to it, joined by points.
+
+    :raises DamagedPickle: there is anything else, or two of one name.
+    """
+    if not isinstance(content, dict) or not all(isinstance(word, str) and "." not in word for word in content):
+        raise DamagedPickle("something else than dicts of arrays")
+    for word, value in content.items():
+        if not isinstance(value, np.ndarray):
+            yield from _arrays_in(value, f"{place}{word}.")
+        elif value.dtype.kind not in "fiub":
+            raise DamagedPickle("an array of something else than numbers")
+        else:
+            # A copy, in the byte order of this machine: what was read is not to be written to.
+            yield place + word, torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
 
 
 def _strange_values(name: str, tensor: Tensor) -> str | None:
@@ -165,7 +194,7 @@ def load_backbone(
     classes: Sequence[str] = (),
     of_file: Sequence[str] = (),
 ) -> LoadReport:
-    """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
+    """Load an image network's state dict, under its publisher's names, into a classifier's backbone.
 
     A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots
     and its consensus, where they fit. What scores the classes is loaded class by class, by their names: a class that
@@ -243,8 +272,9 @@ def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """The tensors of a file, each with its name there, by the names that a classifier of ours has for them."""
     renamed = {}
     for name, tensor in state.items():
-        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
-        own_name = name if name.startswith("consensus.") else f"backbone.{name.removeprefix('backbone.')}"
+        ours = our_name(name)
+        tail = next((ours[len(p) :] for p in CLASSIFIER_PREFIXES if ours.startswith(p)), None)
+        own_name = ours if ours.startswith("consensus.") else f"backbone.{ours.removeprefix('backbone.')}"
         renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
     return renamed
 
@@ -272,15 +302,21 @@ def _in_slot(key: str, slots: Set[str]) -> bool:
 
 
 def imagenet_file(backbone: str) -> Path:
-    """The path of torchvision's ImageNet file for a backbone, fetched once into torch's own cache and verified.
+    """The path of the published ImageNet file for a backbone, fetched once and verified.
+
+    Whoever asks for it has agreed. torchvision's lie in torch's own cache, any other where named weights are kept.
 
     :raises ModelError: there is no such file for the backbone, or it cannot be fetched; the message then says what to
         put where.
     """
-    if backbone not in IMAGENET_FILES:
+    by_name = NAMED.get(f"{backbone}_imagenet")
+    if by_name is not None and backbone not in IMAGENET_FILES:
+        return fetch(by_name).path
+    if by_name is None:
+        known = [name.removesuffix("_imagenet") for name in NAMED if name.endswith("_imagenet")]
         raise ModelError(
-            f"there are no published ImageNet weights for the backbone {backbone!r}; known: "
-            f"{', '.join(IMAGENET_FILES)}. Leave out --init, or give a file",
+            f"there are no published ImageNet weights for the backbone {backbone!r}; known: {', '.join(known)}. Leave "
+            "out --init, or give a file",
             code="wrong_model",
         )
     name = IMAGENET_FILES[backbone]

@@ -114,5 +114,4 @@ def _encoder(model: str, init: str | None, device: str) -> "Encoder":
     if not os.path.exists(model) and os.sep not in model and "." not in model:
         raise UsageError(f"no such model file or folder, and an {unknown('name', model, MODELS)}")
     labeller = load_labeller(model, device)
-    num_features: int = labeller.model.backbone.num_features  # type: ignore[assignment]
-    return Encoder(labeller.model, labeller.preprocess, labeller.hash, labeller.recipe.model, num_features)
+    return Encoder(labeller.model, labeller.preprocess, labeller.hash, labeller.name, labeller.model.num_features)

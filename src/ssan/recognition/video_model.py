@@ -16,7 +16,7 @@ from ssan.datasets.clips import part_of
 from ssan.datasets.samples import Sample
 from ssan.errors import ModelError, UsageError, VideoError, first_line, quoted, unknown
 from ssan.models.catalogue import MODELS
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe
 from ssan.recognition.predict import class_shares, early_end, expand, likeliest
 from ssan.video.clip import Clip
@@ -86,21 +86,23 @@ class VideoModel:
     :param network: in evaluation mode, on the device where it is to compute.
     :param classes: names of the classes, in the order of its scores.
     :param protocol: how its accuracy was measured, and the accuracy.
-    :param recipe: how it was built and trained.
+    :param recipe: how it was built and trained; None of a network from elsewhere.
+    :param name: what it is called.
     :param hash: SHA-256 of its tensors.
     """
 
     def __init__(self, labeller: Labeller) -> None:
         self._preprocess = labeller.preprocess
-        self.network: Classifier = labeller.model
+        self.network: VideoNetwork = labeller.model
         self.classes: list[str] = labeller.classes
         self.protocol: dict[str, Any] = labeller.protocol
-        self.recipe: Recipe = labeller.recipe
+        self.recipe: Recipe | None = labeller.recipe
+        self.name: str = labeller.name
         self.hash: str = labeller.hash
 
     def __repr__(self) -> str:
         clip = f"{self._preprocess.num_frames} frames of {self._preprocess.crop_px} px"
-        return f"<VideoModel {self.recipe.model}: {len(self.classes)} classes, {clip}, on {self.device}>"
+        return f"<VideoModel {self.name}: {len(self.classes)} classes, {clip}, on {self.device}>"
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +156,7 @@ class VideoModel:
         """
         if on_error not in ("raise", "nan"):
             raise UsageError(unknown("on_error", str(on_error), ("raise", "nan")))
-        dim: int = self.network.backbone.num_features  # type: ignore[assignment]
+        dim = self.network.num_features
         rows = [np.empty((0, dim), np.float32)]
         for group in self._groups(videos, batch):
             of_group = np.full((len(group), dim), np.nan, np.float32)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssan.errors import UsageError, quoted
 from ssan.models.catalogue import build, without_memory
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
 from ssan.weights.model_file import read_model_file, write_model_file, wrong_model
@@ -18,17 +18,21 @@ from ssan.weights.model_file import read_model_file, write_model_file, wrong_mod
 
 @dataclass(frozen=True)
 class Labeller:
-    """A classifier with everything needed to use it on a video.
+    """A network with everything needed to use it on a video.
 
-    :param hash: SHA-256 of its tensors.
+    :param classes: of an encoder none.
+    :param recipe: None where nothing of ours describes it.
+    :param hash: SHA-256 of its tensors, or of the files that it was read from.
+    :param name: what it is called in what is written about it.
     """
 
-    model: Classifier
+    model: VideoNetwork
     classes: list[str]
     preprocess: Preprocess
-    recipe: Recipe
+    recipe: Recipe | None
     protocol: dict[str, Any]
     hash: str
+    name: str = ""
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -125,6 +129,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         recipe=recipe,
         protocol=protocol,
         hash=metadata["sha256"],
+        name=recipe.model,
     )
 
 

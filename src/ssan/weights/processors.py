@@ -16,7 +16,7 @@ from ssan.weights.model_file import wrong_model
 
 # In the library's own order: since version 5 what takes videos comes first.
 FILES = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
-MOST_PX = 4096
+MOST_PX = 1024
 
 _HALF = (0.5, 0.5, 0.5)
 # What a processor does where its file leaves a word out, by model_type: the defaults of the library's classes. Those of

@@ -62,6 +62,7 @@ ROWS = [
     Row("SSAN, ResNet-50, stride in the 1x1", "ssan_r50", 24.6, 76.0, "the same", options={"stride_in": "conv1"}),
     Row("SSAN, ResNet-101", "ssan_r101"),
     Row("SSAN, MobileNetV2", "ssan_mobilenet_v2"),
+    Row("I3D", "i3d", 12.70, 111.15, "a port, counted layer by layer", num_frames=64, num_classes=400),
 ]
 
 
@@ -133,6 +134,8 @@ def page(rows: list[dict[str, Any]], missing: dict[str, Any]) -> str:
         "mmaction2 counts element-wise work too, half a percent of a ResNet. Its figure for TRN is one of 256 px:",
         "42.94 G is the 32.88 G of its TSM times (256 / 224) squared, and is compared as such. So seems to be the one",
         "for MobileNetV2, which is a third above 8 times the 300 M a frame of the MobileNetV2 paper; ours is not.",
+        "",
+        "A port of I3D's code has 7,280 scales of BatchNorm more than ours, where they are constants, one each.",
         "",
         "## What an ImageNet file leaves at random",
         "",

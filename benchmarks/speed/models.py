@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import RESULTS, interleaved, ratio, store, summary
-from ssan.models.catalogue import MODELS, build
+from ssan.models.catalogue import MODELS, build, channels_last
 from ssan.models.cost import multiply_adds, num_parameters
 
 OUT = RESULTS / "models.json"
@@ -147,7 +147,7 @@ def make_calls(entry: Entry, model: nn.Module) -> dict[str, Callable[[], None]]:
     """A training step and an inference of one clip, on the same model."""
     clips = torch.randn(1, entry.num_frames, 3, SIZE_PX, SIZE_PX)
     if entry.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(model)
         clips = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, clips.shape[:2])
     labels = torch.randint(NUM_CLASSES, (1,))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4)

@@ -24,6 +24,7 @@ CODES = (
     "wrong_model",
     "nan",
     "no_space",
+    "not_fetched",
 )
 
 

@@ -26,6 +26,22 @@ MOST_NAME_BYTES = 150
 # What is not everywhere; a link at the end of a path is not followed, and a pipe is not waited for.
 NO_LINK, NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 LOCK = ".lock"
+# Between two looks at a lock that somebody else has.
+WAIT_SECONDS = 0.1
+
+
+def cache_folder() -> Path | None:
+    """The folder for what can be made or fetched again; None where the user has no home.
+
+    That is ``$SSAN_CACHE``, or else ``ssan`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    if given := os.environ.get("SSAN_CACHE", ""):
+        return Path(given)
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "ssan"
+    except RuntimeError:  # no home
+        return None
 
 
 @contextmanager
@@ -168,13 +184,14 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def one_writer(path: str | Path, *, folder: bool = False) -> Iterator[None]:
-    """See that no other process writes ``path`` until the block ends; whoever else comes is refused.
+def one_writer(path: str | Path, *, folder: bool = False, wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """See that no other process writes ``path`` until the block ends; whoever else comes is refused, or waits.
 
     A hidden file beside it, or in it, is locked meanwhile, and says by whom. The lock ends with the process however
     that ends; a file that a killed one has left means nothing. Where a file system has no locks, that is said once.
 
     :param folder: ``path`` is a folder, which is made if there is none, and is gone again if nothing was put there.
+    :param wait: called once, with who writes there, before waiting for the other; without it nobody waits.
     :raises UsageError: another process, or another thread of this one, is writing there.
     """
     path = Path(path)
@@ -185,7 +202,7 @@ def one_writer(path: str | Path, *, folder: bool = False) -> Iterator[None]:
     new = [parent for parent in (directory, *directory.parents) if not parent.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = _locked(lock, path)
+        descriptor = _locked(lock, path, wait)
         _locks.add(descriptor)
         try:
             yield
@@ -212,20 +229,27 @@ def is_lock(name: str) -> bool:
     return name.startswith(".") and name.endswith(LOCK)
 
 
-def _locked(lock: Path, path: Path) -> int:
+def _locked(lock: Path, path: Path, wait: Callable[[str], None] | None = None) -> int:
     """The descriptor of the file ``lock``, locked for whoever writes ``path``."""
+    told = False
     while True:
         descriptor = _open_lock(lock)
         try:
-            if sys.platform != "win32" and not _lock(descriptor, path):
+            if sys.platform == "win32" or _lock(descriptor, path):
+                # Whoever had it may have removed it between our opening and our locking it.
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
+                        break
+            elif wait is None:
                 raise UsageError(
                     f"it is being written by {_holder(descriptor)}; wait until that has ended, or name another path",
                     path=str(path),
                 )
-            # Whoever had it may have removed it between our opening and our locking it.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
-                    break
+            else:
+                if not told:
+                    wait(_holder(descriptor))
+                told = True
+                time.sleep(WAIT_SECONDS)
         except BaseException:
             os.close(descriptor)
             raise

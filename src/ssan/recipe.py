@@ -25,6 +25,7 @@ MAX_OVERRIDE_LETTERS = 10_000
 MAX_COUNT = 1_000_000_000
 MAX_FRAMES = 4096
 MAX_PX = 8192
+MAX_RATE = 1000.0
 MAX_CLIP_PIXELS = 2**26
 
 Scalar = str | int | float | bool | None
@@ -49,13 +50,18 @@ class Recipe(BaseModel):
     layer: dict[str, Scalar] = Field({}, description="options of the model's layer, as layer.NAME=VALUE")
     places: dict[str, Any] = Field({}, description="stages, slot, every: where the layer goes if not the usual place")
     backbone: dict[str, Scalar] = Field({}, description="options of the backbone, such as stride_in: conv1")
-    init: str | None = Field(None, description="weights to start from: a file, a run's folder, `imagenet`, or nothing")
+    init: str | None = Field(
+        None, description="weights to start from: a file, a run's folder, a name of `ssan weights list`, `imagenet`"
+    )
     dropout: float = Field(0.5, ge=0, lt=1, description="share of features dropped before the classifier")
 
     # Frames.
     num_frames: Annotated[int, Field(ge=1, le=MAX_FRAMES)] = Field(8, description="frames of a clip")
     sampling: Literal["segment", "dense"] = Field("segment", description="one frame a segment, or a dense window")
     stride: Positive = Field(8, description="frames between two samples of a dense window")
+    frames_per_second: Annotated[float, Field(gt=0, le=MAX_RATE)] | None = Field(
+        None, description="rate in time of the frames of a dense window; the file's own frames by default"
+    )
     crop_px: Pixels | None = Field(None, description="side of the network's input; the model's own by default")
     size_px: Pixels | None = Field(None, description="side after resizing; 8/7 of crop_px by default (256 for 224)")
     resize: Literal["square", "short_side"] = Field("square", description="to a square, or keeping the aspect ratio")
@@ -112,6 +118,17 @@ class Recipe(BaseModel):
             if not isinstance(given, list | str | int | float | bool | None):
                 raise PydanticCustomError("places", "stages must be a list of words, slot a word, every a whole number")
         return value
+
+    @model_validator(mode="after")
+    def _a_rate_is_of_a_dense_window(self) -> Self:
+        if self.frames_per_second is not None and self.sampling != "dense":
+            raise PydanticCustomError(
+                "frames_per_second",
+                "frames_per_second {rate} is of a dense window, and sampling is {sampling}, which takes its frames "
+                "from all of a video whatever their rate; give sampling=dense, or leave frames_per_second out",
+                {"rate": self.frames_per_second, "sampling": self.sampling},
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_clip_fits_in_memory(self) -> Self:

@@ -442,7 +442,7 @@ def test_all_errors_are_one_family() -> None:
 def test_the_codes_are_the_promised_ones() -> None:
     assert " ".join(CODES) == (
         "missing empty not_video no_video_stream truncated decode_error too_few_frames duplicate bad_annotation "
-        "unknown_label path_escape wrong_model nan no_space"
+        "unknown_label path_escape wrong_model nan no_space not_fetched"
     )
 
 

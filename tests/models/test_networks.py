@@ -120,6 +120,25 @@ def test_pixels_of_uint8_are_normalised_and_floating_point_ones_taken_as_they_ar
         assert not torch.allclose(model(pixels), model(pixels.float()))
 
 
+def test_pixels_are_normalised_as_the_backbone_says() -> None:
+    """A frame of grey level 51, which is 0.2: with mean 0.5, 0.2, 0.1 and deviation 0.5, 1, 0.1 it is -0.6, 0, 1."""
+
+    class Colours(nn.Module):
+        num_features = 3
+        input_mean = (0.5, 0.2, 0.1)
+        input_std = (0.5, 1.0, 0.1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(dim=(-2, -1))
+
+    model = Classifier(Colours(), 2).eval()
+    pixels = torch.full((1, 2, 3, 4, 4), 51, dtype=torch.uint8)
+    torch.testing.assert_close(model.features(pixels), torch.tensor([[-0.6, 0.0, 1.0]]), atol=1e-6, rtol=0)
+    assert model.num_features == 3
+    as_they_are = torch.full((1, 2, 3, 4, 4), 0.25)
+    torch.testing.assert_close(model.features(as_they_are), torch.full((1, 3), 0.25), atol=1e-6, rtol=0)
+
+
 def test_dropout_falls_on_the_features_before_the_linear_layer() -> None:
     """With all features 1 and weights 1/f the score is the share of features kept, times 2 for the half dropped."""
 

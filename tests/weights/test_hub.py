@@ -184,10 +184,16 @@ def test_what_a_processor_says_decides_the_pixels_and_is_in_the_protocol(folder:
     assert said["source_sha256"] == opened.hash
     square = folder("VideoMAEForVideoClassification", processor={"size": {"height": 32, "width": 32}})
     assert open_transformers(f"hf:{square}").preprocess.resize == "square"
-    sampled = folder("VJEPA2Model", processor={"do_sample_frames": True, "fps": 8})
-    opened = open_transformers(f"hf:{sampled}")
-    assert opened.protocol["frames_per_second"] == 8
-    assert opened.preprocess.size_px == 36  # int(32 * 256 / 224), whatever its file says
+    jepa = open_transformers(f"hf:{folder('VJEPA2Model')}")
+    assert jepa.preprocess.size_px == 36  # int(32 * 256 / 224), whatever its file says
+
+
+def test_frames_are_taken_at_the_processors_rate_or_from_all_of_a_video(folder: Callable[..., Path]) -> None:
+    sampled = open_transformers(f"hf:{folder('VJEPA2Model', processor={'do_sample_frames': True, 'fps': 8})}")
+    assert (sampled.preprocess.sampling, sampled.preprocess.stride) == ("dense", 1)
+    assert sampled.preprocess.frames_per_second == sampled.protocol["frames_per_second"] == 8
+    silent = open_transformers(f"hf:{folder('VJEPA2Model', processor={'fps': 8})}")
+    assert (silent.preprocess.sampling, silent.preprocess.frames_per_second) == ("segment", None)
 
 
 def test_the_processor_of_version_5_lies_in_a_file_of_its_own_or_of_the_network_of_texts(

@@ -23,7 +23,8 @@ from ssan.errors import ModelError
 from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
 from ssan.video.preprocess import center_box, resize_frames, resize_rule
-from ssan.weights.state_dict import IMAGENET_FILES, imagenet_file, load_backbone, read_state_dict
+from ssan.weights.named import IMAGENET_FILES
+from ssan.weights.state_dict import imagenet_file, load_backbone, read_state_dict
 
 TENSORS = {"conv1.weight": torch.randn(2, 3), "bn1.running_mean": torch.randn(2), "steps": torch.tensor(7)}
 

@@ -13,13 +13,13 @@ from ssan.errors import UsageError
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
 
-MAX_PX = 8192  # that of a recipe, whose file takes long to import
+MAX_PX, MAX_FRAMES = 8192, 4096  # those of a recipe, whose file takes long to import
 
 
 @options.reads_data
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
+    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or a name of `ssan weights list`.")],
     split: options.Split = "val",
     views: Annotated[int, typer.Option(min=1, max=1000, help="Clips of each video, spread over it.")] = 1,
     crops: Annotated[int, typer.Option(help="1 (centre), 3 (along the longer side) or 10.")] = 1,
@@ -31,6 +31,7 @@ def evaluate(
     ] = None,
     size_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side after resizing.")] = None,
     crop_px: Annotated[int | None, typer.Option(min=1, max=MAX_PX, help="Side of each crop.")] = None,
+    num_frames: Annotated[int | None, typer.Option(min=1, max=MAX_FRAMES, help="Frames of each clip.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Also score the frames reversed and shuffled.")] = False,
     scores: Annotated[
         str | None, typer.Option(help="Write a score file (.npz), needed for videos without labels.")
@@ -38,6 +39,7 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 16,
     *,
     source: "DataSource",
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -46,7 +48,7 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos, or score videos without labels (with --scores).
 
-    What of --resize, --size-px and --crop-px is not given is the model's own. Of a run's folder, the figures also go
+    What of --resize, --size-px, --crop-px and --num-frames is not given is the model's own. Of a run's folder, the figures also go
     to its journal.
     """
     from ssan.datasets.fingerprint import fingerprint
@@ -54,21 +56,22 @@ def evaluate(
     from ssan.processes import processes
     from ssan.recognition.evaluate import Protocol, evaluate
     from ssan.training.together import together
-    from ssan.weights.classifier_file import load_labeller
+    from ssan.weights.open_model import open_classifier
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
+    options.have(model, yes=yes, quiet=quiet)
     processes_here = processes(alone_without_srun=True)
     if scores is not None and processes_here.first:
         context.with_resource(one_writer(scores))
     with together(processes_here) as group:
-        labeller = load_labeller(model, options.choose_device(device))
+        labeller = open_classifier(model, options.choose_device(device))
         samples = source.read(split)
         started = time.monotonic()
         answer = evaluate(
             labeller,
             samples,
-            Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px),
+            Protocol(views, cast(Literal[1, 3, 10], crops), average, resize, size_px, crop_px, num_frames),
             split=split,
             probe=probe,
             scores_file=scores,
@@ -107,9 +110,10 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield "no labels, so no accuracy"
+    rate = f" at {used['frames_per_second']:g} a second" if "frames_per_second" in used else ""
     yield (
         f"{answer['num_scored']} videos of {used['split']} scored, {answer['num_missing']} missing, "
-        f"{answer['num_failed']} failed; {used['num_frames']} frames, {used['views']} views x {used['crops']} crops of "
+        f"{answer['num_failed']} failed; {used['num_frames']} frames{rate}, {used['views']} views x {used['crops']} crops of "
         f"{used['crop_px']} px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
     )
     if "probe" in answer:

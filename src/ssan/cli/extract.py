@@ -8,7 +8,7 @@ import typer
 
 from ssan.cli import options
 from ssan.cli.screen import print, tell
-from ssan.errors import UsageError, unknown
+from ssan.errors import UsageError
 
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @options.reads_data
 def extract(
-    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or with --init a name.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A model file, a run's folder, a name of `ssan weights list`, or with --init a network's."),
+    ],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the features; what is there is not done again.")],
     split: options.Split = "all",
     window_seconds: Annotated[
@@ -34,11 +37,15 @@ def extract(
         bool, typer.Option("--whole-videos", help="All of each video, also where the list names parts.")
     ] = False,
     init: Annotated[
-        str | None, typer.Option(help="Weights for a name from `ssan models`: a file, or `imagenet`.")
+        str | None,
+        typer.Option(
+            help="Weights for a name from `ssan models`: a file, a name of `ssan weights list`, or `imagenet`."
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Windows of a video at a time.")] = 16,
     *,
     source: "DataSource",
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.Seed = 0,
@@ -57,6 +64,7 @@ def extract(
     where: str = options.choose_device(device)
     if where == "cuda" and processes_here.world > 1:
         where = f"cuda:{processes_here.local_rank}"
+    options.have(model if init is None else init, yes=yes, quiet=quiet)
     encoder = _encoder(model, init, where)
     usual = usual_rate(encoder.preprocess)
     rate = Rate(
@@ -100,7 +108,7 @@ def _encoder(model: str, init: str | None, device: str) -> "Encoder":
     """The network that the words name: a file of ours, or a name with weights from elsewhere."""
     from ssan.features.extract import Encoder, encoder_of_weights
     from ssan.models.catalogue import MODELS
-    from ssan.weights.classifier_file import load_labeller
+    from ssan.weights.open_model import open_model
 
     if init is not None:
         if os.path.exists(model) and model not in MODELS:
@@ -109,9 +117,7 @@ def _encoder(model: str, init: str | None, device: str) -> "Encoder":
     if model in MODELS and not os.path.exists(model):
         raise UsageError(
             f"{model} is the name of a network without weights; name a model file or a run's folder, or give --init "
-            "with a file of weights, or --init imagenet"
+            "with a file of weights, a name of `ssan weights list`, or --init imagenet"
         )
-    if not os.path.exists(model) and os.sep not in model and "." not in model:
-        raise UsageError(f"no such model file or folder, and an {unknown('name', model, MODELS)}")
-    labeller = load_labeller(model, device)
+    labeller = open_model(model, device)
     return Encoder(labeller.model, labeller.preprocess, labeller.hash, labeller.name, labeller.model.num_features)

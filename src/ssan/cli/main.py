@@ -24,6 +24,7 @@ from ssan.cli import (
     retrieval,
     submission,
     train,
+    weights,
 )
 from ssan.cli.options import DONE, INTERRUPTED, REFUSED, SOME_FAILED
 from ssan.cli.screen import OutputLostError, ReaderGoneError, end_in_order_when_told_to, open_screens, print, tell
@@ -56,6 +57,7 @@ app.command("import")(import_.import_)
 app.command("models")(models.models)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
 app.add_typer(retrieval.app, name="retrieval")
 
 

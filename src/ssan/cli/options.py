@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from ssan.datasets.samples import Samples
     from ssan.datasets.source import DataSource
+    from ssan.weights.fetching import Fetched
+    from ssan.weights.named import NamedWeights
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random draw.")]
 RecipeSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random draw; the recipe's by default.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Fetch named weights that are not here, without asking.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
 Recipe = Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")]
@@ -190,6 +193,39 @@ def check_output(option: str, path: str, suffixes: Sequence[str]) -> None:
         raise UsageError(f"{option}: a folder, where a file is to be written; name another place", path=path)
 
 
+def have(model: str | None, *, yes: bool, quiet: bool) -> None:
+    """See that the file is here of what a model argument names, if that is named weights; anything else is left alone.
+
+    Nothing is fetched unasked: a person at a terminal is told how much, from where and by which licence, and asked;
+    elsewhere ``--yes`` or ``SSAN_FETCH=yes`` has to say so.
+
+    :raises ModelError: it is not here and may not be fetched, or cannot be (code ``not_fetched``).
+    """
+    from ssan.weights.named import NAMED, is_here
+
+    if model in NAMED and not os.path.exists(model) and not is_here(NAMED[model]):
+        fetch(NAMED[model], yes=yes, quiet=quiet)
+
+
+def fetch(weights: "NamedWeights", *, yes: bool, quiet: bool) -> "Fetched":
+    """Fetch named weights, unless their file is here, if the user agrees; see ``have``."""
+    from ssan.weights.fetching import agreed, lies_beside
+    from ssan.weights.fetching import fetch as fetch_weights
+    from ssan.weights.named import file_of, is_here
+
+    here = is_here(weights) or lies_beside(weights)
+    if not here and not (yes or agreed()):
+        if not sys.stdin.isatty():
+            file_of(weights)  # refuses, and says how to agree
+        tell(weights.terms)
+        if not typer.confirm(f"ssan: fetch {weights.name}?", err=True):
+            file_of(weights)
+    elif not here and not quiet:
+        tell(f"fetching {weights.terms}")
+    with progress(total=weights.fetched_bytes, what=weights.name, unit="B", quiet=quiet or here, scale=True) as bar:
+        return fetch_weights(weights, told=bar.update, wait=lambda who: tell(f"{who} is fetching it; waiting"))
+
+
 def choose_device(device: str) -> Literal["cpu", "cuda"]:
     """The device to use; ``cuda`` where there is none is refused."""
     import torch
@@ -240,12 +276,16 @@ def show(answer: Mapping[str, Any], in_words: Callable[[Any], Iterable[str]], *,
         print(line)
 
 
-def progress(items: Iterable[Any] | None = None, *, total: int, what: str, unit: str, quiet: bool) -> "tqdm[Any]":
+def progress(
+    items: Iterable[Any] | None = None, *, total: int, what: str, unit: str, quiet: bool, scale: bool = False
+) -> "tqdm[Any]":
     """A bar on standard error that says how far the work has come; nothing where that is no terminal."""
     from tqdm import tqdm
 
     silent = quiet or not sys.stderr.isatty()
-    return tqdm(items, desc=what, unit=unit, total=total, disable=silent, file=sys.stderr, leave=False)
+    return tqdm(
+        items, desc=what, unit=unit, total=total, disable=silent, file=sys.stderr, leave=False, unit_scale=scale
+    )
 
 
 def interrupted(kept: str) -> int:

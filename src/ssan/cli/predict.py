@@ -10,9 +10,10 @@ from ssan.cli.screen import print, tell
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model file, or a run's folder.")],
+    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or a name of `ssan weights list`.")],
     paths: Annotated[list[str], typer.Argument(help="Videos, folders of frames, or folders of videos.")],
     top: Annotated[int, typer.Option(min=1, help="Labels to print of each video.")] = 5,
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     device: options.Device = "auto",
@@ -22,12 +23,13 @@ def predict(
     from ssan.processes import processes
     from ssan.recognition.predict import expand, predict_each
     from ssan.training.together import together
-    from ssan.weights.classifier_file import load_labeller
+    from ssan.weights.open_model import open_classifier
 
     failed = 0
+    options.have(model, yes=yes, quiet=quiet)
     processes_here = processes(alone_without_srun=True)
     with together(processes_here) as group:
-        labeller = load_labeller(model, options.choose_device(device))
+        labeller = open_classifier(model, options.choose_device(device))
         videos, notes = group.each(lambda: expand(paths))[0]
         for note in notes if group.first else []:  # not progress: some of what was asked for has no answer
             tell(note)

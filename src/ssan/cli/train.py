@@ -20,12 +20,16 @@ def train(
     ] = None,
     recipe: options.Recipe = None,
     init: Annotated[
-        str | None, typer.Option(help="Weights to start from: a file, a run's folder, or `imagenet`.")
+        str | None,
+        typer.Option(
+            help="Weights to start from: a file, a run's folder, a name of `ssan weights list`, or `imagenet`."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out videos that cannot be used.")] = False,
     *,
     source: "DataSource",
+    yes: options.Yes = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     seed: options.RecipeSeed = None,
@@ -48,6 +52,7 @@ def train(
     said = {"model": model if recipe else None, "init": init, "seed": seed}
     changes = [*(f"{key}={value}" for key, value in said.items() if value is not None), *(overrides or [])]
     chosen = read_recipe(find_recipe(recipe), changes) if recipe else make_recipe({"model": model}, changes)
+    options.have(chosen.init, yes=yes, quiet=quiet)
     processes_here = processes()
     try:
         answer = train(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from ssan.files import cache_folder
 from ssan.video.clip_file import split_path
 
 CHECK = 1
@@ -29,13 +30,9 @@ Answer = TypeVar("Answer")
 
 
 def usual_place() -> Path | None:
-    """``ssan/checks.sqlite`` in the user's folder for what can be made again; None where there is no such folder."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        caches = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
-    except RuntimeError:  # no home
-        return None
-    return caches / "ssan" / "checks.sqlite"
+    """``checks.sqlite`` in the user's folder for what can be made again; None where there is no such folder."""
+    folder = cache_folder()
+    return None if folder is None else folder / "checks.sqlite"
 
 
 class Memory:

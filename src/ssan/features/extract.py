@@ -23,7 +23,7 @@ from ssan.datasets.samples import Sample, Samples
 from ssan.errors import AnnotationError, SsanError, UsageError, VideoError, printable
 from ssan.features.store import VectorWriter, part_id
 from ssan.files import sha256
-from ssan.models.catalogue import specification
+from ssan.models.catalogue import channels_last, specification
 from ssan.models.classifier import VideoNetwork
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
@@ -74,13 +74,14 @@ def usual_rate(preprocess: Preprocess) -> Rate:
 
     Unsaid by the paper, our choice: the features take the place of reference 22's 3-D ones, so there are 1.5 a second,
     and of a network of single frames one, as its 2-D ones. A window is what the network was trained on: the frames of a
-    dense clip at 24 frames a second, or 4 seconds, a video of Something-Something, where it had one frame of each part
+    dense clip at its rate, or at 24 frames a second, or 4 seconds, a video of Something-Something, where it had one frame of each part
     of a video. Pinned by ``test_the_usual_rates_are_those_of_reference_22``.
     """
     if preprocess.num_frames == 1:
         return Rate(1.0, 1.0)
     dense = preprocess.sampling == "dense"
-    return Rate(preprocess.num_frames * preprocess.stride / 24 if dense else 4.0, 2 / 3)
+    per_second = preprocess.frames_per_second or 24
+    return Rate(preprocess.num_frames * preprocess.stride / per_second if dense else 4.0, 2 / 3)
 
 
 def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
@@ -90,20 +91,20 @@ def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
     and cut out of the middle (256 and 224 px); a network that looks at single frames sees one frame of each window, as
     reference 22's ResNet-152 does, any other 8. Pinned by ``test_a_network_of_single_frames_sees_one_of_each_window``.
 
-    :param init: a file of weights, or ``imagenet``.
+    :param init: a file of weights, a name of ``ssan weights list``, or ``imagenet``.
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
     model, path = build_pretrained(name, init)
-    preprocess = Preprocess(
-        num_frames=spec.num_frames if spec.knows_order or spec.layers else 1,
-        resize="short_side",
-        size_px=round(spec.size_px * 256 / 224),
-        crop_px=spec.size_px,
-    )
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    num_features: int = model.backbone.num_features
-    return Encoder(model.eval().to(device), preprocess, sha256(path), name, num_features)
+    usual = {
+        "num_frames": spec.num_frames if spec.knows_order or spec.layers else 1,
+        "resize": "short_side",
+        "size_px": round(spec.size_px * 256 / 224),
+        "crop_px": spec.size_px,
+    }
+    preprocess = Preprocess(**{**usual, **spec.preprocess})
+    channels_last(model)
+    return Encoder(model.eval().to(device), preprocess, sha256(path), name, model.num_features)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Named models: a family (what looks across frames, and where) on a backbone.
+"""Named models: a family (what looks across frames, and where) on a backbone, or a network that is whole by itself.
 
 ``ssan_r50`` is the family ``ssan`` on the backbone ``r50``. Each family is one entry below, each backbone another, and
-``MODELS`` is their product.
+``MODELS`` is their product, and beside it the networks that are whole by themselves, such as ``i3d``.
 """
 
 import inspect
@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
+from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssan.models.slots import SlotChoice, fill_slots
@@ -116,8 +117,39 @@ FAMILIES: dict[str, Family] = {
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network over time and space that is whole by itself: it has no slots, and no family goes on it.
+
+    :param build: makes it; keyword arguments are its options.
+    :param size_px: side of its input.
+    :param preprocess: fields of ``Preprocess``, and keys of a recipe, as it was published with, where these are not the
+        usual ones.
+    """
+
+    build: Callable[..., nn.Module]
+    num_frames: int
+    size_px: int
+    knows_order: bool = True
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
+
+
+NETWORKS: dict[str, Network] = {
+    # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
+    "i3d": Network(
+        InceptionI3D,
+        num_frames=64,
+        size_px=224,
+        preprocess={"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"},
+    ),
+}
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """A named model: everything but the number of classes and the options of a run."""
+    """A named model: everything but the number of classes and the options of a run.
+
+    :param preprocess: what of a recipe's keys for frames differs from the usual where a run says nothing.
+    """
 
     name: str
     family: str
@@ -129,6 +161,7 @@ class ModelSpec:
     num_frames: int
     size_px: int
     knows_order: bool
+    preprocess: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -155,8 +188,29 @@ def _specify(family_name: str, backbone_name: str) -> ModelSpec:
     )
 
 
+def _specify_whole(name: str) -> ModelSpec:
+    network = NETWORKS[name]
+    return ModelSpec(
+        name=name,
+        family=name,
+        backbone=name,
+        layer=None,
+        over=None,
+        consensus=None,
+        places=None,
+        num_frames=network.num_frames,
+        size_px=network.size_px,
+        knows_order=network.knows_order,
+        preprocess={"num_frames": network.num_frames, **network.preprocess},
+    )
+
+
 MODELS: dict[str, ModelSpec] = {
-    spec.name: spec for spec in (_specify(family, backbone) for family in FAMILIES for backbone in BACKBONES)
+    spec.name: spec
+    for spec in (
+        *(_specify(family, backbone) for family in FAMILIES for backbone in BACKBONES),
+        *map(_specify_whole, NETWORKS),
+    )
 }
 
 
@@ -187,8 +241,10 @@ def build(
     :raises UsageError: an unknown model, option or place.
     """
     spec = specification(name)
-    backbone = call_with_options(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
-    family, options = FAMILIES[spec.family], dict(layer_options or {})
+    make = NETWORKS[name].build if name in NETWORKS else BACKBONES[spec.backbone].build
+    backbone = call_with_options(make, backbone_options or {}, f"the backbone of {name}")
+    family = FAMILIES.get(spec.family, Family(None, None, spec.knows_order))
+    options = dict(layer_options or {})
     for what, given, takes in [
         ("layer", options, spec.layer or spec.consensus),
         ("places", places, spec.places),
@@ -237,6 +293,19 @@ def without_memory() -> Iterator[None]:
     """Build networks in it that have shapes and no values: quick, and of any size."""
     with torch.device("meta"), _WithoutValues():
         yield
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """The model, the weights of whose convolutions now lie in memory with the channels last: on most CPUs it is faster.
+
+    Of pictures and of volumes, which torch's own ``to`` cannot do together.
+    """
+    for part in model.modules():
+        if isinstance(part, nn.Conv3d):
+            part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        elif isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -1,11 +1,12 @@
 """The classifier of temporal segment networks (Wang et al., ECCV 2016): frame scores, averaged or related."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ssan.video.preprocess import normalise
+from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 
 class MeanOverFrames(nn.Module):
@@ -25,7 +26,7 @@ class VideoNetwork(nn.Module, ABC):
     @property
     @abstractmethod
     def num_features(self) -> int:
-        """The length of what ``features`` makes of a clip."""
+        """Length of what ``features`` makes of a clip."""
 
     @abstractmethod
     def forward(self, clips: Tensor) -> Tensor:
@@ -39,7 +40,9 @@ class VideoNetwork(nn.Module, ABC):
 class Classifier(VideoNetwork):
     """A backbone over frames, dropout, a linear layer, and a consensus of the frames.
 
-    :param backbone: maps (b, t, 3, h, w) to (b, t, num_features) and has ``num_features``.
+    :param backbone: maps (b, t, 3, h, w) to (b, t', num_features), with as many frames or fewer, and has
+        ``num_features``. It may say by ``input_mean`` and ``input_std``, three numbers each of pixels between 0 and 1,
+        how pixels are normalised for it; one that does not is normalised for as ImageNet's networks are.
     :param num_classes: k.
     :param dropout: share of the features dropped in training; section 4.2 uses 0.5.
     :param consensus: maps (b, t, consensus.num_features) to logits (b, k), such as ``TemporalRelation``; the linear
@@ -62,7 +65,9 @@ class Classifier(VideoNetwork):
 
     @property
     def num_features(self) -> int:
-        return self.backbone.num_features  # type: ignore[return-value]
+        """Length of the features."""
+        num_features: int = self.backbone.num_features  # type: ignore[assignment]
+        return num_features
 
     @property
     def class_rows(self) -> tuple[str, ...]:
@@ -87,9 +92,11 @@ class Classifier(VideoNetwork):
         return self._frame_features(clips).mean(dim=1)
 
     def _frame_features(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to (b, t, num_features)."""
+        """Clips (b, t, 3, h, w) to (b, t', num_features)."""
         if clips.dtype == torch.uint8:
-            clips = normalise(clips).to(self.fc.weight.dtype)
+            mean: Sequence[float] = getattr(self.backbone, "input_mean", IMAGENET_MEAN)
+            std: Sequence[float] = getattr(self.backbone, "input_std", IMAGENET_STD)
+            clips = normalise(clips, mean, std).to(self.fc.weight.dtype)
         return self.backbone(clips)
 
     def forward(self, clips: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssan.models.catalogue import MODELS, build, specification, without_memory
+from ssan.models.catalogue import MODELS, build, channels_last, specification, without_memory
 
 # Something-Something's.
 NUM_CLASSES = 174
@@ -46,7 +47,7 @@ def _on_shapes(shapes: nn.Module, num_frames: int, size_px: int) -> int:
     """The same of a model that is on the ``meta`` device and has no other use: it is changed."""
     shapes.eval()
     for module in shapes.modules():
-        if isinstance(module, nn.BatchNorm2d):  # not counted, and on shapes alone the slowest of all
+        if isinstance(module, _BatchNorm):  # not counted, and on shapes alone the slowest of all
             module.forward = nn.Identity().forward  # type: ignore[method-assign]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(torch.empty(1, num_frames, 3, size_px, size_px, device="meta"))
@@ -100,7 +101,7 @@ def measure(name: str, *, runs: int = 3) -> dict[str, Any]:
       timed, with ``latency_threads`` threads of torch.
     """
     spec = specification(name)
-    model = build(name, NUM_CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = channels_last(build(name, NUM_CLASSES))
     clips = torch.randn(spec.num_frames, 3, spec.size_px, spec.size_px).contiguous(memory_format=torch.channels_last)[
         None
     ]

@@ -32,8 +32,8 @@ ORDERS = ("as_sampled", "reversed", "shuffled")
 class Protocol:
     """How a video's score comes about; printed with every accuracy.
 
-    What of the model's own preprocessing is not said here stays as it is: frames of a clip, sampling, and the sizes
-    where they are None.
+    What of the model's own preprocessing is not said here stays as it is: sampling, and the number of frames and the
+    sizes where they are None.
 
     :param views: clips of a video: shifted within its segments, or windows spread over its length
         (``video/preprocess``).
@@ -43,6 +43,7 @@ class Protocol:
     :param resize: of the frames, to a ``square`` or by their ``short_side``.
     :param size_px: side after resizing.
     :param crop_px: side of each crop; full resolution is that of the shorter side, ``size_px``.
+    :param num_frames: of each clip, for a network that takes any number.
     """
 
     views: int = 1
@@ -51,6 +52,7 @@ class Protocol:
     resize: Literal["square", "short_side"] | None = None
     size_px: int | None = None
     crop_px: int | None = None
+    num_frames: int | None = None
 
     @property
     def num_clips(self) -> int:
@@ -69,6 +71,7 @@ class Protocol:
             resize=own.resize if self.resize is None else self.resize,
             size_px=own.size_px if self.size_px is None else self.size_px,
             crop_px=own.crop_px if self.crop_px is None else self.crop_px,
+            num_frames=own.num_frames if self.num_frames is None else self.num_frames,
         )
         if used.crop_px > used.size_px:
             raise UsageError(
@@ -90,6 +93,7 @@ class Protocol:
             "num_frames": used.num_frames,
             "sampling": used.sampling,
             **({"stride": used.stride} if used.sampling == "dense" else {}),
+            **({} if used.frames_per_second is None else {"frames_per_second": used.frames_per_second}),
             "views": self.views,
             "crops": self.crops,
             "resize": used.resize,

@@ -47,14 +47,18 @@ from ssan.weights.initial import Start, start_from
 
 
 def complete(recipe: Recipe) -> Recipe:
-    """Fill in what a recipe leaves to the model: its input size, and how a new layer starts.
+    """Fill in what a recipe leaves to the model: its frames and their size, and how a new layer starts.
 
     Unsaid by the paper, our choice: with weights to start from, a layer that can starts as the identity, so that they
     survive; from random weights it does not (pinned in tests/recognition/test_train.py).
     """
     spec = None if recipe.model == OWN else specification(recipe.model)
     crop_px = recipe.crop_px or (spec.size_px if spec else 224)
-    changes: dict[str, Any] = {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
+    published = spec.preprocess if spec else {}
+    changes: dict[str, Any] = {key: value for key, value in published.items() if key not in recipe.model_fields_set}
+    if changes.get("sampling", recipe.sampling) != "dense":
+        changes.pop("frames_per_second", None)
+    changes |= {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
     can_start_as_identity = (
         spec is not None
         and spec.layer is not None

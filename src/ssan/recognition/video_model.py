@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +13,18 @@ from torch import Tensor
 
 from ssan.datasets.clips import part_of
 from ssan.datasets.samples import Sample
-from ssan.errors import ModelError, UsageError, VideoError, first_line, quoted, unknown
+from ssan.errors import UsageError, VideoError, first_line, quoted, unknown
 from ssan.models.catalogue import MODELS
 from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe
 from ssan.recognition.predict import class_shares, early_end, expand, likeliest
 from ssan.video.clip import Clip
 from ssan.video.frame_array import FrameArray, frame_arrays
-from ssan.weights.classifier_file import Labeller, load_labeller
+from ssan.weights.classifier_file import Labeller
+from ssan.weights.fetching import agreed
+from ssan.weights.fetching import fetch as fetch_weights
+from ssan.weights.named import NAMED
+from ssan.weights.open_model import open_model
 
 OneVideo = str | os.PathLike[str] | Sample | np.ndarray | Tensor
 """A file, a folder of frames, a folder that is walked; a sample of ``ssan.read_dataset``; frames in memory."""
@@ -86,8 +89,8 @@ class VideoModel:
     :param network: in evaluation mode, on the device where it is to compute.
     :param classes: names of the classes, in the order of its scores.
     :param protocol: how its accuracy was measured, and the accuracy.
-    :param recipe: how it was built and trained; None of a network from elsewhere.
-    :param name: what it is called.
+    :param recipe: how it was built and trained; None where nothing of ours describes it.
+    :param name: of its network, or of its weights.
     :param hash: SHA-256 of its tensors.
     """
 
@@ -118,8 +121,10 @@ class VideoModel:
         :param top: classes in each answer, or as many as there are.
         :param batch: videos that go through the network together.
         :raises UsageError: what was given is no video: another type, shape or element type. Of a list all are looked at
-            before the first is read.
+            before the first is read. Also where the model has no classes.
         """
+        if not self.classes:
+            raise UsageError(f"{self.name} describes videos by features and has no classes; use features(videos)")
         if top < 1:
             raise UsageError(f"top is {top}; expected 1 or more classes")
         answers: list[Prediction] = []
@@ -231,8 +236,10 @@ def _no_video(given: object) -> UsageError:
     )
 
 
-def load_model(path: str | os.PathLike[str], device: str = "auto", *, model: Classifier | None = None) -> VideoModel:
-    """Load a trained classifier of videos.
+def load_model(
+    path: str | os.PathLike[str], device: str = "auto", *, model: Classifier | None = None, fetch: bool = False
+) -> VideoModel:
+    """Load a trained classifier of videos, or a network that describes them.
 
     ::
 
@@ -240,10 +247,13 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", *, model: Cla
         for answer in model.predict("inbox"):
             print(answer.path, answer.label if answer.ok else answer.error)
 
-    :param path: a model file (``ssan train``, ``ssan import``), or a run's folder, whose best model it is.
+    :param path: a model file (``ssan train``, ``ssan import``); a run's folder, whose best model it is; a name of
+        ``ssan weights list``; or ``hf:`` and a folder of the transformers library's.
     :param device: ``cpu``, ``cuda`` or another name of torch's; ``auto`` is the GPU where there is one.
     :param model: of a network of one's own, that network, made once more; the file's weights are loaded into it.
-    :raises ModelError: the file is missing, damaged, or no classifier of ours (code ``wrong_model``).
+    :param fetch: of a name whose file is not on this machine: fetch it, once, which is otherwise refused.
+    :raises ModelError: the file is missing, damaged, or no classifier of ours (code ``wrong_model``); the weights have
+        not been fetched, or cannot be (``not_fetched``).
     :raises UsageError: there is no such device.
     """
     name = os.fspath(path)
@@ -252,13 +262,9 @@ def load_model(path: str | os.PathLike[str], device: str = "auto", *, model: Cla
             f"{name} is the name of a network without weights; name a model file or a run's folder, or make a network "
             f'that is to be trained by create_model("{name}", num_classes)'
         )
-    if not os.path.exists(name):
-        near = "" if os.sep in name or "." in name else f", and an {unknown('name', name, MODELS)}"
-        raise ModelError(
-            f"no such model file or folder{near}; give what `ssan train` or `ssan import` has written", code="missing",
-            path=name,
-        )  # fmt: skip
-    return VideoModel(load_labeller(Path(name), choose_device(device), model=model))
+    if name in NAMED and not os.path.exists(name) and (fetch or agreed()):
+        fetch_weights(NAMED[name])
+    return VideoModel(open_model(name, choose_device(device), model=model))
 
 
 def choose_device(device: str) -> str:

@@ -171,12 +171,24 @@ class Video(ABC):
         stop = self.num_frames
         if end_seconds is not None:
             stop = self.first_from(end_seconds)
-        lasts = self.duration_seconds
-        if self.num_frames < self.num_promised:
-            lasts = self.begin_seconds(self.num_frames - 1) + lasts / self.num_promised
+        lasts = self.lasts_seconds()
         if start_seconds is not None and start_seconds >= max(lasts, hair):
             raise begins_too_late(start_seconds, lasts, self.path)
         return (first, stop) if first < stop else (max(first - 1, 0), max(first, 1))
+
+    def lasts_seconds(self) -> float:
+        """``duration_seconds``, or less where fewer frames decode than were promised."""
+        if self.num_frames >= self.num_promised:
+            return self.duration_seconds
+        return self.begin_seconds(self.num_frames - 1) + self.duration_seconds / self.num_promised
+
+    def frames_at(self, moments_seconds: Sequence[float]) -> list[int]:
+        """The numbers of the frames that are shown at these moments, in seconds from the beginning of the first frame.
+
+        Each frame is shown until the next one begins; after the end it is the last one that counts as shown.
+        """
+        firsts = [self.first_from(moment + 2 * HAIR_SECONDS) for moment in moments_seconds]
+        return [min(max(first - 1, 0), self.num_frames - 1) for first in firsts]
 
     def frames_of(self, part: Part | None) -> tuple[int, int]:
         """The frames [first, stop) of a part, in seconds (``span``) or in frames; of None all.
@@ -274,6 +286,11 @@ class PartOfVideo(Video):
 
     def begin_seconds(self, index: int) -> float:
         return self._video.begin_seconds(self._first + index) - self._video.begin_seconds(self._first)
+
+    def frames_at(self, moments_seconds: Sequence[float]) -> list[int]:
+        begin = self._video.begin_seconds(self._first)
+        found = self._video.frames_at([begin + moment for moment in moments_seconds])
+        return [min(max(number - self._first, 0), self.num_frames - 1) for number in found]
 
     def examine(self) -> Examination:
         return self._video.examine()

@@ -442,6 +442,10 @@ class VideoFile(Video):
             self._find_begins()  # which may correct the number of frames
         return super().span_seconds(start_seconds, end_seconds)
 
+    def frames_at(self, moments_seconds: Sequence[float]) -> list[int]:
+        self._find_begins()  # which may correct the number of frames
+        return super().frames_at(moments_seconds)
+
     def _find_begins(self) -> None:
         """Find when frames begin, where the file has time stamps; in one that has none the frame rate counts.
 

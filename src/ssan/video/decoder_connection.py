@@ -106,6 +106,8 @@ def checked(request: Sequence[Any], content: Any, shape: Any) -> Any:
         _check(verb != "files" or shape[0] <= len(request[2]))
         if verb != "files":
             _check(len(content) == 3 and all(_are_numbers(part, shape[0]) for part in content[1:]))
+    if verb == "frames_at":
+        _check(isinstance(content, list) and len(content) == len(request[2]))
     try:
         return CHECKS[verb](content)
     except (TypeError, ValueError) as error:
@@ -149,6 +151,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "num_frames": _whole,
     "begin": lambda content: _number(content),
     "span": _pair,
+    "frames_at": lambda content: [_whole(number) for number in content],
     "examine": _examined,
     "pictures": _as_it_is,
     "stream": _as_it_is,

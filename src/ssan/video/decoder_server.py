@@ -50,6 +50,7 @@ class Server:
             "num_frames": lambda number: (self.videos[number].num_frames, None),
             "begin": lambda number, index: (self.videos[number].begin_seconds(index), None),
             "span": lambda number, start, end: (self.videos[number].span(start, end), None),
+            "frames_at": lambda number, moments: (self.videos[number].frames_at(moments), None),
             "examine": self.examine,
             "pictures": self.pictures,
             "stream": self.stream,

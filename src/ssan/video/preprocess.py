@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from ssan.errors import UsageError, VideoError, unknown
-from ssan.video.clip import Clip, FramePart, Part, Resize
+from ssan.video.clip import Clip, FramePart, Part, PartOfVideo, Resize, Video
 from ssan.video.frame_array import FrameArray
 from ssan.video.mirror import FlipMap
-from ssan.video.reader import open_video, read_clip
+from ssan.video.reader import open_video, read_chosen
 from ssan.video.windows import read_windows
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -104,6 +104,44 @@ def dense_indices(
     else:
         start = view * (num_starts - 1) // (num_views - 1)
     return [min(start + i * stride, num_frames - 1) for i in range(num_segments)]
+
+
+def dense_moments(
+    lasts_seconds: float,
+    num_segments: int,
+    *,
+    stride: int,
+    frames_per_second: float,
+    rng: Random | None,
+    view: int = 0,
+    num_views: int = 1,
+) -> list[float]:
+    """What ``dense_indices`` does, in time: moments ``stride / frames_per_second`` seconds apart, from one start.
+
+    Of a video of ``frames_per_second`` constant frames a second, the frames that are shown then are those of
+    ``dense_indices``; of any other they are those of the same video at that rate, each frame shown until the next one
+    begins. 2 seconds, 3 moments at 4 frames a second with stride 2; the last begins a frame, 0.25 s, before the end:
+
+        seconds    0   0.25 0.5  0.75  1   1.25 1.5  1.75  2
+        view 0     x         x         x
+        view 1               x         x         x                the middle: also the one view
+        view 2                    x         x         x
+
+    What lies behind the end shows the last frame.
+    """
+    _check_sampling(1, num_segments, view, num_views)
+    if stride < 1 or not frames_per_second > 0:
+        raise UsageError(
+            f"the stride is {stride} at {frames_per_second:g} frames a second; expected 1 or more, and a rate above 0"
+        )
+    apart = stride / frames_per_second
+    starts = max(lasts_seconds - (num_segments - 1) * apart, min(apart, lasts_seconds))
+    last = max(starts - 1 / frames_per_second, 0.0)
+    if rng is not None:
+        start = rng.random() * starts
+    else:
+        start = last / 2 if num_views == 1 else view * last / (num_views - 1)
+    return [start + i * stride / frames_per_second for i in range(num_segments)]
 
 
 def sliding_windows(
@@ -319,6 +357,8 @@ class Preprocess:
     :param sampling: ``segment`` (one frame of each of ``num_frames`` parts) or ``dense`` (every ``stride``-th frame).
     :param size_px: side after resizing, to a ``square`` or with the ``short_side`` that long.
     :param crop_px: side of the network's input.
+    :param frames_per_second: with ``dense``, the rate in time at which every ``stride``-th frame is taken; None takes
+        the file's own frames, whatever their rate. Frames in memory, of which no time is known, count as being at it.
     """
 
     num_frames: int = 8
@@ -327,14 +367,24 @@ class Preprocess:
     resize: Literal["square", "short_side"] = "square"
     size_px: int = 256
     crop_px: int = 224
+    frames_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames_per_second is not None and (self.sampling != "dense" or not self.frames_per_second > 0):
+            raise UsageError(
+                f"frames_per_second is {self.frames_per_second:g} with sampling {self.sampling!r}; expected a rate "
+                "above 0, and dense sampling, or none"
+            )
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields, but for a rate where none is said: files of before rates were said have no word of it."""
+        fields = asdict(self)
+        return {name: value for name, value in fields.items() if name != "frames_per_second" or value is not None}
 
     def training_clip(self, path: str, rng: np.random.Generator, part: Part | None = None) -> Clip:
         """Randomly sampled frames of a video, or of a part of it, resized, not yet cropped."""
-        return read_clip(
-            path, lambda n: self._indices(n, rng, 0, 1), part=part, resize=resize_rule(self.resize, self.size_px)
+        return read_chosen(
+            path, lambda video: self._chosen(video, rng), part=part, resize=resize_rule(self.resize, self.size_px)
         )
 
     def test_views(
@@ -344,9 +394,9 @@ class Preprocess:
 
         The file is opened and read once for all views; of a ``part`` of it all are there.
         """
-        clip = read_clip(
+        clip = read_chosen(
             path,
-            lambda n: [i for view in range(num_views) for i in self._indices(n, None, view, num_views)],
+            lambda video: self._chosen(video, None, num_views),
             part=part,
             resize=resize_rule(self.resize, self.size_px),
         )
@@ -396,10 +446,27 @@ class Preprocess:
                 for first, last in sliding_windows(lasts, window_seconds=window_seconds, stride_seconds=stride_seconds)
             ]
             spans = [video.span(*window) for window in bounds]
-            chosen = [[first + i for i in self._indices(stop - first, None, 0, 1)] for first, stop in spans]
+            chosen = [
+                [first + i for i in self._chosen(PartOfVideo(video, FramePart(first, stop)), None)]
+                for first, stop in spans
+            ]
             clips = read_windows(video, chosen, resize=resize_rule(self.resize, self.size_px))
             for window, clip in zip(bounds, clips, strict=True):
                 yield window, crop_views(clip.frames, self.crop_px, 1)[0]
+
+    def _chosen(self, video: Video, rng: np.random.Generator | None, num_views: int = 1) -> list[int]:
+        """The numbers of the frames of all views of a video."""
+        if self.frames_per_second is None:
+            return [i for view in range(num_views) for i in self._indices(video.num_frames, rng, view, num_views)]
+        lasts = video.lasts_seconds()
+        return video.frames_at([
+            moment
+            for view in range(num_views)
+            for moment in dense_moments(
+                lasts, self.num_frames, stride=self.stride, frames_per_second=self.frames_per_second, rng=rng,
+                view=view, num_views=num_views,
+            )
+        ])  # fmt: skip
 
     def _indices(self, num_frames: int, rng: np.random.Generator | None, view: int, num_views: int) -> list[int]:
         if self.sampling == "dense":

@@ -103,6 +103,30 @@ def read_clip(
     A file can promise more frames than decode. If the choice reaches beyond those that do, ``choose`` is asked once
     more with the true number; the clip then has ``num_frames < num_promised``.
     """
+    return read_chosen(
+        path,
+        lambda video: choose(video.num_frames),
+        part=part,
+        resize=resize,
+        frames_per_second=frames_per_second,
+        threads=threads,
+        limit_seconds=limit_seconds,
+        apart=apart,
+    )
+
+
+def read_chosen(
+    path: str | os.PathLike[str],
+    choose: Callable[[Video], Sequence[int]],
+    *,
+    part: Part | None = None,
+    resize: Resize | None = None,
+    frames_per_second: float | None = None,
+    threads: int = 1,
+    limit_seconds: float | None = None,
+    apart: bool = True,
+) -> Clip:
+    """As ``read_clip``, where ``choose`` is given the video itself, or the part, and can ask it for times as well."""
     part = None if part == (None, None) else part
     seconds = part if isinstance(part, tuple) else None
     video = open_video(
@@ -117,11 +141,11 @@ def read_clip(
         if part is not None and video.part is None:
             video = PartOfVideo(video, part)
         try:
-            return video.read(choose(video.num_frames), resize=resize)
+            return video.read(choose(video), resize=resize)
         except VideoError as error:
             if error.code != "truncated" or video.num_frames == 0:
                 raise
-        return video.read(choose(video.num_frames), resize=resize)
+        return video.read(choose(video), resize=resize)
     finally:
         video.close()
 
@@ -221,6 +245,9 @@ class VideoApart(Video):
 
     def span_seconds(self, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
         return cast(tuple[int, int], self._call("span", start_seconds, end_seconds)[0])
+
+    def frames_at(self, moments_seconds: Sequence[float]) -> list[int]:
+        return cast(list[int], self._call("frames_at", list(moments_seconds))[0])
 
     def examine(self) -> Examination:
         found: Examination | None = None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssan.errors import UsageError, quoted
-from ssan.models.catalogue import build, without_memory
+from ssan.models.catalogue import build, channels_last, without_memory
 from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
@@ -18,12 +18,12 @@ from ssan.weights.model_file import read_model_file, write_model_file, wrong_mod
 
 @dataclass(frozen=True)
 class Labeller:
-    """A network with everything needed to use it on a video.
+    """A classifier, or a network without classes, with everything needed to use it on a video.
 
-    :param classes: of an encoder none.
-    :param recipe: None where nothing of ours describes it.
-    :param hash: SHA-256 of its tensors, or of the files that it was read from.
-    :param name: what it is called in what is written about it.
+    :param classes: in the order of its scores; empty of a network that describes videos by features alone.
+    :param recipe: None where nothing of ours describes the network.
+    :param hash: SHA-256 of its tensors, or of the files that they were read from.
+    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or what was asked for.
     """
 
     model: VideoNetwork
@@ -46,6 +46,7 @@ def preprocess_of(recipe: Recipe) -> Preprocess:
         resize=recipe.resize,
         size_px=recipe.size_px,
         crop_px=recipe.crop_px,
+        frames_per_second=recipe.frames_per_second,
     )
 
 
@@ -64,7 +65,8 @@ def build_from(recipe: Recipe, num_classes: int) -> Classifier:
         places=recipe.places,
         backbone_options=recipe.backbone,
     )
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last(model)
+    return model
 
 
 def save_labeller(
@@ -121,7 +123,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
     tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
     expected.load_state_dict(tensors, assign=model is None)
     if model is None:
-        expected = expected.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(expected)
     return Labeller(
         model=expected.eval().to(device),
         classes=classes,

@@ -174,8 +174,11 @@ class TransformersNetwork(VideoNetwork):
 def open_transformers(spec: str, device: str = "cpu") -> Labeller:
     """Open a video network of the transformers library, in evaluation mode, with its own preprocessing.
 
-    Frames are one of each of as many equal parts of a video as the network takes: no folder says at which rate its
-    network was trained. Its numbers of pixels and its mean are its processor's; what resizes is our decoder.
+    How large frames are made and how they are normalised is its processor's; what resizes them is our decoder.
+
+    Unsaid by most folders, our choice: where the processor names no rate (``do_sample_frames`` and ``fps``), frames are
+    one of each of as many equal parts of a video as the network takes. Pinned by
+    ``test_frames_are_taken_at_the_processors_rate_or_from_all_of_a_video``.
 
     :param spec: ``hf:FOLDER``, a folder as ``save_pretrained`` writes it (config.json, preprocessor_config.json,
         model.safetensors), or ``hf://user/name``, a model of the hub that was fetched before.
@@ -226,8 +229,15 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
     pool = kind.pool if kind.pool != "auto" else "mean" if config.use_mean_pooling else "first"
     kind = Kind(**{**vars(kind), "pool": pool})
     ours = TransformersNetwork(network.float().eval(), kind, processor, num_frames, num_features)
+    rate = processor.frames_per_second
     preprocess = Preprocess(
-        num_frames=num_frames, resize=processor.resize, size_px=processor.size_px, crop_px=processor.crop_px
+        num_frames=num_frames,
+        sampling="segment" if rate is None else "dense",
+        stride=8 if rate is None else 1,
+        resize=processor.resize,
+        size_px=processor.size_px,
+        crop_px=processor.crop_px,
+        frames_per_second=rate,
     )
     digest = _hash(folder, [config_file.name, processor.file, *files])
     return Labeller(
@@ -246,9 +256,9 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
             "rescale_factor": processor.rescale_factor,
             "offset": processor.offset,
             "resample": processor.resample,
-            "frames_per_second": processor.frames_per_second,
             "features": pool,
             **preprocess.as_dict(),
+            "frames_per_second": rate,
         },
         hash=digest,
         name=spec,

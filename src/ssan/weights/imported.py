@@ -25,7 +25,7 @@ from ssan.weights.state_dict import read_state_dict
 # The window, in frames, over which both toolkits spread a clip that is sampled densely.
 DENSE_FRAMES = 64
 # How each toolkit averages the views of a video.
-AVERAGE = {"torchvision": "logits", "tsm": "logits", "mmaction2": "probabilities"}
+AVERAGE = {"mmaction2": "probabilities"}  # all others: logits
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def import_weights(
 
     network = build_from(recipe, num_classes)
     fresh = network.state_dict()
-    counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in found.tensors}
-    network.load_state_dict({**found.tensors, **counters})
+    counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in (*found.tensors, *found.ones)}
+    network.load_state_dict({**found.tensors, **counters, **{key: torch.ones_like(fresh[key]) for key in found.ones}})
     protocol = {
         "imported_from": {"file": os.path.basename(path), "sha256": sha256(path), "layout": found.layout},
-        "views": 1, "crops": 1, "average": AVERAGE[found.layout], **preprocess_of(recipe).as_dict(),
+        "views": 1, "crops": 1, "average": AVERAGE.get(found.layout, "logits"), **preprocess_of(recipe).as_dict(),
     }  # fmt: skip
     digest = save_labeller(out, network, names, recipe, protocol)
     return ImportReport(out, model, found.layout, len(found.tensors), len(counters), names, recipe, digest, notes)
@@ -183,6 +183,8 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
         shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
         if shown:
             notes.append(f"neither names nor shapes tell how non-local blocks compare positions: {shown} unless given")
+    if found.ones:
+        notes.append(f"{len(found.ones)} scales of BatchNorm, which such files do not have, are one each")
     if spec.consensus == "relation":
         notes.append(
             f"{found.layout} draws relations anew for every batch of clips; here the scores are what its draws come to "
@@ -192,12 +194,14 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
 
 
 def _told_by_name(name: str, spec: ModelSpec) -> tuple[dict[str, Any], list[str]]:
-    """Recipe keys that a file's name tells, and notes that say so.
+    """Recipe keys that a file's name tells, or the network by itself, and notes that say so.
 
     TSM's code names a file ``TSM_DATA_RGB_resnet50_shift8_blockres_avg_segment8_e50[_dense][_nl].pth``; mmaction2 puts
     ``1x1x8`` (frames of a clip, their distance, clips), ``dense`` and, with non-local blocks, ``nl-dot-product`` (how
     they compare positions) into it.
     """
+    if spec.preprocess:  # a network that is whole by itself, and was published with its input
+        return dict(spec.preprocess), []
     values: dict[str, Any] = {}
     layer: dict[str, Any] = {}
     notes: list[str] = []

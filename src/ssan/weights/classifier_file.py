@@ -23,7 +23,7 @@ class Labeller:
     :param classes: in the order of its scores; empty of a network that describes videos by features alone.
     :param recipe: None where nothing of ours describes the network.
     :param hash: SHA-256 of its tensors, or of the files that they were read from.
-    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or what was asked for.
+    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or ``hf:FOLDER``.
     """
 
     model: VideoNetwork

@@ -68,7 +68,7 @@ class Kind:
         return self.pool == "classifier"
 
 
-_VJEPA2 = {"frames": "frames_per_clip", "size": "crop_size", "any_number": True}
+_VJEPA2: dict[str, Any] = {"frames": "frames_per_clip", "size": "crop_size", "any_number": True}
 _HEADS = ("classifier.", "fc_norm.", "pooler.")
 KINDS: dict[str, Kind] = {
     "VideoMAEForVideoClassification": Kind("videomae", "VideoMAEForVideoClassification", "classifier"),
@@ -103,7 +103,9 @@ class TransformersNetwork(VideoNetwork):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, kind: Kind, processor: Processor, num_frames: int, num_features: int) -> None:
+    def __init__(
+        self, network: nn.Module, kind: Kind, processor: Processor, num_frames: int, num_features: int
+    ) -> None:
         super().__init__()
         self.network, self.kind, self.num_frames, self.size_px = network, kind, num_frames, processor.crop_px
         self._num_features = num_features
@@ -123,7 +125,7 @@ class TransformersNetwork(VideoNetwork):
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to logits (b, k).
 
-        :raises UsageError: it is an encoder, or clips are of another size, or of a number of frames that it cannot take.
+        :raises UsageError: it is an encoder, or clips are of another size or number of frames than it can take.
         """
         if self.classifier is None:
             raise UsageError(
@@ -162,8 +164,8 @@ class TransformersNetwork(VideoNetwork):
             )
         if not self.kind.any_number and t != self.num_frames:
             raise UsageError(
-                f"this {self.kind.made_as} takes clips of {self.num_frames} frames and of no other number; it was given "
-                f"{t}. Leave out --num-frames"
+                f"this {self.kind.made_as} takes clips of {self.num_frames} frames and of no other number; it was "
+                f"given {t}. Leave out --num-frames"
             )
         weight = next(self.network.parameters())
         if clips.dtype != torch.uint8:
@@ -211,7 +213,9 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
         _check_picture(part, kind, processor, folder)
         classes = _classes(said, config, shapes, config_file) if kind.has_classes else []
         # VideoMAE's positions are no weights, and take seconds to work out: left out of the count.
-        short = {} if kind.model_type != "videomae" else {"num_frames": part.tubelet_size, "image_size": part.patch_size}
+        short = (
+            {} if kind.model_type != "videomae" else {"num_frames": part.tubelet_size, "image_size": part.patch_size}
+        )
         least = {**_described(said, path=config_file), **short}
         with without_memory():
             empty = made_as(made_as.config_class.from_dict(least), **dict(kind.options))
@@ -282,7 +286,9 @@ def _kind(said: Mapping[str, Any], path: Path) -> tuple[str, Kind]:
     if first is None:
         raise wrong_model(f"it names no architecture; expected one of {known}", path)
     if first not in KINDS:
-        raise wrong_model(f"{quoted(first, 80)} is no network of videos that is known here; expected one of {known}", path)
+        raise wrong_model(
+            f"{quoted(first, 80)} is no network of videos that is known here; expected one of {known}", path
+        )
     if said.get("model_type") != KINDS[first].model_type:
         raise wrong_model(
             f"its model_type is {quoted(str(said.get('model_type')), 40)}, and a {first} is a "
@@ -308,7 +314,9 @@ def _described(said: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
     if said.get("quantization_config") is not None:
         raise wrong_model("its weights are quantised, which is not read here; expected those of full precision", path)
     return {
-        key: _described(value, path=path) if isinstance(value, dict) and key.endswith(("_config", "_config_dict")) else value
+        key: _described(value, path=path)
+        if isinstance(value, dict) and key.endswith(("_config", "_config_dict"))
+        else value
         for key, value in said.items()
         if key not in _NOT_DESCRIBING and not key.startswith("_")
     }
@@ -334,8 +342,8 @@ def _check_sizes(said: Mapping[str, Any], path: Path) -> None:
 def _check_tokens(part: Any, kind: Kind, path: Path) -> int:
     """How many frames a clip has; refused where it would be cut into more tokens than fit a machine."""
     frames, size = getattr(part, kind.frames), _square(getattr(part, kind.size))
-    patch = getattr(part, "patch_size", None)
-    tubelet = getattr(part, "tubelet_size", 1)
+    patch: Any = getattr(part, "patch_size", None)
+    tubelet: Any = getattr(part, "tubelet_size", 1)
     if patch is None:
         tubelet, patch = tubelet[0], tubelet[1:]
     numbers = (frames, size, _square(patch), tubelet)
@@ -347,9 +355,7 @@ def _check_tokens(part: Any, kind: Kind, path: Path) -> int:
         )
     tokens = (frames // tubelet) * (size // numbers[2]) ** 2
     if frames > MOST_FRAMES:
-        raise wrong_model(
-            f"its clips have {frames} frames; expected at most {MOST_FRAMES}. Copy the file again", path
-        )
+        raise wrong_model(f"its clips have {frames} frames; expected at most {MOST_FRAMES}. Copy the file again", path)
     most = MOST_TABLE if kind.model_type == "videomae" else MOST_TOKEN_NUMBERS
     if not 0 < tokens * part.hidden_size <= most:
         raise wrong_model(
@@ -486,16 +492,17 @@ def _telling(folder: Path) -> Iterator[None]:
     """Say of what the library cannot make of a folder that it is the folder's."""
     from huggingface_hub import errors
 
-    # Of a value of another type than a field's; versions before 0.30 check nothing.
-    strict: tuple[type[Exception], ...] = tuple(
-        kind for kind in (getattr(errors, "StrictDataclassError", None),) if kind is not None
-    )
-    known = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, ArithmeticError)
+    known: tuple[type[Exception], ...] = (
+        OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, AttributeError, ArithmeticError,
+        AssertionError, SafetensorError,
+    )  # fmt: skip
+    if hasattr(errors, "StrictDataclassError"):  # of a value of another type than a field's; new since 0.32
+        known = (*known, errors.StrictDataclassError)
     try:
         yield
     except ModelError:
         raise
-    except (*known, AssertionError, SafetensorError, *strict) as problem:
+    except known as problem:
         raise wrong_model(
             f"transformers cannot make a network of it ({on_one_line(problem, 300)}); expected config.json and "
             "model.safetensors as save_pretrained writes them",

@@ -1,5 +1,6 @@
 """Where the files of a model of the transformers library are: in a folder, or fetched from the hub with consent."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _NAME = re.compile(rf"hf://({_PART}/{_PART})(?:@([A-Za-z0-9][A-Za-z0-9._-]{{0,94}}))?")
 # What a model consists of here; nothing else of its repository is fetched.
 _WEIGHTS = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+_WEIGHTS_HERE = {"model.safetensors", "model.safetensors.index.json"}
 WANTED = ("config.json", *FILES)
 
 
@@ -33,7 +35,8 @@ def hub_name(spec: str) -> tuple[str, str]:
 def local_folder(spec: str) -> Path:
     """The folder that ``hf:FOLDER`` or ``hf://user/name`` stands for; nothing is fetched.
 
-    :raises UsageError: code ``missing``: no such folder, or a model of the hub that was not fetched.
+    :raises UsageError: no such folder (code ``missing``), or no such form of a name.
+    :raises ModelError: a model of the hub that is not on this machine (code ``not_fetched``).
     """
     if not spec.startswith(HUB):
         folder = Path(spec.removeprefix(PREFIX)).expanduser()
@@ -48,17 +51,17 @@ def local_folder(spec: str) -> Path:
     name, revision = hub_name(spec)
     hub = _library()
     try:
-        folder = Path(hub.snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[*WANTED]))
+        found = Path(hub.snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[*WANTED]))
+        if _WEIGHTS_HERE.intersection(os.listdir(found)):
+            return found
     except (OSError, ValueError):
-        folder = None
-    if folder is None or not (folder / "config.json").is_file():
-        raise UsageError(
-            f"{name} is not on this machine; fetch it with `hf download {name}`, or put its config.json, "
-            f"{FILES[2]} and model.safetensors into a folder and give hf:FOLDER",
-            code="missing",
-            path=spec,
-        )
-    return folder
+        pass  # as the library says that there is none
+    raise ModelError(
+        f"{name} is not on this machine, and nothing is fetched unasked; give --yes, run `hf download {name}`, or put "
+        f"its config.json, {FILES[2]} and model.safetensors into a folder and give hf:FOLDER",
+        code="not_fetched",
+        path=spec,
+    )
 
 
 def fetch_from_hub(spec: str, consent: Callable[[str, int], bool]) -> Path:
@@ -67,29 +70,32 @@ def fetch_from_hub(spec: str, consent: Callable[[str, int], bool]) -> Path:
     What there is and how large it is is asked first. Weights are fetched as safetensors or not at all.
 
     :param consent: asked with the repository's name and the bytes to fetch before any is; False leaves them.
-    :raises UsageError: no consent, or no answer from the hub: no network, no such name, or one that needs a login.
-    :raises ModelError: it has no weights as safetensors, or is no model of transformers (code ``wrong_model``).
+    :raises ModelError: code ``not_fetched``: no consent, or no answer from the hub (no network, no such name, or one
+        that needs a login); ``wrong_model``: it has no weights as safetensors, or is no model of transformers.
     """
     name, revision = hub_name(spec)
     hub = _library()
+    failures: tuple[type[Exception], ...] = (OSError, ValueError, *_of_transport())
     try:
         found = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
         sizes: dict[str, int] = {file.rfilename: file.size or 0 for file in found.siblings or ()}
         wanted = _wanted(sizes, spec)
         num_bytes = sum(sizes[file] for file in wanted)
         if not consent(name, num_bytes):
-            raise UsageError(
-                f"{name} was not fetched: {num_bytes:,} bytes from the hub need consent; give --yes, or run "
+            raise ModelError(
+                f"{name} was not fetched: {num_bytes / 1e6:.1f} MB from the hub need consent; give --yes, or run "
                 f"`hf download {name}`",
+                code="not_fetched",
                 path=spec,
             )
-        return Path(hub.snapshot_download(name, revision=found.sha or revision, allow_patterns=wanted))
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
     except ModelError:
         raise
-    except (OSError, ValueError, *_of_transport()) as problem:
-        raise UsageError(
+    except failures as problem:
+        raise ModelError(
             f"{name} cannot be fetched ({on_one_line(problem)}); look at its name and the network, or fetch it "
             "elsewhere and give hf:FOLDER",
+            code="not_fetched",
             path=spec,
         ) from None
 

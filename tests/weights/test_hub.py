@@ -424,7 +424,7 @@ def test_without_transformers_the_extra_is_named(folders: dict[str, Path], monke
         open_transformers(f"hf:{folders['VivitModel']}")
 
 
-# ------------------------------------------------------------------------------------------------------ on the command line
+# ---------------------------------------------------------------------------------------------------- the command line
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +494,7 @@ def test_extract_takes_an_encoder_and_refuses_to_mix_two(
     assert "has no classes" in again.err or "without classes" in again.err
 
 
-# ------------------------------------------------------------------------------------------------------------- from the hub
+# -------------------------------------------------------------------------------------------------------- from the hub
 
 
 class Hub:
@@ -576,7 +576,7 @@ def test_a_model_of_the_hub_is_fetched_with_consent_alone_and_only_what_is_used(
         open_transformers(spec)
     assert (told.value.code, hub.asked) == ("not_fetched", [])
     heard: list[Any] = []
-    with pytest.raises(ModelError, match="somebody/tiny was not fetched: .* MB from the hub need consent"):
+    with pytest.raises(ModelError, match=r"somebody/tiny was not fetched: .* MB from the hub need consent"):
         fetch_from_hub(spec, lambda *told: bool(heard.append(told)))
     assert heard == [("somebody/tiny", sum(len(hub.files[name]) for name in used))]
     assert not any("resolve" in path for path in hub.asked)
@@ -586,7 +586,7 @@ def test_a_model_of_the_hub_is_fetched_with_consent_alone_and_only_what_is_used(
     opened = open_transformers(spec)
     assert (opened.name, opened.classes, hub.asked) == (spec, CLASSES, [])
     with pytest.raises(
-        ModelError, match="somebody/else cannot be fetched .*; look at its name and the network"
+        ModelError, match=r"somebody/else cannot be fetched .*; look at its name and the network"
     ) as told:
         fetch_from_hub("hf://somebody/else", lambda name, size: True)
     assert (told.value.code, len(str(told.value).splitlines())) == ("not_fetched", 1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ssan.cli.screen import print, tell
-from ssan.errors import SsanError, UsageError, escaped_json
+from ssan.errors import ModelError, SsanError, UsageError, escaped_json
 from ssan.files import is_text
 from ssan.processes import num_cores
 
@@ -233,8 +233,32 @@ def have(model: str | None, *, yes: bool, quiet: bool) -> None:
     """
     from ssan.weights.named import NAMED, is_here
 
+    if model is not None and model.startswith("hf://"):
+        _have_from_hub(model, yes=yes, quiet=quiet)
     if model in NAMED and not os.path.exists(model) and not is_here(NAMED[model]):
         fetch(NAMED[model], yes=yes, quiet=quiet)
+
+
+def _have_from_hub(model: str, *, yes: bool, quiet: bool) -> None:
+    """As ``have``, of ``hf://user/name``: what is here is not asked for again."""
+    from ssan.weights.fetching import agreed
+    from ssan.weights.hub_files import fetch_from_hub, local_folder
+
+    def consents(name: str, num_bytes: int) -> bool:
+        what = f"{num_bytes / 1e6:.1f} MB of {name} from the hub"
+        if yes or agreed():
+            if not quiet:
+                tell(f"fetching {what}")
+            return True
+        tell(what)
+        return typer.confirm(f"ssan: fetch {name}?", err=True)
+
+    try:
+        local_folder(model)
+    except ModelError:
+        if not (yes or agreed() or sys.stdin.isatty()):
+            raise
+        fetch_from_hub(model, consents)
 
 
 def fetch(weights: "NamedWeights", *, yes: bool, quiet: bool) -> "Fetched":

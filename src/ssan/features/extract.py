@@ -24,7 +24,7 @@ from ssan.errors import AnnotationError, SsanError, UsageError, VideoError, prin
 from ssan.features.store import VectorWriter, part_id
 from ssan.files import sha256
 from ssan.models.catalogue import channels_last, specification
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import VideoNetwork
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
 from ssan.training.workers import WorkerEndedError, begin, carried, handed_on
@@ -44,7 +44,7 @@ class Encoder:
     :param dim: length of its features.
     """
 
-    model: Classifier
+    model: VideoNetwork
     preprocess: Preprocess
     hash: str
     name: str
@@ -338,7 +338,7 @@ def _handed_on(loader: DataLoader[Piece]) -> Iterator[Piece]:
 
 
 @torch.inference_mode()
-def _features(model: Classifier, clips: Tensor) -> np.ndarray:
+def _features(model: VideoNetwork, clips: Tensor) -> np.ndarray:
     """Clips (n, t, 3, h, w) to features (n, f), on the CPU."""
     device = next(model.parameters()).device
     return model.features(clips.to(device, non_blocking=True)).float().cpu().numpy()

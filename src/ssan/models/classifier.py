@@ -1,5 +1,6 @@
 """The classifier of temporal segment networks (Wang et al., ECCV 2016): frame scores, averaged or related."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -15,7 +16,28 @@ class MeanOverFrames(nn.Module):
         return scores_btk.mean(dim=1)
 
 
-class Classifier(nn.Module):
+class VideoNetwork(nn.Module, ABC):
+    """What labels clips, or only describes them: ours, or one from elsewhere.
+
+    Clips are (b, t, 3, h, w). Pixels of type uint8 are normalised by the network itself, on its device; floating-point
+    ones count as normalised already.
+    """
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Length of what ``features`` makes of a clip."""
+
+    @abstractmethod
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to logits (b, k)."""
+
+    @abstractmethod
+    def features(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to a description of each, (b, num_features)."""
+
+
+class Classifier(VideoNetwork):
     """A backbone over frames, dropout, a linear layer, and a consensus of the frames.
 
     :param backbone: maps (b, t, 3, h, w) to (b, t', num_features), with as many frames or fewer, and has

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ssan.datasets.clips import TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples, canonical_split, hash_list
 from ssan.errors import UsageError, VideoError
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import VideoNetwork
 from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
 from ssan.training.batches import Batches, BatchPlan, Draw
@@ -221,7 +221,7 @@ def _permute(views: Tensor, order: str, seed: int, ids: Sequence[str]) -> Tensor
 
 
 @torch.inference_mode()
-def _video_scores(model: Classifier, views: Tensor, average: Average, batch: int) -> np.ndarray:
+def _video_scores(model: VideoNetwork, views: Tensor, average: Average, batch: int) -> np.ndarray:
     """Views (b, v, t, 3, h, w) to one row of scores per video (b, k), at most ``batch`` clips at a time."""
     try:
         logits = torch.cat([model(part) for part in views.flatten(0, 1).split(batch)]).double()

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ssan.datasets.tree import Found, is_tree, look_for_videos
 from ssan.errors import VideoError
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import VideoNetwork
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.video.clip import Clip
 from ssan.video.container_length import announced_bytes
@@ -98,7 +98,7 @@ def _label(labeller: Labeller, path: str, read: _Look | VideoError, top: int) ->
 
 
 @torch.inference_mode()
-def class_shares(model: Classifier, clips: Tensor) -> Tensor:
+def class_shares(model: VideoNetwork, clips: Tensor) -> Tensor:
     """Clips (b, t, 3, h, w) to the softmax of their scores, (b, k) of type float64."""
     return model(clips.to(next(model.parameters()).device)).double().softmax(dim=1)
 

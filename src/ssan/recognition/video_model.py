@@ -15,7 +15,7 @@ from ssan.datasets.clips import part_of
 from ssan.datasets.samples import Sample
 from ssan.errors import UsageError, VideoError, first_line, quoted, unknown
 from ssan.models.catalogue import MODELS
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe
 from ssan.recognition.predict import class_shares, early_end, expand, likeliest
 from ssan.video.clip import Clip
@@ -95,7 +95,7 @@ class VideoModel:
 
     def __init__(self, labeller: Labeller) -> None:
         self._preprocess = labeller.preprocess
-        self.network: Classifier = labeller.model
+        self.network: VideoNetwork = labeller.model
         self.classes: list[str] = labeller.classes
         self.protocol: dict[str, Any] = labeller.protocol
         self.recipe: Recipe | None = labeller.recipe

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssan.errors import UsageError, quoted
 from ssan.models.catalogue import build, channels_last, without_memory
-from ssan.models.classifier import Classifier
+from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
 from ssan.weights.model_file import read_model_file, write_model_file, wrong_model
@@ -22,11 +22,11 @@ class Labeller:
 
     :param classes: in the order of its scores; empty of a network that describes videos by features alone.
     :param recipe: None where nothing of ours describes the network.
-    :param hash: SHA-256 of its tensors.
-    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``.
+    :param hash: SHA-256 of its tensors, or of the files that they were read from.
+    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or ``hf:FOLDER``.
     """
 
-    model: Classifier
+    model: VideoNetwork
     classes: list[str]
     preprocess: Preprocess
     recipe: Recipe | None

@@ -50,10 +50,10 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
     :raises UsageError: it is the name of a network, which has no weights.
     """
     if spec.startswith(TRANSFORMERS):
-        from ssan.weights.hub import open_transformers  # type: ignore[import-not-found]
+        from ssan.weights.hub import open_transformers
 
-        return open_transformers(spec.removeprefix(TRANSFORMERS), device)
-    if os.path.exists(spec):
+        return open_transformers(spec, device)
+    if os.path.exists(spec) or not (spec in NAMED or spec in MODELS or _is_a_word(spec)):
         return load_labeller(Path(spec), device, model=model)
     if spec in NAMED:
         if model is not None:

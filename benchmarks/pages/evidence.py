@@ -29,7 +29,7 @@ from ssan.files import read_json, write_json, writing
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
 from ssan.recognition.compare import compare
-from ssan.recognition.metrics import wilson_interval
+from ssan.training.metrics import wilson_interval
 from ssan.recognition.score_file import read_scores
 from ssan.report.plots import gains_plot, save_figure
 from ssan.reproduce.plan import TASKS, Data

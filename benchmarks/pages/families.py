@@ -24,7 +24,7 @@ from ssan.files import write_json, writing
 from ssan.models.catalogue import FAMILIES
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
-from ssan.recognition.metrics import wilson_interval
+from ssan.training.metrics import wilson_interval
 from ssan.reproduce.plan import TASKS, Data
 from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered, runs_of
 from ssan.reproduce.runs import Execution

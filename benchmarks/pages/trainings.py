@@ -13,7 +13,7 @@ import numpy as np
 
 from ssan.commands import CommandRunner
 from ssan.files import read_json, write_json
-from ssan.recognition.metrics import pair_accuracies
+from ssan.training.metrics import pair_accuracies
 from ssan.training.journal import read_journal
 
 ROOT = Path(__file__).parents[2]

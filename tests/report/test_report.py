@@ -24,7 +24,7 @@ from ssan.errors import UsageError
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds
 from ssan.recipe import make_recipe
-from ssan.recognition.metrics import confusion_counts
+from ssan.training.metrics import confusion_counts
 from ssan.recognition.train import circumstances, cost
 from ssan.report.formatting import duration, protocol
 from ssan.report.html import as_text

@@ -14,8 +14,8 @@ from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from ssan.errors import UsageError, quoted, shortened
-from ssan.recognition.metrics import wilson_interval
 from ssan.training.journal import read_journal
+from ssan.training.metrics import wilson_interval
 
 Status = Literal["finished", "interrupted", "failed", "not ended"]
 STATUS_AFTER: dict[str, Status] = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssan.recognition.metrics import (
+from ssan.training.metrics import (
     accuracy,
     confusion,
     mean_class_accuracy,

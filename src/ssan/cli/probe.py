@@ -84,13 +84,12 @@ def probe(
 def _lines(answer: dict[str, Any]) -> Iterator[str]:
     low, high = answer["interval95"]
     how = answer["protocol"]
-    ways = {
-        "split": f"on {answer['num_test']} clips of {how['split']}",
-        "leave_one_group_out": f"on {answer['num_test']} clips, of {how.get('num_folds')} groups or sets of groups each "
-        "left out in turn",
-        "folds": f"on {answer['num_test']} clips, of {how.get('num_folds')} folds each left out in turn",
-    }
-    yield f"{answer['model']}: {answer['top1']:.4f} top-1 [{low:.4f}, {high:.4f}] {ways[how['kind']]}"
+    units = "groups" if how["kind"] == "leave_one_group_out" else "folds"
+    if how["kind"] == "split":
+        where = f"on {answer['num_test']} clips of {how['split']}"
+    else:
+        where = f"on {answer['num_test']} clips, {how['num_folds']} {units} left out in turn"
+    yield f"{answer['model']}: {answer['top1']:.4f} top-1 [{low:.4f}, {high:.4f}] {where}"
     for point in answer["learning_curve"]:
         low, high = point["interval95"]
         yield f"  {point['num_train']} clips: {point['top1']:.4f} [{low:.4f}, {high:.4f}]"

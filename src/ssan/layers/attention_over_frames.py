@@ -1,4 +1,4 @@
-"""Attention weighting of frames (Wang et al., Temporal Segment Networks, TPAMI 2018): a consensus that learns weights."""
+"""Attention weighting of frames (Wang et al., Temporal Segment Networks, TPAMI 2018): a consensus that learns."""
 
 import torch
 from torch import Tensor, nn

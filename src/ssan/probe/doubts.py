@@ -1,4 +1,4 @@
-"""What makes the accuracy of a probe less than it seems: classes with too few clips, persons and clips on both sides."""
+"""What makes a probe worth less than it seems: classes of few clips, persons or clips on both sides."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def doubts_of_classes(train: np.ndarray, test: np.ndarray | None, classes: Seque
     if scarce:
         named = few([f"{quoted(classes[i], 60)} ({counts[i]})" for i in scarce], 5, str)
         said.append(
-            f"{_num(len(scarce), 'class has', 'classes have')} fewer than {FEW_CLIPS} clips to learn from: {named}; add "
-            "clips, or leave such classes out"
+            f"{_num(len(scarce), 'class has', 'classes have')} fewer than {FEW_CLIPS} clips to learn from: {named}; "
+            "add clips, or leave such classes out"
         )
     unasked = [] if test is None else [classes[index] for index in sorted(set(counts) - set(test.tolist()))]
     if unasked:
@@ -79,8 +79,8 @@ def near_duplicates(
 
     Features are centred by their mean before their cosine is taken: those of a network all point one way. With the
     distance 1 - cosine of each clip to its nearest of another side, and the median of these, near duplicates are
-    ``closer`` times closer than the median, or closer than ``CLOSE``. A rule relative to the data: clips of one room and
-    one camera are close to each other, and are none.
+    ``closer`` times closer than the median, or closer than ``CLOSE``. A rule relative to the data: clips of one room
+    and one camera are close to each other, and are none.
 
     :param rows: (n, d) features of clips.
     :param sides: (n) such as the split, or the group; pairs within one side do not count.

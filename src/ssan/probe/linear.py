@@ -2,13 +2,13 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ssan.probe.folds import folds, other_items
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """C of scikit-learn's logistic regression, the inverse of the penalty, among which is chosen."""
 USUAL_STRENGTH = 0.01  # where nothing can be held out to choose by
 NUM_FOLDS = 5
@@ -87,16 +87,20 @@ class _Standard:
         return cls(standard, mean, scale, basis)
 
 
-def _fit(standard: _Standard, labels: np.ndarray, num_classes: int, strength: float) -> LinearHead:
+def _fit(standard: _Standard, labels: np.ndarray, num_classes: int, strength: float, model: Any = None) -> LinearHead:
+    """A head for rows that are standardised.
+
+    :param model: a regression that was fitted to the same rows with another strength, from which to go on.
+    """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
 
     known = np.unique(labels)
     weight, bias = np.zeros((num_classes, len(standard.mean))), np.full(num_classes, NEVER)
     bias[known] = 0.0
     converged = True
     if len(known) > 1:
-        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=MOST_ITERATIONS, tol=1e-5)
+        model = _regression() if model is None else model
+        model.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(standard.rows, labels)
@@ -110,6 +114,12 @@ def _fit(standard: _Standard, labels: np.ndarray, num_classes: int, strength: fl
         weight[known] = found / standard.scale
         bias[known] = offset - found @ (standard.mean / standard.scale)
     return LinearHead(weight, bias, strength, standard.mean, standard.scale, converged)
+
+
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(class_weight="balanced", max_iter=MOST_ITERATIONS, warm_start=True)
 
 
 def _centred(of_classes: np.ndarray) -> np.ndarray:
@@ -140,9 +150,9 @@ def choose_strength(
     losses = np.zeros(len(STRENGTHS))
     for items in held_out:
         rest = other_items(len(rows), items)
-        standard = _Standard.of(rows[rest])
+        standard, model = _Standard.of(rows[rest]), _regression()
         for place, strength in enumerate(STRENGTHS):
-            logits = _fit(standard, labels[rest], num_classes, strength).logits(rows[items])
+            logits = _fit(standard, labels[rest], num_classes, strength, model).logits(rows[items])
             shares = np.exp(logits - logits.max(axis=1, keepdims=True))
             own = shares[np.arange(len(items)), labels[items]] / shares.sum(axis=1)
             losses[place] -= (weights[items] * np.log(np.maximum(own, _LEAST))).sum()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,9 @@ from ssan.training.journal import Journal
 from ssan.training.metrics import accuracies, confusion_counts, per_class, share_interval
 from ssan.weights.classifier_file import Labeller, build_from, preprocess_of, save_labeller
 from ssan.weights.initial import build_pretrained
+
+# Of a protocol what says how the head came about, and nothing of how clips are looked at.
+OF_THE_HEAD = ("split", "interval", "head", "strength", "fitted_on", "num_folds")
 
 Head = Literal["linear", "attentive"]
 Way = Literal["auto", "split", "groups", "folds"]
@@ -164,8 +168,8 @@ def groups_by_name(samples: Samples, root: str, regex: str) -> list[str]:
                 path=samples.source,
             )
         raise UsageError(
-            f"--groups {regex!r} matches {len(found) - len(without)} of {len(found)} clips, and not {shown}; every clip "
-            "needs a group",
+            f"--groups {regex!r} matches {len(found) - len(without)} of {len(found)} clips, and not {shown}; every "
+            "clip needs a group",
             path=samples.source,
         )
     return [str(found[sample.path]) for sample in samples]
@@ -303,8 +307,8 @@ def recipe_with_head(labeller: Labeller, head: Head) -> Recipe:
     recipe: Recipe | None = labeller.recipe
     if recipe is None or recipe.model not in MODELS or not isinstance(labeller.model, Classifier):
         raise UsageError(
-            "no recipe of ours builds this network, so that a model file with a head could not be read again; expected a "
-            "model that `ssan train` or `ssan import` wrote, or a name with --init"
+            "no recipe of ours builds this network, so that a model file with a head could not be read again; expected "
+            "a model that `ssan train` or `ssan import` wrote, or a name with --init"
         )
     changes: dict[str, Any] = {"consensus": "attention" if head == "attentive" else None}
     spec = MODELS[recipe.model]
@@ -372,7 +376,7 @@ def _begin(
         train_list=hash_list(asked.train),
         val_list=hash_list(test),
         probe_seed=seed,
-        environment=environment(device, 1),
+        environment={**environment(device, 1), "scikit-learn": version("scikit-learn")},
         cost={
             "params": num_parameters(labeller.model),
             "macs": multiply_adds(labeller.model, recipe.num_frames, recipe.crop_px),
@@ -430,8 +434,8 @@ def _probe(
     warnings += _warnings_of_features(asked, fitter, of_names, side, samples)
     if fitter.num_unfinished:
         warnings.append(
-            f"{fitter.num_unfinished} logistic regressions did not come to their end; features may be on very different "
-            "scales"
+            f"{fitter.num_unfinished} logistic regressions did not come to their end; features may be on very "
+            "different scales"
         )
     top1 = float(right.mean())
     interval = share_interval(right.astype(np.float64), None if groups is None else groups[tested], seed=seed)
@@ -548,7 +552,7 @@ def _record(
         num_missing=sum(error["code"] == "missing" for error in answer["failed"]),
         num_failed=sum(error["code"] != "missing" for error in answer["failed"]),
         split=titles.get(asked.way, asked.split),
-        protocol=answer["protocol"],
+        protocol={key: value for key, value in answer["protocol"].items() if key not in OF_THE_HEAD},
         per_class=per_class(scores, labels[tested], asked.train.classes),
         confusion=confusion_counts(scores, labels[tested]),
         list=hash_list(own),

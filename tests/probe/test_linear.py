@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ssan.probe import linear
 from ssan.probe.linear import NEVER, USUAL_STRENGTH, balanced, choose_strength, fit_linear
@@ -117,10 +115,9 @@ def test_where_nothing_can_be_held_out_the_usual_strength_counts() -> None:
     assert choose_strength(rows, labels, np.arange(3), None, 3) == USUAL_STRENGTH
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), shift=st.floats(-1e3, 1e3), factor=st.floats(1e-3, 1e3))
-def test_the_answers_do_not_depend_on_the_scale_of_features(seed: int, shift: float, factor: float) -> None:
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize(("factor", "shift"), [(1e-3, 0.0), (1e3, -20.0), (0.1, 500.0)])
+def test_the_answers_do_not_depend_on_the_scale_of_features(factor: float, shift: float) -> None:
+    rng = np.random.default_rng(2)
     rows, labels = rng.normal(size=(20, 4)), np.arange(20) % 3
     plain = fit_linear(rows, labels, 3, 0.1).logits(rows)
     other = fit_linear(rows * factor + shift, labels, 3, 0.1).logits(rows * factor + shift)

@@ -44,7 +44,9 @@ def described(frozen: Frozen, clips: Samples, store: Path, **options: Any) -> Cl
     return describe(frozen, clips, store, root=clips.source, quiet=True, **options)
 
 
-def test_a_clips_features_are_what_the_network_gives_of_its_views(frozen: Frozen, clips: Samples, tmp_path: Path) -> None:
+def test_a_clips_features_are_what_the_network_gives_of_its_views(
+    frozen: Frozen, clips: Samples, tmp_path: Path
+) -> None:
     found = described(frozen, clips, tmp_path / "store", num_views=2, batch=4)
     views, _ = frozen.preprocess.test_views(clips[5].path, 2)
     with torch.inference_mode():
@@ -80,7 +82,9 @@ def test_a_clip_whose_file_has_changed_is_computed_again(
 
 
 def test_a_set_that_was_moved_has_its_features(frozen: Frozen, people: Path, tmp_path: Path) -> None:
-    names = [entries_of(read("folder", root, "all"), str(root)) for root in (people, shutil.copytree(people, tmp_path / "b"))]
+    names = [
+        entries_of(read("folder", root, "all"), str(root)) for root in (people, shutil.copytree(people, tmp_path / "b"))
+    ]
     assert names[0] == names[1]
 
 
@@ -105,7 +109,7 @@ def test_another_network_has_its_features_beside_and_in_a_shared_store_is_refuse
     assert own_store(tmp_path, frozen, 1) != own_store(tmp_path, other, 1)
     assert own_store(tmp_path, frozen, 1) != own_store(tmp_path, frozen, 2)
     described(frozen, clips, tmp_path / "store")
-    with pytest.raises(UsageError, match="hash is \"ab12\" there and \"cd34\" here") as refused:
+    with pytest.raises(UsageError, match='hash is "ab12" there and "cd34" here') as refused:
         described(other, clips, tmp_path / "store")
     assert refused.value.code == "wrong_model"
 
@@ -120,9 +124,10 @@ def test_interrupted_it_keeps_what_was_computed(
             raise KeyboardInterrupt
         return real(self, batch)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Counting, "time_features", until_the_ninth)
-        described(frozen, clips, tmp_path / "store", batch=4)
+        with pytest.raises(KeyboardInterrupt):
+            described(frozen, clips, tmp_path / "store", batch=4)
     found = described(frozen, clips, tmp_path / "store", batch=4)
     assert (found.num_done_before, frozen.model.num_seen) == (8, len(clips))
 

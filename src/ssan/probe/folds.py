@@ -49,7 +49,8 @@ def part(labels: np.ndarray, groups: np.ndarray | None, share: float, rng: np.ra
         return np.array(sorted(chosen))
     names = rng.permutation(np.unique(groups))
     sizes = np.cumsum([int((groups == name).sum()) for name in names])
-    num = 1 + int(np.abs(sizes - share * len(labels)).argmin())
+    # Of two that are as near the larger, so that half of three groups is two of them, and more than a quarter.
+    num = len(sizes) - int(np.abs(sizes - share * len(labels))[::-1].argmin())
     return np.flatnonzero(np.isin(groups, names[:num]))
 
 

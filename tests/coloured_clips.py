@@ -1,15 +1,9 @@
-"""Clips whose class is their colour, by persons who light it differently; and a small network that is not trained."""
+"""Clips whose class is their colour, by persons who light it differently."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 import simplejpeg
-import torch
-
-from ssan.models.catalogue import build
-from ssan.recipe import make_recipe
-from ssan.weights.classifier_file import save_labeller
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40)}
 PERSONS = ("ann", "bob", "cy", "dan")
@@ -34,19 +28,3 @@ def write_people(root: Path, persons: tuple[str, ...] = PERSONS, each: int = 2) 
                 write_clip(root / label / f"{person}_{take}", colour, 0.7 + 0.1 * number, seed)
                 seed += 1
     return root
-
-
-@pytest.fixture(scope="session")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 clips of three classes by four persons, ``CLASS/PERSON_TAKE/``; nothing says a split."""
-    return write_people(tmp_path_factory.mktemp("people"))
-
-
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that is not trained, with classes of its own."""
-    torch.manual_seed(5)
-    recipe = make_recipe({"model": "tsn_tiny", "num_frames": 3, "size_px": 32, "crop_px": 32})
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_labeller(path, build("tsn_tiny", 2), ["one", "other"], recipe, {})
-    return path

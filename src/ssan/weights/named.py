@@ -258,6 +258,11 @@ def fault_of(weights: NamedWeights, path: str | Path) -> str | None:
     return None
 
 
+def is_whole(weights: NamedWeights) -> bool:
+    """Whether the published file lies where it is kept."""
+    return is_here(weights) and fault_of(weights, path_of(weights)) is None
+
+
 def file_of(weights: NamedWeights) -> Path:
     """The file of named weights, which has been fetched before and is whole.
 

@@ -108,8 +108,8 @@ def test_shapes_on_the_way_are_those_of_the_papers_figure() -> None:
     shapes = {}
     for name, module in network.named_children():
         module.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
-    features = network(torch.empty(1, 64, 3, 224, 224, device="meta"))
-    assert features.shape == (1, 7, 1024)
+    assert network(torch.empty(2, 250, 3, 224, 224, device="meta")).shape == (2, 31, 1024)  # of 125, 63, 32 frames
+    assert network(torch.empty(1, 64, 3, 224, 224, device="meta")).shape == (1, 7, 1024)
     assert shapes["conv_1a"] == (64, 32, 112, 112)
     assert shapes["conv_2c"] == (192, 32, 56, 56)
     assert shapes["mixed_3b"] == (256, 32, 28, 28)

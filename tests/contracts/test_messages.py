@@ -145,5 +145,5 @@ def test_each_rule_sees_what_breaks_it(source: str, rule: str) -> None:
 def test_the_codes_are_those_of_the_contract() -> None:
     assert " ".join(CODES) == (
         "missing empty not_video no_video_stream truncated decode_error too_few_frames duplicate bad_annotation "
-        "unknown_label path_escape wrong_model nan no_space"
+        "unknown_label path_escape wrong_model nan no_space not_fetched"
     )

@@ -73,6 +73,28 @@ def test_the_default_recipe_completed_resizes_to_256_and_crops_224() -> None:
     assert (recipe.size_px, recipe.crop_px) == (256, 224)
 
 
+def test_a_network_that_is_whole_by_itself_brings_its_frames_where_the_recipe_says_nothing() -> None:
+    def frames(**values: object) -> tuple[object, ...]:
+        recipe = complete(make_recipe({"model": "i3d", **values}))
+        keys = ("num_frames", "sampling", "stride", "frames_per_second", "resize", "size_px", "crop_px")
+        return tuple(getattr(recipe, key) for key in keys)
+
+    assert frames() == (64, "dense", 1, 25.0, "short_side", 256, 224)
+    assert frames(num_frames=16, stride=4) == (16, "dense", 4, 25.0, "short_side", 256, 224)
+    assert frames(frames_per_second=None, resize="square") == (64, "dense", 1, None, "square", 256, 224)
+    assert frames(sampling="segment", num_frames=8) == (8, "segment", 1, None, "short_side", 256, 224)
+    assert complete(make_recipe({"model": "tsn_r18"})).num_frames == 8
+
+
+def test_a_rate_is_of_a_dense_window_alone() -> None:
+    assert make_recipe({"sampling": "dense", "frames_per_second": 12.5}).frames_per_second == 12.5
+    with pytest.raises(UsageError, match=r"frames_per_second 25\.0 is of a dense window, and sampling is segment"):
+        make_recipe({"frames_per_second": 25})
+    for value in (0, -1, 1001, "fast", True):
+        with pytest.raises(UsageError, match="frames_per_second is"):
+            make_recipe({"sampling": "dense", "frames_per_second": value})
+
+
 def test_the_rate_is_stated_for_the_papers_batch() -> None:
     assert (Recipe().lr_reference_batch, Recipe().lr_rule) == (64, "linear")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.layers import NonLocal, SeparableSelfAttention, TemporalShift
-from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, build, specification, without_memory
+from ssan.models.catalogue import BACKBONES, FAMILIES, MODELS, NETWORKS, build, specification, without_memory
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.mobilenet import InvertedResidual
@@ -361,10 +361,10 @@ def test_empty_slots_add_no_key_and_filled_ones_only_their_own(backbone: str) ->
     assert all(f".{BACKBONES[backbone].ssa_slot}." in key for key in attentive - plain)
 
 
-def test_models_are_the_families_times_the_backbones() -> None:
-    assert set(MODELS) == {f"{family}_{backbone}" for family in FAMILIES for backbone in BACKBONES}
+def test_models_are_the_families_times_the_backbones_and_the_networks_whole_by_themselves() -> None:
+    assert set(MODELS) == {f"{family}_{backbone}" for family in FAMILIES for backbone in BACKBONES} | set(NETWORKS)
     for name, spec in MODELS.items():
-        assert spec.name == name == f"{spec.family}_{spec.backbone}"
+        assert spec.name == name == (spec.family if name in NETWORKS else f"{spec.family}_{spec.backbone}")
         assert specification(name) is spec
 
 

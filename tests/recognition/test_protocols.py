@@ -69,6 +69,14 @@ def test_a_protocol_changes_what_it_says_and_nothing_else() -> None:
     }  # fmt: skip
 
 
+def test_a_protocol_may_have_other_frames_and_names_their_rate() -> None:
+    own = Preprocess(64, "dense", 1, "short_side", 256, 224, frames_per_second=25.0)
+    assert Protocol(num_frames=250).preprocess(own) == Preprocess(250, "dense", 1, "short_side", 256, 224, 25.0)
+    used = Protocol(num_frames=250).as_dict(own, "val")
+    assert (used["num_frames"], used["stride"], used["frames_per_second"]) == (250, 1, 25.0)
+    assert "frames_per_second" not in Protocol().as_dict(Preprocess(sampling="dense"), "val")
+
+
 def test_crops_that_do_not_fit_or_do_not_differ_are_refused() -> None:
     own = Preprocess(size_px=37, crop_px=29)
     with pytest.raises(UsageError) as caught:
@@ -88,6 +96,7 @@ def test_crops_that_do_not_fit_or_do_not_differ_are_refused() -> None:
 
 def test_sides_have_the_bound_of_a_recipe() -> None:
     assert ssan.cli.evaluate.MAX_PX == ssan.recipe.MAX_PX
+    assert ssan.cli.evaluate.MAX_FRAMES == ssan.recipe.MAX_FRAMES
 
 
 # ------------------------------------------------------------------------------------- views, against a twin in loops
@@ -298,6 +307,8 @@ def test_the_answer_names_the_protocol_as_used(
     assert read_scores(scores).protocol == used
     code, out, _ = run(capfd, *common)
     assert "3 frames, 1 views x 1 crops of 37 px, resize short_side 37, logits averaged" in out
+    code, out, _ = run(capfd, *common, "--num-frames", 5, "--json")
+    assert (code, json.loads(out)["protocol"]["num_frames"]) == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +322,7 @@ def test_the_answer_names_the_protocol_as_used(
         (["--crops", "5"], "--crops is 5; expected 1, 3 or 10"),
         (["--size-px", "0"], "Invalid value for '--size-px'"),
         (["--views", "1001"], "Invalid value for '--views'"),
+        (["--num-frames", "0"], "Invalid value for '--num-frames'"),
         (["--resize", "shortside"], "Invalid value for '--resize'"),
         (["--scores", "scores.csv"], "scores.csv: a score file's name ends in .npz; name it so"),
     ],

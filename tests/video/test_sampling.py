@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssan.errors import UsageError, VideoError
-from ssan.video.preprocess import dense_indices, segment_indices
+from ssan.video.preprocess import dense_indices, dense_moments, segment_indices
 
 
 class Fixed:
@@ -124,3 +124,46 @@ def test_what_cannot_be_sampled_says_so() -> None:
         segment_indices(10, 0, rng=None)
     with pytest.raises(UsageError, match="stride"):
         dense_indices(10, 8, stride=0, rng=None)
+
+
+def test_moments_by_hand() -> None:
+    """2 s, 3 moments half a second apart: the last begins at 1.75 s at the latest, so the first between 0 and 0.75."""
+    how = {"stride": 2, "frames_per_second": 4}
+    assert dense_moments(2.0, 3, **how, rng=None) == [0.375, 0.875, 1.375]
+    views = [dense_moments(2.0, 3, **how, rng=None, view=view, num_views=3) for view in range(3)]
+    assert views == [[0.0, 0.5, 1.0], [0.375, 0.875, 1.375], [0.75, 1.25, 1.75]]
+    assert dense_moments(2.0, 3, **how, rng=Fixed(0.0)) == [0.0, 0.5, 1.0]
+    assert dense_moments(2.0, 3, **how, rng=Fixed(0.5)) == [0.5, 1.0, 1.5]  # any of the first second
+    assert dense_moments(0.2, 3, **how, rng=Fixed(0.5)) == [0.1, 0.6, 1.1]  # a short one still has all its frames
+    assert dense_moments(0.2, 2, **how, rng=None) == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num", "stride"), [(300, 64, 1), (64, 64, 1), (63, 64, 1), (97, 8, 8), (5, 8, 3)]
+)
+@pytest.mark.parametrize("rate", [25.0, 30000 / 1001, 10.0])
+def test_at_a_videos_own_rate_moments_show_the_frames_of_dense_sampling(
+    num_frames: int, num: int, stride: int, rate: float
+) -> None:
+    def shown(moments: list[float]) -> list[int]:
+        return [min(int(moment * rate + 1e-6), num_frames - 1) for moment in moments]
+
+    lasts, how = num_frames / rate, {"stride": stride, "frames_per_second": rate}
+    for view, num_views in [(0, 1), (0, 3), (1, 3), (2, 3)]:
+        at = {"rng": None, "view": view, "num_views": num_views}
+        assert shown(dense_moments(lasts, num, **how, **at)) == dense_indices(num_frames, num, stride=stride, **at)
+    for seed in range(20):
+        drawn, indices = (
+            make(np.random.default_rng(seed))
+            for make in (
+                lambda rng: shown(dense_moments(lasts, num, **how, rng=rng)),
+                lambda rng: dense_indices(num_frames, num, stride=stride, rng=rng),
+            )
+        )
+        assert drawn == indices
+
+
+def test_moments_that_make_no_sense_are_refused() -> None:
+    for stride, rate in [(0, 25.0), (1, 0.0), (1, -1.0), (1, float("nan"))]:
+        with pytest.raises(UsageError, match="a rate above 0"):
+            dense_moments(2.0, 3, stride=stride, frames_per_second=rate, rng=None)

@@ -48,8 +48,8 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos, or score videos without labels (with --scores).
 
-    What of --resize, --size-px, --crop-px and --num-frames is not given is the model's own. Of a run's folder, the figures also go
-    to its journal.
+    What of --resize, --size-px, --crop-px and --num-frames is not given is the model's own. Of a run's folder, the
+    figures also go to its journal.
     """
     from ssan.datasets.fingerprint import fingerprint
     from ssan.files import one_writer
@@ -113,8 +113,9 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     rate = f" at {used['frames_per_second']:g} a second" if "frames_per_second" in used else ""
     yield (
         f"{answer['num_scored']} videos of {used['split']} scored, {answer['num_missing']} missing, "
-        f"{answer['num_failed']} failed; {used['num_frames']} frames{rate}, {used['views']} views x {used['crops']} crops of "
-        f"{used['crop_px']} px, resize {used['resize']} {used['size_px']}, {used['average']} averaged"
+        f"{answer['num_failed']} failed; {used['num_frames']} frames{rate}, {used['views']} views x "
+        f"{used['crops']} crops of {used['crop_px']} px, resize {used['resize']} {used['size_px']}, "
+        f"{used['average']} averaged"
     )
     if "probe" in answer:
         order = answer["probe"]

@@ -11,13 +11,15 @@ from ssan.cli import options
 from ssan.errors import UsageError
 
 FORM = (
-    "a model file, the folder of a run, a score file (.npz), features (a folder of `ssan extract`'s or of .npy files) "
-    "or a clip file (.clips)"
+    "a model file, the folder of a run, a score file (.npz), features (a folder of `ssan extract`'s or of .npy files), "
+    "a clip file (.clips), or a name of `ssan weights list`"
 )
 
 
 def info(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A model, run, score file, features or clip file.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A model, run, score file, features, clip file, or a name.")
+    ],
     json: options.Json = False,
 ) -> int:
     """Say what a file or folder is: what it was trained on or made of, what it takes, and what it has reached."""
@@ -31,6 +33,10 @@ def info(
 
 def _kind(path: Path) -> tuple[str, Callable[[Path], dict[str, Any]]]:
     """What it is, and what describes it; by the names of files and their first bytes."""
+    from ssan.weights.named import NAMED
+
+    if str(path) in NAMED and not path.exists():
+        return "weights", _weights
     if path.is_dir():
         from ssan.features.store import STORE
 
@@ -95,6 +101,19 @@ def _model(path: Path) -> dict[str, Any]:
         "trained_on": {"init": recipe.get("init"), "imported_from": protocol.get("imported_from")},
         "reached": reached,
         "recipe": recipe,
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """What the table says of named weights, be they here or not."""
+    from ssan.weights.named import NAMED, as_row, path_of
+
+    weights = NAMED[str(path)]
+    row = as_row(weights)
+    return {
+        **{key: row[key] for key in row if key != "name"},
+        "file": str(path_of(weights)),
+        "takes": dict(weights.recipe),
     }
 
 

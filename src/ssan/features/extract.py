@@ -74,8 +74,8 @@ def usual_rate(preprocess: Preprocess) -> Rate:
 
     Unsaid by the paper, our choice: the features take the place of reference 22's 3-D ones, so there are 1.5 a second,
     and of a network of single frames one, as its 2-D ones. A window is what the network was trained on: the frames of a
-    dense clip at its rate, or at 24 frames a second, or 4 seconds, a video of Something-Something, where it had one frame of each part
-    of a video. Pinned by ``test_the_usual_rates_are_those_of_reference_22``.
+    dense clip, at its rate or, where it has none, 24 a second; or 4 seconds, a video of Something-Something, where it
+    had one frame of each part of a video. Pinned by ``test_the_usual_rates_are_those_of_reference_22``.
     """
     if preprocess.num_frames == 1:
         return Rate(1.0, 1.0)

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.classifier import Classifier
+from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -49,6 +50,7 @@ BACKBONES: dict[str, Backbone] = {
     "r101": Backbone(partial(ResNet, Bottleneck, (3, 4, 23, 3)), shift_every=2),
     "r152": Backbone(partial(ResNet, Bottleneck, (3, 8, 36, 3)), shift_every=2),
     "mobilenet_v2": Backbone(MobileNetV2, ssa_slot="after_projection"),
+    "efficientnet_lite0": Backbone(EfficientNetLite, ssa_slot="after_projection"),
     # For the demo and for experiments on a laptop: three bottlenecks of width 16.
     "tiny": Backbone(partial(ResNet, Bottleneck, (1, 1, 1), width=16), size_px=48),
 }

@@ -1,4 +1,4 @@
-"""I3D (Carreira and Zisserman, CVPR 2017): Inception-v1 with its filters inflated into time, as its authors released it.
+"""I3D (Carreira and Zisserman, CVPR 2017): Inception-v1, its filters inflated into time, as its authors released it.
 
 A clip of 64 frames of 224 px on its way (table of figure 3 there; T frames, then the side, then channels)::
 

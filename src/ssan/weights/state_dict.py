@@ -20,8 +20,10 @@ from ssan.errors import ModelError, first_line, named, quoted
 from ssan.models.classifier import Classifier
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle, read_pickle
+from ssan.weights.efficientnet_names import our_name
+from ssan.weights.fetching import fetch
 from ssan.weights.model_file import wrong_model
-from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL
+from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL, NAMED
 from ssan.weights.torch_files import MAGIC, Strange, read_torch_file
 
 # What reading a damaged file, or one of another kind, has been seen to raise.
@@ -192,7 +194,7 @@ def load_backbone(
     classes: Sequence[str] = (),
     of_file: Sequence[str] = (),
 ) -> LoadReport:
-    """Load an image network's state dict, under torchvision's names, into a classifier's backbone.
+    """Load an image network's state dict, under its publisher's names, into a classifier's backbone.
 
     A state dict under our own names (``model.safetensors`` of an earlier run) is loaded too, with its layers in slots
     and its consensus, where they fit. What scores the classes is loaded class by class, by their names: a class that
@@ -255,8 +257,9 @@ def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """The tensors of a file, each with its name there, by the names that a classifier of ours has for them."""
     renamed = {}
     for name, tensor in state.items():
-        tail = next((name[len(p) :] for p in CLASSIFIER_PREFIXES if name.startswith(p)), None)
-        own_name = name if name.startswith("consensus.") else f"backbone.{name.removeprefix('backbone.')}"
+        ours = our_name(name)
+        tail = next((ours[len(p) :] for p in CLASSIFIER_PREFIXES if ours.startswith(p)), None)
+        own_name = ours if ours.startswith("consensus.") else f"backbone.{ours.removeprefix('backbone.')}"
         renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
     return renamed
 
@@ -284,15 +287,21 @@ def _in_slot(key: str, slots: Set[str]) -> bool:
 
 
 def imagenet_file(backbone: str) -> Path:
-    """The path of torchvision's ImageNet file for a backbone, fetched once into torch's own cache and verified.
+    """The path of the published ImageNet file for a backbone, fetched once and verified.
+
+    Whoever asks for it has agreed. torchvision's lie in torch's own cache, any other where named weights are kept.
 
     :raises ModelError: there is no such file for the backbone, or it cannot be fetched; the message then says what to
         put where.
     """
-    if backbone not in IMAGENET_FILES:
+    by_name = NAMED.get(f"{backbone}_imagenet")
+    if by_name is not None and backbone not in IMAGENET_FILES:
+        return fetch(by_name).path
+    if by_name is None:
+        known = [name.removesuffix("_imagenet") for name in NAMED if name.endswith("_imagenet")]
         raise ModelError(
-            f"there are no published ImageNet weights for the backbone {backbone!r}; known: "
-            f"{', '.join(IMAGENET_FILES)}. Leave out --init, or give a file",
+            f"there are no published ImageNet weights for the backbone {backbone!r}; known: {', '.join(known)}. Leave "
+            "out --init, or give a file",
             code="wrong_model",
         )
     name = IMAGENET_FILES[backbone]

@@ -110,6 +110,10 @@ def _processed(name: str, folder: Path, clips: Tensor) -> Tensor:
     return torch.stack([processor(video, return_tensors="pt")["pixel_values"][0] for video in frames])
 
 
+def _inputs(name: str, folder: Path, clips: Tensor) -> dict[str, Tensor]:
+    return {"pixel_values_videos" if name.startswith("VJEPA2") else "pixel_values": _processed(name, folder, clips)}
+
+
 def _theirs(name: str, folder: Path) -> Any:
     return getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").eval()
 
@@ -249,14 +253,16 @@ def test_a_folder_without_a_processor_is_refused(folder: Callable[..., Path]) ->
 
 
 @torch.no_grad()
-def test_clips_of_other_sizes_are_told_and_not_interpolated(folders: dict[str, Path]) -> None:
+def test_clips_that_a_network_cannot_take_are_told(folders: dict[str, Path]) -> None:
     mae = open_transformers(f"hf:{folders['VideoMAEForVideoClassification']}").model
     with pytest.raises(UsageError, match="takes clips of 4 frames and of no other number; it was given 6"):
         mae(_clips(6))
     with pytest.raises(UsageError, match="takes pictures of 32 x 32 px and no others; it was given 32 x 24"):
         mae(_clips()[..., :24])
-    jepa = open_transformers(f"hf:{folders['VJEPA2ForVideoClassification']}").model
-    assert jepa(_clips(6)).shape == (3, 5)
+    for name in ("VJEPA2ForVideoClassification", "TimesformerForVideoClassification"):  # which do it by themselves
+        expected = _theirs(name, folders[name])(**_inputs(name, folders[name], _clips(6))).logits
+        found = open_transformers(f"hf:{folders[name]}").model(_clips(6))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
         from ssan.weights.hub import open_transformers
 
         return open_transformers(spec, device)
-    if os.path.exists(spec) or not (spec in NAMED or spec in MODELS or _is_a_word(spec)):
+    if os.path.exists(spec):
         return load_labeller(Path(spec), device, model=model)
     if spec in NAMED:
         if model is not None:
@@ -64,17 +64,13 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
             f"{spec} is the name of a network without weights; name a model file or a run's folder, or weights of "
             "`ssan weights list`"
         )
+    near = "" if os.sep in spec or "." in spec else f", and an {unknown('name', spec, [*NAMED, *MODELS])}"
     raise ModelError(
-        f"no such model file or folder, and an {unknown('name', spec, [*NAMED, *MODELS])}; "
+        f"no such model file or folder{near}; "
         "give what `ssan train` or `ssan import` has written, or a name of `ssan weights list`",
         code="missing",
         path=spec,
     )
-
-
-def _is_a_word(spec: str) -> bool:
-    """Whether it looks like a name rather than a path."""
-    return os.sep not in spec and "." not in spec
 
 
 def open_classifier(spec: str, device: str = "cpu") -> Labeller:

@@ -140,7 +140,7 @@ def json_object(path: Path) -> dict[str, Any]:
     try:
         said = read_json(path)
     except UsageError as error:
-        raise wrong_model(error.message, path) from None
+        raise wrong_model(f"{error.message}; expected a JSON object", path) from None
     if not isinstance(said, dict):
         raise wrong_model(f"it holds {type(said).__name__}; expected a JSON object", path)
     return said

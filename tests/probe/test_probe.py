@@ -48,6 +48,7 @@ def split(people: Path, root: Path, val: str) -> Path:
 # ---------------------------------------------------------------------------------------------------- the answer
 
 
+@pytest.mark.slow
 def test_each_person_is_left_out_in_turn_and_the_head_of_the_file_is_fitted_on_all(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -121,6 +122,7 @@ def test_a_probe_stands_beside_a_training_run(left_out: Path, trained: Path, tmp
     assert "With fewer clips" in (tmp_path / "both.html").read_text()
 
 
+@pytest.mark.slow
 def test_of_a_split_the_head_that_was_measured_is_kept(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -229,6 +231,7 @@ def test_a_layer_between_frames_stays_in_the_network() -> None:
 # ------------------------------------------------------------------------------------------------- once more, on and on
 
 
+@pytest.mark.slow
 def test_the_same_command_takes_up_the_features_and_gives_the_same(
     left_out: Path, people: Path, untrained: Path, tmp_path: Path, ssan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +408,7 @@ def test_a_name_with_weights_sees_pictures_as_imagenet_is_tested(people: Path, t
     assert not labeller.model.training
 
 
+@pytest.mark.slow
 def test_a_head_on_frozen_features_is_what_training_with_a_frozen_backbone_could_find(
     people: Path, untrained: Path, tmp_path: Path
 ) -> None:

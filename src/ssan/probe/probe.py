@@ -283,7 +283,7 @@ def probe(
         except (KeyboardInterrupt, InterruptedRun):
             journal.record("interrupted")
             raise
-        except UsageError as error:
+        except SsanError as error:
             journal.record("failed", code=error.code, message=str(error))
             raise
 

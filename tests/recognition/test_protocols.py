@@ -301,6 +301,7 @@ def test_the_answer_names_the_protocol_as_used(
     assert "3 frames, 1 views x 1 crops of 37 px, resize short_side 37, logits averaged" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

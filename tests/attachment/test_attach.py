@@ -219,6 +219,7 @@ def test_from_the_identity_start_the_answer_is_exactly_the_bare_networks() -> No
     assert not torch.allclose(network(x), expected)
 
 
+@pytest.mark.slow
 def test_attached_before_conv2_it_is_our_own_network() -> None:
     """The same places, the same weights: our ResNet-18 with its slots is the other way to the same numbers."""
     own = build("ssan_r18", 11).eval()

@@ -136,6 +136,7 @@ def test_eval_answers_as_promised(ssan: Any, order_set: Path, trained: Path, tmp
         assert json.loads(str(file["protocol"]))["views"] == 2
 
 
+@pytest.mark.slow
 def test_eval_counts_missing_and_broken_videos_beside_the_accuracy(
     ssan: Any, order_set: Path, trained: Path, tmp_path: Path
 ) -> None:

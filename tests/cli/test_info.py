@@ -55,6 +55,7 @@ def test_of_a_run_it_says_what_it_was_trained_on_takes_and_has_reached(ssan: Any
     assert shown["evaluated"].startswith(f"split test, scored 6, top1 {row['top1']:.4g}, ")
 
 
+@pytest.mark.slow
 def test_of_a_model_file_it_says_the_same_as_the_file(ssan: Any, run: Path) -> None:
     found = ssan("info", run / "model.safetensors", "--json").json
     labeller = load_labeller(run)

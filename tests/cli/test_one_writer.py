@@ -50,6 +50,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_that_is_being_written_is_refused_and_stays_as_it_is(
     ssan: Any, held: Path, order_set: Path, name: str

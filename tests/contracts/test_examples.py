@@ -65,6 +65,7 @@ def test_a_folder_is_labelled(example: Any, runs: dict[str, Path], order_set: Pa
         assert bad or (row["label"] in classes and 0.25 <= float(row["score"]) <= 1)
 
 
+@pytest.mark.slow
 def test_features_of_an_array_find_the_second_that_is_alike(
     example: Any, runs: dict[str, Path], order_set: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_features_of_an_array_find_the_second_that_is_alike(
     assert re.fullmatch(r"[1-9] seconds of 256 features; second [0-9] is most like it \([01]\.[0-9]{3}\)\n", said), said
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_on_own_data(example: Any, order_set: Path, tmp_path: Path) -> None:
     said = example("train_own_data", order_set, tmp_path / "run", "demo/ssan_tiny", *QUICK).splitlines()
     val = ssan.read_dataset(order_set, "val")
@@ -83,6 +85,7 @@ def test_a_model_is_trained_on_own_data(example: Any, order_set: Path, tmp_path:
     assert ssan.load_model(tmp_path / "run").recipe.epochs == 1
 
 
+@pytest.mark.slow
 def test_an_own_block_is_trained_and_loaded(example: Any, order_set: Path, tmp_path: Path) -> None:
     said = example("own_block", order_set, tmp_path / "run").splitlines()
     assert said[0].endswith("steps; the block's largest weight is no longer 0: True")

@@ -317,6 +317,7 @@ def test_with_several_processes_the_same_comes_out(source: Path, tmp_path: Path)
         assert np.array_equal(read_clip(path, range).frames, same.frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", SETTINGS)
 def test_of_two_at_once_the_later_is_refused_in_one_line_and_the_first_is_unharmed(
     form: str, source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

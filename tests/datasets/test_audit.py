@@ -131,6 +131,7 @@ def test_nothing_is_wrong_with_a_whole_video(whole: dict[str, Path], name: str) 
     assert seen.frames_promised == FRAMES + 2 * (name == "vp8.webm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "vp9.webm", "vp8.webm"])
 def test_a_video_cut_off_is_truncated_where_its_last_frame_ends(
     whole: dict[str, Path], name: str, tmp_path: Path

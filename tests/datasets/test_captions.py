@@ -568,6 +568,7 @@ ABOUT = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     content=st.fixed_dictionaries({"database": st.dictionaries(mostly(NAMES).map(str), mostly(ABOUT), max_size=3)})
     | VALUES,

@@ -122,6 +122,7 @@ def test_a_clip_is_the_same_in_another_process(samples: Samples) -> None:
             assert _same(clips[draw], (clip, int(label)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_batches_are_the_same_whatever_the_number_of_workers(samples: Samples, workers: int) -> None:
     many = samples.kept(
@@ -151,6 +152,7 @@ def test_a_batch_with_a_broken_video_has_the_others_and_its_error(samples: Sampl
 # ---------------------------------------------------------------------------------------------------- parts of videos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["file.mp4", "frames"])
 @pytest.mark.parametrize("sampling", ["segment", "dense"])
 def test_of_a_part_of_a_video_only_frames_of_the_part_are_read(root: Path, name: str, sampling: str) -> None:

@@ -199,6 +199,7 @@ def test_the_plot_is_a_picture_of_all_classes(ssan: Callable[..., tuple[int, str
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num", "bars"), [(7, 7), (30, 30), (400, 30)])
 def test_of_many_classes_the_largest_and_the_smallest_are_named_and_all_are_drawn(num: int, bars: int) -> None:
     from ssan.report.plots import balance_plot

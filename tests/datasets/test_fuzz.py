@@ -184,6 +184,7 @@ def test_any_override_is_taken_or_refused(tmp_path: Path, overrides: list[tuple[
     assert not made.exists()
 
 
+@pytest.mark.slow
 @given(word=st.text(max_size=30))
 @fuzz(100)
 def test_any_word_as_an_override_is_taken_or_refused(word: str) -> None:
@@ -548,6 +549,7 @@ def test_lists_that_are_pipes_are_not_waited_for(tmp_path: Path) -> None:
         check_refusal(caught.value)
 
 
+@pytest.mark.slow
 @given(path=st.sampled_from(CELLS) | st.text(max_size=12), root=st.sampled_from(["..", ".", "../..", "sub", "sub/.."]))
 @fuzz(200)
 def test_no_list_leads_out_of_its_folder_however_that_is_spelled(tmp_path: Path, path: str, root: str) -> None:

@@ -79,6 +79,7 @@ def test_streams_given_by_name_are_those_given_in_order(captions: Path, tmp_path
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stores", "folders"])
 def test_features_that_are_exchanged_are_refused_and_it_is_said_how_to_name_them(
     captions: Path, tmp_path: Path, ssan: Any, kind: str

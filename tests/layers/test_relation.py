@@ -74,6 +74,7 @@ def test_what_frames_are_fused_to_goes_through_a_relu_too() -> None:
     assert module(torch.tensor([[[3.0], [2.0], [1.0]]])).item() == pytest.approx(2 * (1 + 2 + 1))
 
 
+@pytest.mark.slow
 def test_evaluation_is_what_the_draws_of_training_come_to_on_average() -> None:
     """Four frames, two relations a scale: all 720 orders of the six pairs with one of the four triples, by turns."""
     module, x = related(4, num_relations=2), features(t=4)

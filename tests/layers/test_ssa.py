@@ -215,6 +215,7 @@ def test_gradients_are_the_same_whatever_the_layout_of_input_and_of_what_comes_b
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_every_switch_has_the_gradients_of_finite_differences() -> None:
     """Each alternative once, the others at their defaults; inputs, weights and biases, BatchNorm over the batch too."""
     defaults = {name: values[0] for name, values in SWITCHES.items()}
@@ -241,6 +242,7 @@ def test_without_gradients_the_result_is_the_same() -> None:
     assert not layer.requires_grad_(False)(video()).requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("switched", [{}, {"temporal_scope": "position", "pool_keys": True, "shared_value": False}])
 def test_compiled_it_gives_the_same_values_and_gradients(backend: str, switched: dict[str, object]) -> None:

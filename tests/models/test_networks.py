@@ -294,6 +294,7 @@ def test_ssan_r50_attends_in_every_block_of_res2_and_res3() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "res2", "res3"), [("r18", 2, 2), ("r34", 3, 4), ("r101", 3, 4), ("r152", 3, 8), ("tiny", 1, 1)]
 )

@@ -41,6 +41,7 @@ def test_answers_are_those_of_each_video_by_itself_in_order(labeller: Labeller, 
     assert list(predict_each(labeller, [], workers=workers)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_workers_are_processes_that_read_the_videos(
     labeller: Labeller, paths: list[str], workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

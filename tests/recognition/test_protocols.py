@@ -312,6 +312,7 @@ def test_the_answer_names_the_protocol_as_used(
     assert (code, json.loads(out)["protocol"]["num_frames"]) == (0, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -72,6 +72,7 @@ def test_the_answer_has_the_promised_fields(finished: tuple[Path, dict[str, Any]
     assert answer["model"] == str(out / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_promised_file(finished: tuple[Path, dict[str, Any]]) -> None:
     out, _ = finished
     names = {path.name for path in out.iterdir()}
@@ -280,6 +281,7 @@ def test_resuming_with_another_recipe_is_refused_and_the_difference_shown(
         train(small(lr=0.01), DataSource(str(order_set)), finished[0], resume=True, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +327,7 @@ def test_a_number_lost_in_one_of_several_outputs_is_found(kind: type) -> None:
     assert first_not_finite(network, torch.ones(1, 2)) == "1"
 
 
+@pytest.mark.slow
 def test_a_bad_video_is_refused_by_name_or_skipped_and_counted(order_set: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -489,6 +492,7 @@ def test_relations_are_built_for_the_recipes_frames_and_drawn_alike_after_an_int
         train(small(model="trn_tiny", num_frames=1), DataSource(str(order_set)), tmp_path / "one", quiet=True)
 
 
+@pytest.mark.slow
 def test_a_backbone_share_of_zero_trains_the_new_layers_alone(order_set: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = small(backbone_lr_scale=0.0, epochs=1)
@@ -597,6 +601,7 @@ def test_half_precision_on_a_cpu_is_called_what_it_is(
     assert_same_weights(tmp_path / "half", tmp_path / "bf16")
 
 
+@pytest.mark.slow
 def test_accumulated_batches_make_the_same_number_of_steps_as_larger_ones(order_set: Path, tmp_path: Path) -> None:
     answer = train(small(batch=4, accumulate=2, epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
     (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")

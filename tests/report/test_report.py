@@ -398,6 +398,7 @@ def test_an_evaluation_made_again_takes_the_place_of_the_first_and_another_proto
 # ------------------------------------------------------------------------------------------------- several runs
 
 
+@pytest.mark.slow
 def test_two_runs_stand_side_by_side_with_gains_and_losses_by_class(tmp_path: Path, ssan: Any, drawn: None) -> None:
     figures = [{"label": label, "num": num, "top1": right / num}
                for label, num, right in zip(CLASSES, (7, 11, 5), (6, 9, 2), strict=True)]  # fmt: skip
@@ -425,6 +426,7 @@ def test_two_runs_stand_side_by_side_with_gains_and_losses_by_class(tmp_path: Pa
     assert curve == "Validation top-1 by epoch: tsm 0.25 in epoch 1; ssa 0.5 in epoch 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -291,6 +291,7 @@ def test_a_difference_is_paired_by_seed_and_its_interval_students() -> None:
     assert difference([], theirs)["mean"] is None
 
 
+@pytest.mark.slow
 def test_the_page_has_ours_beside_the_papers_and_blanks(tmp_path: Path) -> None:
     made_run(tmp_path, "ssa", 0, scores_of(LABELS), LABELS)
     made_run(tmp_path, "ssa", 1, scores_of([0, 0, 1, 1, 2, 3, 2, 0]), LABELS)

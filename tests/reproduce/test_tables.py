@@ -158,6 +158,7 @@ def test_with_its_three_parts_table_5_is_ssa() -> None:
     assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [on for on in itertools.product([False, True], repeat=3) if any(on)])
 def test_each_name_in_table_5_is_one_switch_of_ssa(on: tuple[bool, bool, bool]) -> None:
     name = "_".join(word for word, there in zip(("sa", "sve", "ta"), on, strict=True) if there)

@@ -317,6 +317,7 @@ def test_ids_in_another_unicode_form_are_told_of(tmp_path: Path, clips: tuple[Pa
 # ------------------------------------------------------------------------------------------- captions of the same clip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["max_margin", "hardest_negative", "info_nce"])
 @pytest.mark.parametrize("same_video", ["auto", "negative", "left_out"])
 def test_other_captions_of_a_clip_are_no_negatives_by_default(

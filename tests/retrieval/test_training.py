@@ -243,6 +243,7 @@ def test_resuming_with_other_features_is_refused_and_says_what_differs(world: Pa
 # -------------------------------------------------------------------------------------- starting from another's weights
 
 
+@pytest.mark.slow
 def test_a_joint_space_that_is_started_from_gives_its_weights_and_the_words_that_both_know(
     world: Path, trained: Path, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_labels_number_the_classes_as_strings_from_zero(root: Path) -> None:
     assert not any("[" in name or "]" in name for name in labels)
 
 
+@pytest.mark.slow
 def test_every_row_has_the_fields_of_the_original_and_its_template_is_a_class(root: Path) -> None:
     names = class_names("order")
     for split in ("train", "validation"):

@@ -185,6 +185,7 @@ def test_a_killed_run_goes_on_with_its_average_to_the_last_bit(
     assert all(torch.equal(kept[name], same[name]) for name in kept)
 
 
+@pytest.mark.slow
 def test_a_state_without_the_average_is_refused(order_set: Path, tmp_path: Path, whole: Path) -> None:
     import shutil
 

@@ -418,6 +418,7 @@ def test_a_run_that_would_end_early_ends_so_when_it_was_killed_before(
         assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_is_the_run_never_stopped(
     tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -495,6 +496,7 @@ def test_a_run_killed_while_the_journals_first_line_was_written_starts_from_its_
     assert len(read_journal(path, "start")) == 1
 
 
+@pytest.mark.slow
 def test_a_run_on_videos_whose_journal_was_cut_begins_its_folder_once_more(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +526,7 @@ def test_a_line_and_files_left_half_written_are_put_right(
     assert not list(out.glob("**/*.part"))
 
 
+@pytest.mark.slow
 def test_the_comparison_sees_a_weight_a_row_and_a_file_too_many(whole: Path, tmp_path: Path) -> None:
     expected = training_runs.content(whole)
     copy = tmp_path / "copy"
@@ -785,6 +788,7 @@ def _refused(data: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_state_that_would_run_something_is_refused_and_runs_nothing(
     plain: bool, order_set: Path, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -934,6 +938,7 @@ def test_resuming_with_other_videos_is_refused_and_the_difference_shown(
     assert train(recipe(epochs=1), _source(order_set, path), out, resume=True, quiet=True)["steps"] == 4
 
 
+@pytest.mark.slow
 def test_resuming_with_another_recipe_names_the_key_that_differs_within_a_setting(
     order_set: Path, listed: tuple[Path, Path]
 ) -> None:

@@ -159,6 +159,7 @@ def test_slurms_processes_stopped_and_resumed_end_with_the_weights_of_torchruns(
     assert (start["processes"], start["machines"], start["effective_batch"]) == (2, 1, 8)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_shell_within_slurm_is_one_process(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_more_processes_than_gpus_are_refused(order_set: Path, tmp_path: Path, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_not_the_first_refuses_what_the_first_refuses(
     order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

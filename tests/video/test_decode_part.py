@@ -84,6 +84,7 @@ def test_frames_of_a_part_that_come_unevenly_are_found_by_their_times(tmp_path: 
     check(tmp_path / "vfr.mkv")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 @pytest.mark.parametrize(
     "name", ["h264_closed.mp4", "h264_open.mp4", "h264_pyramid.mkv", "hevc_open.mp4", "vp9_realtime.webm"]
@@ -156,6 +157,7 @@ class Counting:
         self._file.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_how_much_is_read_for_a_part_does_not_grow_with_the_file(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -72,6 +72,7 @@ def test_a_runs_folder_stands_for_its_model_and_its_classes_are_found_by_name(
     assert start["weights"] == taken
 
 
+@pytest.mark.slow
 def test_the_classifier_of_other_classes_is_not_taken_and_that_is_said(train: Train, tmp_path: Path) -> None:
     answer = train(write_model(tmp_path / "cats.safetensors", ["cat", "dog", "cow", "hen"]))
     assert answer.json["weights"]["missing"] == ["fc.weight", "fc.bias"]
@@ -79,6 +80,7 @@ def test_the_classifier_of_other_classes_is_not_taken_and_that_is_said(train: Tr
     assert "the classifier starts at random: no class has a name of the file's" in answer.err
 
 
+@pytest.mark.slow
 def test_weights_of_tensors_alone_do_not_name_their_classes(train: Train, tmp_path: Path) -> None:
     save_file(build("ssan_tiny", 4).state_dict(), tmp_path / "plain.safetensors")
     answer = train(tmp_path / "plain.safetensors")

@@ -393,6 +393,7 @@ def check_backbone_came_from(model: Classifier, state: dict[str, Tensor]) -> Non
         assert torch.equal(own[name], state[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["r18", "mobilenet_v2"])
 def test_image_weights_leave_only_attention_and_classifier_missing(backbone: str) -> None:
     model, state = build(f"ssan_{backbone}", 7), image_weights(backbone)
@@ -416,6 +417,7 @@ def test_image_weights_leave_only_attention_and_classifier_missing(backbone: str
 CLASSES = ["ask", "bend", "clap", "dive", "eat", "fall", "give"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["r18", "mobilenet_v2"])
 def test_a_classifier_of_the_same_classes_is_loaded_too(backbone: str) -> None:
     model, state = build(f"tsm_{backbone}", 7), image_weights(backbone, 7)
@@ -426,6 +428,7 @@ def test_a_classifier_of_the_same_classes_is_loaded_too(backbone: str) -> None:
     assert torch.equal(model.fc.weight, state["classifier.1.weight" if backbone == "mobilenet_v2" else "fc.weight"])
 
 
+@pytest.mark.slow
 def test_a_classifier_of_as_many_classes_of_other_or_unknown_names_is_not_loaded() -> None:
     state = image_weights("r18", 7)
     for of_file in ([], [name.upper() for name in CLASSES]):
@@ -485,6 +488,7 @@ def test_a_model_of_an_earlier_run_gives_its_attention_too_and_keeps_only_its_cl
     assert torch.equal(later.backbone.layer1[0].after_conv1.norm.weight, torch.ones(16))
 
 
+@pytest.mark.slow
 def test_image_weights_leave_relations_at_random_and_those_of_an_earlier_run_are_loaded_where_they_fit() -> None:
     model = build("trn_r18", 7, num_frames=3)
     report = load_backbone(model, image_weights("r18"), source="w.pth")

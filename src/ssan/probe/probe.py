@@ -21,7 +21,7 @@ from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import Samples, canonical_split, hash_list
 from ssan.datasets.source import DataSource
 from ssan.datasets.splits import groups_of
-from ssan.errors import UsageError, few, quoted
+from ssan.errors import SsanError, UsageError, few, quoted
 from ssan.files import one_writer, sha256, writing
 from ssan.models.catalogue import MODELS, specification
 from ssan.models.classifier import Classifier

@@ -125,10 +125,10 @@ BREAKAGES = [
     # Weights and features.
     Breakage("model file: the hash of its tensors is not looked at", "weights/model_file.py",
              'if text.get(f"{PREFIX}sha256") != hash_tensors(tensors):', 'if text.get(f"{PREFIX}sha256") is None:',
-             "recognition/test_train.py"),
+             "ground/test_files.py"),
     Breakage("model file: the hash of its metadata is not looked at", "weights/model_file.py",
              "text.get(METADATA_HASH) != hash_metadata(text):", "text.get(METADATA_HASH) is None:",
-             "recognition/test_train.py"),
+             "ground/test_files.py"),
     Breakage("initial weights: classes taken by row, not by name", "weights/state_dict.py",
              "row_of = {name: row for row, name in enumerate(of_file)}",
              "row_of = {name: row for row, name in enumerate(sorted(of_file))}", "weights/test_state_dict.py"),

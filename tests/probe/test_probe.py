@@ -304,7 +304,7 @@ def test_persons_and_copies_on_both_sides_small_classes_and_clips_left_out_are_t
     assert "1 class has fewer than 3 clips to learn from: 'green' (2)" in said
     assert "1 class is for training alone, so nothing is measured of it: 'blue'" in said
     assert "1 group is in training and in testing too ('ann'): 1 of 5 test clips" in said
-    assert "1 clips are left out" in said
+    assert "1 of 20 clips left out" in said
     assert "of near duplicates across the split (cosine of the features above 0." in said
     assert "ann_0" in said
     assert "ann_9" in said

@@ -137,7 +137,7 @@ class Recipe(OptimisationKeys, FrameKeys, NetworkKeys):
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is what is kept")
     new_norm_lr_scale: float = Field(
-        1.0, gt=0, le=1e6, description="the rate of the weights of new layers' norms as a share of the new layers'"
+        1.0, gt=0, description="the rate of the weights of new layers' norms as a share of the new layers'"
     )
     new_norm_weight_decay: float | None = Field(
         None, ge=0, description="of the weights of new layers' norms, instead of weight_decay"

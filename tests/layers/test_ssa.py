@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import naive
 from blocks import HALF, B, C, H, T, W, check_half_precision, randomised, video
 from ssan.errors import UsageError
-from ssan.layers import SeparableSelfAttention
+from ssan.layers import LAYERS, SeparableSelfAttention
 
 SWITCHES = {
     "embedding": [None, 5],

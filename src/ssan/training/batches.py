@@ -76,10 +76,9 @@ class BatchPlan(Sampler[list[Any]]):
             rng = np.random.default_rng([self.seed, self.epoch])
             order = rng.permutation(self.num_items if self._of_class is None else _evenly(self._of_class, rng))
         times = np.zeros(self.num_items, int) if self._of_class is None else _times_before(order)
-        parts = zip(np.array_split(order, len(self)), np.array_split(times, len(self)), strict=True)
-        for items, again in list(parts)[self.position :]:
-            mine = zip(items[self.rank :: self.world], again[self.rank :: self.world], strict=True)
-            yield [DrawAgain(self.epoch, int(item), int(n)) if n else Draw(self.epoch, int(item)) for item, n in mine]
+        for together in np.array_split(np.stack([order, times], axis=1), len(self))[self.position :]:
+            mine = together[self.rank :: self.world].tolist()
+            yield [DrawAgain(self.epoch, item, n) if n else Draw(self.epoch, item) for item, n in mine]
 
     def weights(self) -> list[float]:
         """This process's share of the items of each batch of an epoch, times the number of processes.

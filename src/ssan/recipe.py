@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -42,7 +42,8 @@ class _Keys(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic takes true for 1; `epochs=yes` is a mistake."""
-        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
+        kind = cls.model_fields[info.field_name].annotation if info.field_name else bool
+        if isinstance(value, bool) and kind is not bool and not any(taken is True for taken in get_args(kind)):
             raise PydanticCustomError("truth", "true and false are no value of this key")
         return value
 
@@ -155,12 +156,43 @@ class Recipe(OptimisationKeys, FrameKeys, NetworkKeys):
         "plain", description="tsm: last layer's rate x5, its bias x10, other biases x2; no decay of biases and norms"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is what is kept")
-    freeze_bn: bool = Field(
-        False, description="BatchNorm uses its stored statistics; the backbone's are not trained either"
+    new_norm_lr_scale: float = Field(
+        1.0, gt=0, description="the rate of the weights of new layers' norms as a share of the new layers'"
+    )
+    new_norm_weight_decay: float | None = Field(
+        None, ge=0, description="of the weights of new layers' norms, instead of weight_decay"
+    )
+    frozen_epochs: int = Field(
+        0, ge=0, le=MAX_COUNT, description="epochs at first in which the new layers alone are trained"
+    )
+    frozen_stages: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="stages of the backbone, from the first, that are never trained, nor what is before",
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: a video counts in the loss the more, the fewer its class has"
+    )
+    balance: Literal["none", "classes"] = Field(
+        "none", description="classes: an epoch draws as many videos of each class, some of them more than once"
+    )
+    freeze_bn: Literal[False, True, "backbone"] = Field(
+        False,
+        description="BatchNorm uses its stored statistics, and the backbone's is not trained; backbone: that one alone",
     )
     checkpoint_gradients: bool = Field(False, description="compute blocks twice, and keep less for the backward pass")
     compile: bool = Field(False, description="compile the network for training; needs a C++ compiler")
     sync_bn: bool = Field(False, description="BatchNorm over the batches of all processes, on GPUs")
+
+    @model_validator(mode="after")
+    def _rare_classes_are_made_up_for_once(self) -> Self:
+        if self.class_weights != "none" and self.balance != "none":
+            raise PydanticCustomError(
+                "balance",
+                "class_weights=balanced and balance=classes both make up for classes with few videos; leave out one",
+            )
+        return self
 
 
 class JointSpaceKeys(_Keys):

@@ -209,6 +209,13 @@ def test_to_everybody_else_the_network_is_of_its_own_class() -> None:
 # What comes out.
 
 
+def test_a_layer_can_be_attached_with_a_share_of_it_at_first() -> None:
+    network = ssan.attach(ResNet(), "layer1.*.conv2", "ssa", side="before", example=IMAGE, start=0.25)
+    weights = [layer.norm.weight for layer in attached_layers(network).values()]
+    assert weights
+    assert all(torch.equal(weight, torch.full_like(weight, 0.25)) for weight in weights)
+
+
 def test_from_the_identity_start_the_answer_is_exactly_the_bare_networks() -> None:
     network, x = randomised(ResNet()), clip()
     expected = network(x.flatten(0, 1)).unflatten(0, (B, T))

@@ -238,3 +238,31 @@ def test_the_rules_are_options_of_commands(ssan: Any, people: Path) -> None:
     assert "8 of 32 videos are for validation" in listed.err
     share = ssan("data", "list", "--data", people, "--split", "val", "--val-fraction", 0.5, "--json")
     assert len(share.lines) == 16
+
+
+# --------------------------------------------------------------------------------------------- a list without a split
+
+
+def test_a_list_without_a_split_is_split_by_a_rule_and_parts_of_a_video_stay_together(tmp_path: Path) -> None:
+    rows = [f"p{person}/{n}.mp4,{'walk' if n % 2 else 'run'}" for person in range(6) for n in range(4)]
+    parts = [f"long{n}.mp4,walk,{n}a,0,1\nlong{n}.mp4,run,{n}b,1,2" for n in range(8)]
+    (tmp_path / "whole.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    (tmp_path / "parts.csv").write_text("path,label,id,start_seconds,end_seconds\n" + "\n".join(parts) + "\n")
+    groups = {"groups": "^(p[0-9])/", "val_fraction": "0.34"}
+    val, train = (read("csv", tmp_path / "whole.csv", split, **groups) for split in ("val", "train"))
+    assert (len(val), len(train)) == (8, 16)
+    assert not {sample.id[:2] for sample in val} & {sample.id[:2] for sample in train}
+    assert any("8 of 24 videos are for validation, those of 'p" in note for note in val.notes)
+    assert {sample.split for sample in read("csv", tmp_path / "whole.csv", "all", **groups)} == {"train", "val"}
+    val, train = (read("csv", tmp_path / "parts.csv", split, fold="1/4") for split in ("val", "train"))
+    assert (len(val), len(train)) == (4, 12)
+    assert not {sample.path for sample in val} & {sample.path for sample in train}
+
+
+def test_a_list_that_has_a_split_takes_no_rule_and_one_without_says_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("path,label,split\na.mp4,walk,train\n")
+    (tmp_path / "none.csv").write_text("path,label\na.mp4,walk\n")
+    with pytest.raises(UsageError, match="--val-fraction: the file says the splits itself"):
+        read("csv", tmp_path / "own.csv", "train", val_fraction="0.5")
+    with pytest.raises(UsageError, match=r"has no column 'split'.*--val-fraction 0.2, --fold 1/5"):
+        read("csv", tmp_path / "none.csv", "train")

@@ -151,6 +151,12 @@ def test_an_unknown_key_is_named_with_file_line_and_suggestion(tmp_path: Path) -
         ("lr", "true"),
         ("lr", "[0.1]"),
         ("freeze_bn", "perhaps"),
+        ("freeze_bn", "1.5"),
+        ("new_norm_lr_scale", "0"),
+        ("frozen_epochs", "true"),
+        ("frozen_stages", "res2"),
+        ("class_weights", "equal"),
+        ("balance", "true"),
         ("compile", "perhaps"),
         ("checkpoint_gradients", "3.5"),
         ("sync_bn", "gpu"),
@@ -365,6 +371,13 @@ def test_an_override_wins_over_the_file_and_the_last_one_over_the_first(tmp_path
         ("crop=center", "center"),
         ("seed=3", 3),
         ("freeze_bn=true", True),
+        ("freeze_bn=backbone", "backbone"),
+        ("new_norm_lr_scale=10", 10.0),
+        ("new_norm_weight_decay=0", 0.0),
+        ("frozen_epochs=2", 2),
+        ("frozen_stages=1", 1),
+        ("class_weights=balanced", "balanced"),
+        ("balance=classes", "classes"),
         ("backbone_lr_scale=0.1", 0.1),
         ("checkpoint_every_steps=10", 10),
         ("precision=16", "16"),
@@ -533,3 +546,9 @@ def test_a_clip_beyond_any_memory_is_refused_before_any_work(values: dict[str, i
     with pytest.raises(UsageError, match=r"more than a clip can have|size_px is 9143"):
         complete(make_recipe({"model": "tsn_r18", **values}))
     assert complete(make_recipe({"model": "tsn_r18", "num_frames": 64, "size_px": 512})).num_frames == 64
+
+
+def test_rare_classes_are_made_up_for_once() -> None:
+    assert "class_weights=balanced and balance=classes both make up" in _override_refused(
+        "class_weights=balanced", "balance=classes"
+    )

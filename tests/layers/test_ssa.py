@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import naive
 from blocks import HALF, B, C, H, T, W, check_half_precision, randomised, video
 from ssan.errors import UsageError
-from ssan.layers import SeparableSelfAttention
+from ssan.layers import LAYERS, SeparableSelfAttention
 
 SWITCHES = {
     "embedding": [None, 5],
@@ -125,6 +125,7 @@ def test_every_frame_reaches_every_frame_and_every_position_every_position() -> 
 def test_starts_as_the_identity_when_told_to() -> None:
     x = torch.randn(B, T, C, H, W)
     assert torch.equal(SeparableSelfAttention(C, identity_start=True)(x), x)
+    assert torch.equal(SeparableSelfAttention(C, start=0)(x), x)
     assert not torch.allclose(SeparableSelfAttention(C)(x), x)
 
 
@@ -344,3 +345,29 @@ def test_a_batch_of_images_is_refused() -> None:
 def test_naive_softmax_rows_sum_to_one() -> None:
     assert sum(naive.softmax([1.0, 2.0, 700.0])) == pytest.approx(1)
     assert np.argmax(naive.softmax([0.0, 3.0, 1.0])) == 1
+
+
+@pytest.mark.parametrize("name", ["ssa", "nonlocal", "nonlocal_pair", "double_attention"])
+def test_a_share_of_the_block_at_first_is_that_share_of_what_all_of_it_adds(name: str) -> None:
+    x = torch.randn(2, 3, C, 5, 7)
+    added = []
+    for options in ({"identity_start": False}, {"start": 1}, {"start": 0.25}):
+        torch.manual_seed(3)
+        block = LAYERS[name](C, **options)
+        halves = [block] if name != "nonlocal_pair" else [block.space]
+        added.append(halves[0](x) - x)
+    assert torch.equal(added[0], added[1])
+    assert torch.allclose(added[2], 0.25 * added[0], atol=1e-6)
+    assert added[2].abs().max() > 0.1
+    for options, words in [
+        ({"start": 1.5}, "start is 1.5; it must lie between 0"),
+        ({"start": True}, "start is True"),
+        ({"start": 0.5, "identity_start": True}, "say the same thing twice"),
+    ]:
+        with pytest.raises(UsageError, match=words):
+            LAYERS[name](C, **options)
+
+
+def test_a_block_without_a_last_norm_takes_no_start() -> None:
+    with pytest.raises(UsageError, match="output 'plain' has not; leave it out"):
+        SeparableSelfAttention(C, output="plain", start=0.5)

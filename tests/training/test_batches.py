@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ssan.errors import SsanError, TrainingError, UsageError, VideoError
 from ssan.training import workers as workers_module
-from ssan.training.batches import Batches, BatchPlan, Draw
+from ssan.training.batches import Batches, BatchPlan, Draw, DrawAgain
 
 SIZES = [(7, 3), (12, 4), (13, 4), (1, 5), (64, 64), (65, 64), (101, 8), (9, 1)]
 
@@ -119,6 +119,59 @@ def test_weighted_means_of_the_processes_average_to_the_mean_of_the_batch(world:
 def test_more_processes_than_videos_are_refused() -> None:
     with pytest.raises(UsageError, match=r"3 videos cannot be shared among 4 processes; use fewer"):
         BatchPlan(3, 8, world=4)
+
+
+# Of 13 items 8 have class 0, 1 has class 4, 4 have class 2; 13 over 3 classes is 4 each, and one more of one of them.
+UNEVEN = [0, 0, 2, 0, 4, 0, 2, 0, 0, 2, 0, 2, 0]
+
+
+def _even(epoch: int, *, seed: int = 0, rank: int = 0, world: int = 1, batch: int = 4) -> BatchPlan:
+    plan = BatchPlan(len(UNEVEN), batch, seed=seed, shuffle=True, rank=rank, world=world, classes=UNEVEN)
+    plan.epoch = epoch
+    return plan
+
+
+def test_an_epoch_that_draws_classes_evenly_has_as_many_of_each() -> None:
+    one_more, of_the_large = Counter[int](), Counter[int]()
+    for epoch in range(60):
+        items = [draw.item for batch in _even(epoch) for draw in batch]
+        assert len(items) == len(UNEVEN)
+        num = Counter(UNEVEN[item] for item in items)
+        assert sorted(num.values()) == [4, 4, 5]
+        one_more[max(num, key=lambda label: num[label])] += 1
+        times = Counter(items)
+        assert all(times[item] <= 1 for item in range(13) if UNEVEN[item] == 0)  # fewer are drawn than there are
+        assert {times[item] for item in (2, 6, 9, 11)} in ({1}, {1, 2})  # each of the four, one of them twice at most
+        assert times[4] == num[4]  # the only one, each time
+        of_the_large.update(item for item in items if UNEVEN[item] == 0)
+    assert set(one_more) == {0, 2, 4}
+    assert set(of_the_large) == {item for item in range(13) if UNEVEN[item] == 0}
+
+
+def test_what_is_drawn_again_in_an_epoch_is_told_apart() -> None:
+    draws = [draw for batch in _even(3) for draw in batch]
+    assert len(set(draws)) == len(draws)
+    only = [draw for draw in draws if draw.item == 4]
+    assert only[0] == Draw(3, 4)
+    assert only[1:] == [DrawAgain(3, 4, n) for n in range(1, len(only))]
+
+
+def test_an_even_epoch_depends_on_seed_and_epoch_alone_and_goes_on_in_its_middle() -> None:
+    def drawn(plan: BatchPlan) -> list[Any]:
+        return list(plan)
+
+    assert drawn(_even(2)) == drawn(_even(2))
+    assert drawn(_even(2)) != drawn(_even(3))
+    assert drawn(_even(2)) != drawn(_even(2, seed=1))
+    later = _even(2)
+    later.position = 2
+    assert drawn(later) == drawn(_even(2))[2:]
+
+
+def test_an_even_epoch_is_shared_by_processes_as_any() -> None:
+    alone = list(_even(1, batch=6))
+    pair = [list(_even(1, batch=3, rank=rank, world=2)) for rank in range(2)]
+    assert [[whole[::2], whole[1::2]] for whole in alone] == [list(shares) for shares in zip(*pair, strict=True)]
 
 
 # ---------------------------------------------------------------------------------------------------- the loader

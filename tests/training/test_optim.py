@@ -208,3 +208,24 @@ def test_what_needs_no_gradient_is_left_out() -> None:
     module.backbone.weight.requires_grad_(False)
     (group,) = _sgd(module).param_groups
     assert len(group["params"]) == 3
+
+
+def test_a_parameter_with_a_decay_of_its_own_has_a_group_of_its_own() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    optimizer = make_optimizer(
+        module, "adamw", lr=0.5, momentum=0.9, weight_decay=0.1, own_decay={"1.weight": 0.02},
+        lr_scale=lambda name: 3.0 if name == "1.weight" else 1.0,
+    )  # fmt: skip
+    found = [
+        (group["lr_scale"], group["weight_decay"], [tuple(weight.shape) for weight in group["params"]])
+        for group in optimizer.param_groups
+    ]
+    assert found == [(1.0, 0.1, [(2, 2), (2,), (2,)]), (3.0, 0.02, [(2,)])]
+    assert optimizer.param_groups[1]["params"][0] is module[1].weight
+    # By AdamW a weight without a gradient's direction shrinks by lr x decay alone: 1 - 1.5 x 0.02.
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5 * group["lr_scale"]
+    optimizer.step()
+    assert torch.allclose(module[1].weight, torch.full((2,), 1 - 1.5 * 0.02))

@@ -37,7 +37,7 @@ from ssan.recognition.train import DataSource, train
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.callbacks import CheckpointKeeper, Recorder
 from ssan.training.checkpoint import StateFile
-from ssan.training.fit import Task, TrainingModule, fit
+from ssan.training.fit import AtFirst, Task, TrainingModule, fit
 from ssan.training.journal import Journal, planned_epochs, read_journal
 from ssan.training.optim import LearningRate, make_optimizer
 from ssan.training.run_folder import epochs_to_make, open_run
@@ -100,13 +100,16 @@ class Toy(nn.Module):
 def run_toy(
     out: Path, resume: bool = False, *, batch: int = 8, epochs: int = 4, accumulate: int = 1,
     checkpoint_every_steps: int | None = 1, schedule: Any = "plateau", early_stop: int | None = None,
-    more_epochs: int | None = None, quiet: bool = True,
+    more_epochs: int | None = None, quiet: bool = True, frozen_epochs: int = 0, classes: list[int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the toy on 28 items, by the rules of ``KEYS``, and leave the answer where the comparison looks for it."""
 
     def batches(split: str, rank: int, world: int) -> Batches:
         items = ToyItems(28, 0.5) if split == "train" else ToyItems(12, 0.0)
-        plan = BatchPlan(len(items), batch, seed=5, shuffle=split == "train", rank=rank, world=world)
+        shuffle = split == "train"
+        plan = BatchPlan(
+            len(items), batch, seed=5, shuffle=shuffle, rank=rank, world=world, classes=classes if shuffle else None
+        )
         return Batches(items, plan)
 
     def keep(module: nn.Module, measures: dict[str, float]) -> None:
@@ -129,9 +132,11 @@ def run_toy(
         epochs=epochs_to_make(out, epochs, more_epochs, resume=resume), seed=6, accumulate=accumulate,
         schedule=schedule, patience=1, early_stop=early_stop, checkpoint_every_steps=checkpoint_every_steps,
     )  # fmt: skip
+    toy = Toy()
     task = Task(
-        module=Toy(),
+        module=toy,
         batches=batches,
+        at_first=AtFirst(frozen_epochs, [*toy.backbone.parameters()], [toy.backbone.bn1]) if frozen_epochs else None,
         loss=nn.functional.cross_entropy,
         measure=measure,
         optimizer=lambda module, rate: make_optimizer(module, "adamw", lr=rate, momentum=0.9, weight_decay=0.01),
@@ -630,6 +635,49 @@ def test_when_one_process_is_killed_the_other_ends_and_says_why(order_set: Path,
     assert "ssan: a process that this one works with has ended" in said
     assert "[rank0]: Traceback" not in said
     assert torch.isfinite(state_of(out)["state_dict"]["module.fc.weight"]).all()
+
+
+# ------------------------------------------------------------------------------- what is frozen first, even draws
+
+
+# Of the 28 items one alone is of the class 2, and 7 of the class 1.
+UNEVEN = [0] * 20 + [1] * 7 + [2]
+
+
+@pytest.fixture(scope="module")
+def whole_of_two_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs with the backbone frozen, then two with it; classes drawn evenly."""
+    out = tmp_path_factory.mktemp("resume") / "parts"
+    run_toy(out, frozen_epochs=2, classes=UNEVEN)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [6, 8, 9])
+def test_a_run_goes_on_exactly_in_its_frozen_epochs_at_their_end_and_after_them(
+    step: int, tmp_path: Path, whole_of_two_parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    killed(
+        monkeypatch, TrainingModule, "training_step", _at_step(step),
+        lambda: run_toy(out, frozen_epochs=2, classes=UNEVEN),
+    )  # fmt: skip
+    assert run_toy(out, resume=True, frozen_epochs=2, classes=UNEVEN)["resumed_from_step"] == step
+    assert_same_run(whole_of_two_parts, out)
+
+
+@pytest.mark.slow
+def test_frozen_epochs_leave_the_backbone_as_it_was(tmp_path: Path, whole_of_two_parts: Path) -> None:
+    torch.manual_seed(4)
+    before = {f"module.{name}": tensor for name, tensor in Toy().state_dict().items()}
+    run_toy(tmp_path / "run", epochs=2, frozen_epochs=2, classes=UNEVEN)
+    first, whole = state_of(tmp_path / "run")["state_dict"], state_of(whole_of_two_parts)["state_dict"]
+    of_backbone = [name for name in before if name.startswith("module.backbone.")]
+    assert len(of_backbone) == 7
+    assert all(torch.equal(first[name], before[name]) for name in of_backbone)
+    assert not any(torch.equal(whole[name], before[name]) for name in of_backbone)
+    assert not torch.equal(first["module.fc.weight"], before["module.fc.weight"])
+    assert whole["module.backbone.bn1.num_batches_tracked"] == 8
 
 
 # ---------------------------------------------------------------------------------------- what goes wrong with a run

@@ -52,8 +52,8 @@ def attach(
         attach(convnext, ["stages.1", "stages.2"], "ssa")
 
     Unsaid by the paper, our choice: SSA, and any other layer that can, starts as the identity, so that the network
-    answers as it did until the layer has learnt something (``identity_start=False`` for a network with random weights;
-    pinned in tests/attachment/test_attach.py).
+    answers as it did until the layer has learnt something (``identity_start=False`` for a network with random weights,
+    ``start=0.2`` for a share of the layer at first; pinned in tests/attachment/test_attach.py).
 
     :param modules: names of modules, as in ``network.named_modules()``; in each part of a name ``*``, ``?`` and
         ``[12]`` are wildcards. An ``nn.Sequential`` stands for its last module (or its first, where ``side`` is
@@ -148,7 +148,8 @@ def _maker(
         name, kind = layer, LAYERS[layer]
     else:
         name, kind = getattr(layer, "__name__", "layer"), layer
-    if "identity_start" in inspect.signature(kind).parameters and options.get("output") != "plain":
+    takes_start = "identity_start" in inspect.signature(kind).parameters
+    if takes_start and options.get("output") != "plain" and options.get("start") is None:
         options = {"identity_start": True, **options}
 
     def make(channels: int) -> nn.Module:

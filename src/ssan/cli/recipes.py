@@ -86,7 +86,7 @@ def _values(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(map(_values, schema["anyOf"]))
     if "enum" in schema:
-        return ", ".join(schema["enum"])
+        return ", ".join(word if isinstance(word, str) else dumps(word) for word in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     said = KINDS[schema["type"]]

@@ -217,9 +217,21 @@ def _identities(paths: Sequence[str], root: str, *, keep_apart: bool) -> list[st
 
 
 def read_csv(
-    root: str, split: str, *, annotations: str | None = None, videos: str | None = None, class_order: str = "sorted"
+    root: str,
+    split: str,
+    *,
+    annotations: str | None = None,
+    videos: str | None = None,
+    class_order: str = "sorted",
+    val_groups: str | None = None,
+    val_fraction: str | None = None,
+    fold: str | None = None,
+    groups: str | None = None,
+    split_seed: str | None = None,
 ) -> Samples:
     """A CSV file with a header: ``path,label``, and any of ``split,caption,id,num_frames`` and the bounds of parts.
+
+    A file without a column ``split`` is split by a rule, as a folder is; parts of one video stay together.
 
     A video is found under another suffix too, or as a folder of frames, if it has been converted. A row with a start or
     an end is a part of a video, [start, end), from the beginning of the video on: ``start_seconds,end_seconds``, or
@@ -228,16 +240,25 @@ def read_csv(
     :param root: the file, or the folder of videos where ``annotations`` names the file.
     :param videos: the folder that paths are relative to; by default the one that the file is in.
     :param class_order: class indices by ``sorted`` label, or by first appearance in the ``file``.
+    :param val_groups: this, ``val_fraction``, ``fold``, ``groups`` and ``split_seed`` are those of ``read_folder``.
     """
     table = annotations or root
+    rule = SplitRule(None, val_groups, val_fraction, fold, groups, split_seed)
     folder = videos or (root if annotations else os.path.dirname(os.path.abspath(root)))
     if class_order not in ("sorted", "file"):
         raise UsageError(f"class_order is {class_order!r}; it must be 'sorted' or 'file'")
     rows = table_with_header(table, ("path", "label"))
-    if split != "all" and rows and "split" not in rows[0][1]:
+    has_own_split = bool(rows) and "split" in rows[0][1]
+    if has_own_split and rule.given:
+        raise UsageError(
+            f"{' and '.join(rule.given)}: the file says the splits itself, in its column 'split'; leave one out",
+            path=table,
+        )
+    if split != "all" and rows and not has_own_split and not rule.given:
         raise UsageError(
             "the file has no column 'split', so it cannot tell which videos are for training; add one (train, val, "
-            "test), or take them all with --split all",
+            "test), give --val-fraction 0.2, --fold 1/5 or --val-groups 'REGEX=a,b,c', or take them all with --split "
+            "all",
             path=table,
         )
     _refuse_bounds_without_unit(list(rows[0][1]) if rows else [], table)
@@ -248,9 +269,15 @@ def read_csv(
     samples: list[Sample] = []
     seen: dict[str, Where] = {}
     finder = Finder(folder)
-    for line, row in rows:
-        home = known_split(row["split"], table, line) if split != "all" or row.get("split") else None
-        path, exists = finder.locate(row["path"], source=table, line=line)
+    places = [finder.locate(row["path"], source=table, line=line) for line, row in rows]
+    homes, said = {}, []
+    if rule.given:
+        listed = [(row["label"], path) for (_, row), (path, _) in zip(rows, places, strict=True)]
+        homes, said = rule.homes(folder, listed)
+    for (line, row), (path, exists) in zip(rows, places, strict=True):
+        home = homes.get(path)
+        if has_own_split and (split != "all" or row.get("split")):
+            home = known_split(row["split"], table, line)
         identity = row.get("id") or Path(row["path"]).with_suffix("").as_posix()
         check_once(seen, identity, table, line, advice=" (a column id sets them)")
         frames = row.get("num_frames") or ""
@@ -271,7 +298,7 @@ def read_csv(
                     **bounds,
                 )
             )
-    return Samples(samples, classes, table)
+    return Samples(samples, classes, table, said)
 
 
 def _refuse_bounds_without_unit(columns: Sequence[str], table: str) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssan.layers.shape import embedding_width, not_features
+from ssan.layers.shape import embedding_width, not_features, start_weight
 
 
 class DoubleAttention(nn.Module):
@@ -29,8 +29,8 @@ class DoubleAttention(nn.Module):
 
     Our choice, each pinned in tests/layers/test_double_attention.py: e = d = c unless ``embedding`` says otherwise (a
     number, or ``half`` for c // 2), as for the blocks that it stands beside in the slots; BatchNorm after W_z, with
-    weight 0 at first under ``identity_start``, as in ``NonLocal``; W_B without a bias, which the softmax over positions
-    would take away again.
+    weight 0 at first under ``identity_start``, or the weight ``start``, as in ``NonLocal``; W_B without a bias, which
+    the softmax over positions would take away again.
 
     Source: A2-Nets, section 3.1 to 3.3.
 
@@ -39,7 +39,12 @@ class DoubleAttention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, embedding: int | Literal["half"] | None = None, identity_start: bool = False
+        self,
+        channels: int,
+        *,
+        embedding: int | Literal["half"] | None = None,
+        identity_start: bool = False,
+        start: float | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -49,7 +54,7 @@ class DoubleAttention(nn.Module):
         self.vectors = nn.Linear(channels, e)
         self.out = nn.Linear(e, channels, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.constant_(self.norm.weight, 0.0 if identity_start else 1.0)
+        nn.init.constant_(self.norm.weight, start_weight(start, identity_start, "double_attention"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.layers.shape import embedding_width, not_features
+from ssan.layers.shape import embedding_width, not_features, start_weight
 from ssan.layers.ssa import pool_2x2
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product"]
@@ -45,7 +45,7 @@ class NonLocal(nn.Module):
       ``dot_product`` takes M = s * theta phi^T / N, equation 4, where N is the number of positions attended to.
     - ``pool_keys``: phi and g are max-pooled 2x2 in space, the paper's "subsampling trick"; a quarter of the cost.
     - ``identity_start``: the last BatchNorm starts with weight 0, as in the paper, so that a pre-trained network keeps
-      its features; False starts it with 1, as from random weights.
+      its features; False starts it with 1, as from random weights. ``start`` is a weight from 0 to 1 instead.
 
     Unsaid by the paper, our choice: before a softmax W_phi has no bias. It would add the same to a whole row of
     similarities, which the softmax takes away again (pinned by test_a_bias_of_phi_would_change_nothing); a dot product
@@ -66,6 +66,7 @@ class NonLocal(nn.Module):
         similarity_scale: Literal["sqrt", "none"] = "sqrt",
         pairwise: Pairwise = "embedded_gaussian",
         identity_start: bool = False,
+        start: float | None = None,
         pool_keys: bool = False,
     ) -> None:
         super().__init__()
@@ -95,7 +96,7 @@ class NonLocal(nn.Module):
         self.g = nn.Linear(channels, e)
         self.out = nn.Linear(e, channels, bias=False)
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.constant_(self.norm.weight, 0.0 if identity_start else 1.0)
+        nn.init.constant_(self.norm.weight, start_weight(start, identity_start, "nonlocal"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (b, t, c, h, w) to the same shape; any b, t, h, w of at least 1."""
@@ -169,6 +170,7 @@ class NonLocalPair(nn.Module):
         similarity_scale: Literal["sqrt", "none"] = "sqrt",
         pairwise: Pairwise = "embedded_gaussian",
         identity_start: bool = False,
+        start: float | None = None,
         pool_keys: bool = False,
     ) -> None:
         super().__init__()
@@ -176,7 +178,7 @@ class NonLocalPair(nn.Module):
         def half(axes: Literal["hw", "t"], pool: bool) -> NonLocal:
             return NonLocal(
                 channels, axes=axes, embedding=embedding, similarity_scale=similarity_scale, pairwise=pairwise,
-                identity_start=identity_start, pool_keys=pool,
+                identity_start=identity_start, start=start, pool_keys=pool,
             )  # fmt: skip
 
         self.space = half("hw", pool_keys)

@@ -1,4 +1,4 @@
-"""Mistakes in what layers are given that several share: features of another shape, and widths that are none."""
+"""What several layers are given alike, and mistakes in it: features of another shape, widths, and the start."""
 
 from torch import Tensor
 
@@ -27,3 +27,21 @@ def embedding_width(embedding: object, channels: int, layer: str) -> int:
         f"{layer}: embedding is {embedding!r}; it must be a number of at least 1, 'half' for half of the channels, or "
         "nothing for all of them"
     )
+
+
+def start_weight(start: object, identity_start: bool, layer: str) -> float:
+    """The weight with which the last norm starts: ``start``, a share in 0..1 of its full weight, 1.
+
+    Without one, 0 under ``identity_start`` and 1 else: the share 0 makes the block the identity, 1 lets all of it in.
+    """
+    if start is None:
+        return 0.0 if identity_start else 1.0
+    if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start <= 1:
+        raise UsageError(
+            f"{layer}: start is {start!r}; it must lie between 0, where the block is the identity at first, and 1"
+        )
+    if identity_start:
+        raise UsageError(
+            f"{layer}: start is {start:g} and identity_start true, which say the same thing twice; give start alone"
+        )
+    return float(start)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.layers.shape import embedding_width, not_features
+from ssan.layers.shape import embedding_width, not_features, start_weight
 
 
 class SeparableSelfAttention(nn.Module):
@@ -43,6 +43,8 @@ class SeparableSelfAttention(nn.Module):
     - ``output``: ``residual`` is eq. 8 above; ``plain`` returns M_T g_T itself, and then needs e = c.
     - ``identity_start``: the last BatchNorm starts with weight 0, so that the block is the identity at first and a
       pre-trained network keeps its features; False starts it with 1, as from random weights.
+    - ``start``: the weight that it starts with instead, from 0 to 1: between the two the network keeps most of its
+      features, and the block has gradients from the first step on.
     - ``pool_keys``: phi and g are max-pooled 2x2 before the position branch, a quarter of its cost; the channel branch
       and the temporal attention see them whole.
 
@@ -65,6 +67,7 @@ class SeparableSelfAttention(nn.Module):
         temporal_scope: Literal["frame", "position"] = "frame",
         output: Literal["residual", "plain"] = "residual",
         identity_start: bool = False,
+        start: float | None = None,
         pool_keys: bool = False,
     ) -> None:
         super().__init__()
@@ -79,6 +82,10 @@ class SeparableSelfAttention(nn.Module):
             if value not in allowed:
                 raise UsageError(f"ssa: {name} is {value!r}; it must be {' or '.join(map(repr, allowed))}")
         e = embedding_width(embedding, channels, "ssa")
+        if output == "plain" and start is not None:
+            raise UsageError(
+                f"ssa: start is {start!r}, of the last BatchNorm, which output 'plain' has not; leave it out"
+            )
         if output == "plain" and e != channels:
             raise UsageError(f"ssa: output 'plain' needs embedding = channels; got {e} and {channels}")
 
@@ -101,7 +108,7 @@ class SeparableSelfAttention(nn.Module):
         if output == "residual":
             self.out: nn.Linear | None = nn.Linear(e, channels, bias=False)
             self.norm = nn.BatchNorm2d(channels)
-            nn.init.constant_(self.norm.weight, 0.0 if identity_start else 1.0)
+            nn.init.constant_(self.norm.weight, start_weight(start, identity_start, "ssa"))
         else:
             self.out = None
 

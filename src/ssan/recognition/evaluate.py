@@ -26,6 +26,8 @@ from ssan.weights.classifier_file import Labeller
 
 Average = Literal["logits", "probabilities"]
 ORDERS = ("as_sampled", "reversed", "shuffled")
+MOST_REVERSED = 500
+"""Videos whose answer to reversed frames is looked at when a training ends, at most."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def score(
     seed: int = 0,
     quiet: bool = False,
     group: Together = ALONE,
+    orders: Sequence[str] | None = None,
 ) -> Scores:
     """Score each video; one that cannot be read is passed over and listed.
 
@@ -139,12 +142,13 @@ def score(
 
     :param batch: clips at a time: those that go through the network together, and those that a loader process puts
         together, unless a single video has more. A video is opened once for all its views, so its clips stay together.
+    :param orders: in which the frames are seen, of ``ORDERS``; all with ``probe``, and else as sampled alone.
     :raises UsageError: the protocol does not fit the model's preprocessing.
     """
     model, device = labeller.model, next(labeller.model.parameters()).device
     missing = [sample for sample in samples if not sample.exists]
     present = [sample for sample in samples if sample.exists]
-    orders = ORDERS if probe else ORDERS[:1]
+    orders = orders or (ORDERS if probe else ORDERS[:1])
     preprocess = protocol.preprocess(labeller.preprocess)
     clips = TestClips(present, preprocess, num_views=protocol.views, num_crops=protocol.crops)
     plan = Share(BatchPlan(len(present), max(1, batch // protocol.num_clips)), group) if present else None
@@ -284,16 +288,71 @@ def evaluate(
         "missing": [sample.path for sample in result.missing],
     }
     if probe:
-        backwards = result.scores["reversed"]
         answer["probe"] = {
-            "reversed_top1": accuracy(backwards, labels) if known.all() else None,
+            "reversed_top1": accuracy(result.scores["reversed"], labels) if known.all() else None,
             "shuffled_top1": accuracy(result.scores["shuffled"], labels) if known.all() else None,
-            "reversed_same_prediction": float((backwards.argmax(axis=1) == scores.argmax(axis=1)).mean()),
+            "reversed_same_prediction": _same_prediction(result),
         }
     if scores_file is not None and group.first:
         ids = [sample.id for sample in result.samples]
         write_scores(scores_file, ids, scores, labels, labeller.classes, full)
     return answer
+
+
+def _same_prediction(result: Scores) -> float:
+    """The share of the videos whose answer is the same with their frames reversed."""
+    forwards, backwards = (result.scores[order].argmax(axis=1) for order in ("as_sampled", "reversed"))
+    return float((forwards == backwards).mean())
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """What reversing the frames of labelled videos does to a model's answers.
+
+    :param num: videos that were looked at, of ``num_listed``.
+    :param same_prediction: the share of them with the same answer.
+    :param top1: accuracy with frames as sampled.
+    :param reversed_top1: accuracy with the same frames reversed; the labels stay.
+    """
+
+    num: int
+    num_listed: int
+    same_prediction: float
+    top1: float
+    reversed_top1: float
+
+
+def reversal(
+    labeller: Labeller,
+    samples: Samples,
+    *,
+    most: int = MOST_REVERSED,
+    batch: int = 16,
+    workers: int = 0,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Reversal | None:
+    """Ask a model about videos with their frames as sampled and reversed; None where none of them can be read.
+
+    :param samples: labelled videos; of more than ``most`` so many are drawn, from ``seed`` alone.
+    """
+    chosen = list(samples)
+    if len(chosen) > most:
+        drawn = np.random.default_rng(seed).choice(len(chosen), most, replace=False)
+        chosen = [chosen[index] for index in sorted(drawn.tolist())]
+    result = score(
+        labeller, samples.kept(chosen), Protocol(), orders=ORDERS[:2], batch=batch, workers=workers, quiet=quiet
+    )
+    if not result.samples:
+        return None
+    labels = np.array([sample.label_index for sample in result.samples])
+    return Reversal(
+        num=len(labels),
+        num_listed=len(samples),
+        same_prediction=_same_prediction(result),
+        top1=accuracy(result.scores["as_sampled"], labels),
+        reversed_top1=accuracy(result.scores["reversed"], labels),
+    )
 
 
 def _check_what_is_asked(labeller: Labeller, samples: Samples, split: str, scores_file: str | Path | None) -> None:

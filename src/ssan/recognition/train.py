@@ -1,10 +1,13 @@
 """Training a classifier from a recipe and labelled videos."""
 
+import contextlib
 import inspect
+import itertools
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,32 +26,37 @@ from ssan.datasets.samples import hash_list
 from ssan.datasets.source import DataSource, Lists
 from ssan.errors import UsageError, printable
 from ssan.files import writing
-from ssan.layers import LAYERS
-from ssan.models.catalogue import specification
+from ssan.layers import LAYERS, SeparableSelfAttention
+from ssan.models.catalogue import FAMILIES, specification
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
 from ssan.models.slots import layers_in_slots
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
+from ssan.recognition.evaluate import Reversal, reversal
 from ssan.training.activation_checkpointing import recompute
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.conditions import Files
 from ssan.training.environment import environment, precision_note
-from ssan.training.fit import Task, check_machine, fit
+from ssan.training.fit import AtFirst, Loss, Task, check_machine, fit
 from ssan.training.journal import Journal
-from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
+from ssan.training.optim import NORMS, LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.run_folder import changes, ending_in_the_journal, epochs_to_make, open_run
 from ssan.video.mirror import FlipMap, flip_pairs
 from ssan.video.preprocess import Augmentation
-from ssan.weights.classifier_file import OWN, build_from, preprocess_of, save_labeller
+from ssan.weights.classifier_file import OWN, build_from, load_labeller, preprocess_of, save_labeller
 from ssan.weights.initial import Start, start_from
+
+TOOK_NO_PART = 0.99
+"""The share of videos with the same answer to reversed frames from which on the layer between frames counts as idle."""
 
 
 def complete(recipe: Recipe) -> Recipe:
     """Fill in what a recipe leaves to the model: its frames and their size, and how a new layer starts.
 
     Unsaid by the paper, our choice: with weights to start from, a layer that can starts as the identity, so that they
-    survive; from random weights it does not (pinned in tests/recognition/test_train.py).
+    survive; from random weights it does not; nor where ``layer.start`` says how much of it there is (pinned in
+    tests/recognition/test_train.py).
     """
     spec = None if recipe.model == OWN else specification(recipe.model)
     crop_px = recipe.crop_px or (spec.size_px if spec else 224)
@@ -63,7 +71,7 @@ def complete(recipe: Recipe) -> Recipe:
         and "identity_start" in inspect.signature(LAYERS[spec.layer]).parameters
         and recipe.layer.get("output") != "plain"
     )
-    if can_start_as_identity and "identity_start" not in recipe.layer:
+    if can_start_as_identity and "identity_start" not in recipe.layer and recipe.layer.get("start") is None:
         changes["layer"] = {**recipe.layer, "identity_start": recipe.init is not None}
     if changes["size_px"] < crop_px:
         raise UsageError(f"size_px is {changes['size_px']}, smaller than crop_px, {crop_px}; a crop is cut out of it")
@@ -187,6 +195,9 @@ def train(
         quiet=quiet,
         resume=resume,
     )
+    looked = None
+    if processes_here.first and knows_order(model, recipe):
+        looked = _look_at_order(out, recipe, model, val_samples, device, workers, quiet)
     answer = {
         "model": str(out / "model.safetensors"),
         "num_train": len(train_samples),
@@ -200,6 +211,9 @@ def train(
         "train_seconds": round(outcome.seconds, 3),
         "resumed_from_step": outcome.resumed_from_step,
         "weights": begun.fields,
+        "reversed_same_prediction": None if looked is None else looked.same_prediction,
+        "reversed_top1": None if looked is None else looked.reversed_top1,
+        "reversed_num": None if looked is None else looked.num,
     }
     if processes_here.first:
         _write_recipe(out, recipe)
@@ -220,16 +234,27 @@ def _task(
 ) -> Task:
     """What the recipe asks for, in the terms of ``training.fit``."""
     preprocess = preprocess_of(recipe)
-    new = new_parameters(model)
+    new, norms = new_parameters(model), new_norm_weights(model)
     if recipe.backbone_lr_scale == 0:  # before several processes agree on what they exchange the gradients of
         for name, parameter in model.named_parameters():
             if name not in new:
                 parameter.requires_grad_(False)
+    frozen = freeze_batch_norm(model, of_new_layers=recipe.freeze_bn is True) if recipe.freeze_bn else []
+    frozen += freeze_stages(model, recipe.frozen_stages)
+    at_first = None
+    if recipe.frozen_epochs:
+        waiting = [(name, parameter) for name, parameter in model.named_parameters() if name not in new]
+        trained_later = [parameter for _, parameter in waiting if parameter.requires_grad]
+        at_first = AtFirst(recipe.frozen_epochs, trained_later, _batch_norms_of_backbone(model))
+    of_each = [sample.label_index or 0 for sample in train_samples]
     augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
 
     def batches(split: str, rank: int, world: int) -> Batches:
         if split == "train":
-            plan = BatchPlan(len(train_samples), recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world)
+            plan = BatchPlan(
+                len(train_samples), recipe.batch, seed=recipe.seed, shuffle=True, rank=rank, world=world,
+                classes=of_each if recipe.balance == "classes" else None,
+            )  # fmt: skip
             clips = TrainingClips(train_samples, preprocess, augment, recipe.seed)
             return Batches(clips, plan, workers=workers, collate=collate)
         plan = BatchPlan(len(val_samples), recipe.batch, rank=rank, world=world)
@@ -242,8 +267,13 @@ def _task(
             lr=rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            lr_scale=lambda name: 1.0 if name in new else recipe.backbone_lr_scale,
+            lr_scale=lambda name: (
+                recipe.new_norm_lr_scale if name in norms else 1.0 if name in new else recipe.backbone_lr_scale
+            ),
             multiples=tsm_multiples(module, is_last) if recipe.parameter_groups == "tsm" else None,
+            own_decay=None
+            if recipe.new_norm_weight_decay is None
+            else dict.fromkeys(norms, recipe.new_norm_weight_decay),
         )
 
     def keep(module: nn.Module, measures: dict[str, float]) -> None:
@@ -257,17 +287,44 @@ def _task(
     return Task(
         module=model,
         batches=batches,
-        loss=F.cross_entropy,
+        loss=weighted_loss(balanced_weights(of_each)) if recipe.class_weights == "balanced" else F.cross_entropy,
         measure=measure,
         optimizer=optimizer,
         rate=lambda steps: LearningRate.of(recipe, start["lr"], steps),
         keep=keep,
-        frozen=freeze_batch_norm(model) if recipe.freeze_bn else [],
+        frozen=frozen,
+        at_first=at_first,
         files=files,
         environment=start["environment"],
         ema=recipe.ema,
         compile=recipe.compile,
     )
+
+
+def balanced_weights(class_of_each: Sequence[int]) -> dict[int, float]:
+    """Of each class that has videos what a video of it counts in the loss.
+
+    It is the inverse of how many the class has, times what makes the mean over all videos one: n / (k n_c) with n
+    videos, k classes that have any, and n_c of the class. All classes then count the same together.
+    """
+    counts = Counter(class_of_each)
+    return {label: len(class_of_each) / (len(counts) * num) for label, num in sorted(counts.items())}
+
+
+def weighted_loss(weights: Mapping[int, float]) -> Loss:
+    """Cross entropy in which a video counts what ``weights`` say of its class; the mean is over videos.
+
+    (torch's own divides by the weights in the batch: what a video counts for would then depend on its neighbours, and
+    on how many processes share the batch.)
+    """
+    of_class = torch.zeros(max(weights) + 1)
+    for label, weight in weights.items():
+        of_class[label] = weight
+
+    def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        return (F.cross_entropy(scores, labels, reduction="none") * of_class.to(labels.device)[labels]).mean()
+
+    return loss
 
 
 def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -289,6 +346,33 @@ def new_parameters(model: Classifier) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in new}
 
 
+def new_norm_weights(model: Classifier) -> set[str]:
+    """The names of the weights of the norms in the layers in slots or attached: what lets these layers in."""
+    layers = [*layers_in_slots(model).values(), *attached_layers(model).values()]
+    norms = [module for layer in layers for module in layer.modules() if isinstance(module, NORMS)]
+    scales = {id(norm.weight) for norm in norms if norm.weight is not None}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in scales}
+
+
+def knows_order(model: Classifier, recipe: Recipe) -> bool:
+    """Whether the network's answers can depend on the order of frames.
+
+    Of a network of one's own that is said by the layers attached to it, and no more is known.
+    """
+    if recipe.num_frames == 1:
+        return False
+    if recipe.model != OWN:
+        # With a kernel of one frame separable self-attention compares a set of frames.
+        of_one_frame = specification(recipe.model).layer == "ssa" and recipe.layer.get("temporal_kernel") == 1
+        return specification(recipe.model).knows_order and not of_one_frame
+    blind = {LAYERS[family.layer] for family in FAMILIES.values() if family.layer and not family.knows_order}
+    return any(
+        type(layer) not in blind
+        and not (isinstance(layer, SeparableSelfAttention) and layer.temporal.kernel_size[0] == 1)
+        for layer in attached_layers(model).values()
+    )
+
+
 def is_last(name: str) -> bool:
     """Whether a parameter belongs to what turns features into scores: the classifier, and the consensus if it learns.
 
@@ -305,6 +389,9 @@ def _at_scale(model: Classifier, recipe: Recipe, processes_here: Processes, devi
     if world > 1:
         where = f"{world} processes on {machines} machine{'s' * (machines > 1)}, by {processes_here.launcher}"
         notes.append(f"{where}; {recipe.batch} clips of a batch on each")
+    asks = [key for key in ("new_norm_lr_scale", "new_norm_weight_decay") if getattr(recipe, key) not in (1.0, None)]
+    if asks and not new_norm_weights(model):
+        notes.append(f"{' and '.join(asks)}: no new layer of this network has a norm, so this does nothing")
     if recipe.sync_bn and world == 1:
         notes.append("sync_bn: one process sees the whole batch, so there is nothing to synchronise")
     elif recipe.sync_bn:
@@ -339,18 +426,112 @@ def synchronise_batch_norm(model: nn.Module, device: str) -> None:
     nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def freeze_batch_norm(model: Classifier) -> list[nn.Module]:
-    """Stop training the backbone's BatchNorm, and return every BatchNorm, for evaluation mode while the rest trains.
+def freeze_batch_norm(model: Classifier, *, of_new_layers: bool = True) -> list[nn.Module]:
+    """Stop training the backbone's BatchNorm, and return what is to be in evaluation mode while the rest trains.
 
-    Those of layers in slots use their stored statistics too, but their weight and bias still learn: from the identity
-    start they are what lets the layer in.
+    The weight and bias of those in new layers learn either way: from the identity start they are what lets the layer
+    in.
+
+    :param of_new_layers: whether those of new layers use their stored statistics too. These are 0 and 1 at first and
+        then stay so: such a layer's output is never normalised. If not, they use the statistics of batches and gather
+        them, as in any training.
     """
-    norms: list[nn.Module] = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    of_backbone = _batch_norms_of_backbone(model)
+    for module in of_backbone:
+        module.requires_grad_(False)
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)] if of_new_layers else of_backbone
+
+
+def _batch_norms_of_backbone(model: Classifier) -> list[nn.Module]:
+    """All BatchNorm but that of new layers."""
     new = {id(module) for layer in new_layers(model) for module in layer.modules()}
-    for module in norms:
-        if id(module) not in new:
-            module.requires_grad_(False)
-    return norms
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and id(module) not in new]
+
+
+def freeze_stages(model: Classifier, num_stages: int) -> list[nn.Module]:
+    """Stop training the first stages of the backbone and what is before them; returns their BatchNorm, for evaluation.
+
+    New layers in their slots are trained all the same.
+
+    :param num_stages: of the backbone's ``stages``, in their order; 0 freezes nothing.
+    :raises UsageError: the backbone does not say its stages, or has fewer.
+    """
+    if not num_stages:
+        return []
+    stages = getattr(model.backbone, "stages", None)
+    if not isinstance(stages, dict):
+        raise UsageError(
+            f"frozen_stages is {num_stages}, but a {type(model.backbone).__name__} does not say which blocks its "
+            "stages are made of (stages, names to lists of blocks); leave the key out, and freeze them where the "
+            "network is made (requires_grad_(False))"
+        )
+    if num_stages > len(stages):
+        raise UsageError(
+            f"frozen_stages is {num_stages}, but the backbone has {len(stages)}: {', '.join(stages)}; expected as many "
+            "or fewer"
+        )
+    of_stages = list(stages.values())
+    begins = next(iter(of_stages[0]))
+    frozen = list(itertools.takewhile(lambda module: module is not begins, model.backbone.modules()))
+    frozen += [module for blocks in of_stages[:num_stages] for block in blocks for module in block.modules()]
+    new = {id(module) for layer in new_layers(model) for module in layer.modules()}
+    frozen = [module for module in frozen if id(module) not in new]
+    for module in frozen:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    return [module for module in frozen if isinstance(module, _BatchNorm)]
+
+
+def _look_at_order(
+    out: Path, recipe: Recipe, model: Classifier, val: Samples, device: str, workers: int, quiet: bool
+) -> Reversal | None:
+    """What the order of frames did to the best model's answers, said in a line on standard error."""
+    best = out / "model.safetensors"
+    if not best.is_file():  # of a run that had ended before, whose model has been moved away
+        return None
+    if recipe.model == OWN:
+        with _as_it_was(model):
+            found = reversal(
+                load_labeller(best, device, model=model), val, batch=recipe.batch, workers=workers, seed=recipe.seed,
+                quiet=quiet,
+            )  # fmt: skip
+    else:
+        found = reversal(
+            load_labeller(best, device), val, batch=recipe.batch, workers=workers, seed=recipe.seed, quiet=quiet
+        )
+    if found is None:
+        return None
+    same = round(found.same_prediction * found.num)
+    of = f"{found.num} validation videos" + (f", drawn of {found.num_listed}," * (found.num < found.num_listed))
+    if not quiet:
+        print(
+            f"{out.name}: with their frames reversed, {found.num - same} of {of} get another answer "
+            f"({1 - found.same_prediction:.1%}); top-1 {found.top1:.4f} as sampled, {found.reversed_top1:.4f} reversed",
+            file=sys.stderr,
+            flush=True,
+        )
+    if found.same_prediction >= TOOK_NO_PART:
+        print(
+            f"warning: the layer between frames took no part: with their frames reversed, {same} of {of} get the same "
+            "answer, as from a network that looks at single frames. Where classes differ by order alone, that is what "
+            "it is; see docs/label.md",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Give a network its weights and modes back."""
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(weights)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _checked(

@@ -65,7 +65,7 @@ def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | Non
         values = read_recipe(shipped()[f"{data.task or 'order'}/tsn_tiny"]).model_dump()
         values |= {"model": _small(full.model, mini), "num_frames": full.num_frames, "layer": {}, "places": {}}
         # Weights are random here, so a layer's start is left to that.
-        values["layer"] = {key: value for key, value in full.layer.items() if key != "identity_start"}
+        values["layer"] = {key: value for key, value in full.layer.items() if key not in ("identity_start", "start")}
         if full.model.startswith("trn_"):
             values["layer"] = {}  # as many features as the small network has
         places = {**full.places, **row.places}
@@ -76,8 +76,10 @@ def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | Non
     layer = {**values["layer"], **row.layer}
     if layer.get("identity_start") == "other":
         layer["identity_start"] = mini is not None
+        layer.pop("start", None)
     if layer.get("output") == "plain":
-        layer.pop("identity_start", None)
+        for key in ("identity_start", "start"):
+            layer.pop(key, None)
     places = {**values["places"], **row.places}
     # One network has one recipe, whatever was said that goes without saying.
     values |= {"layer": _unusual_options(values["model"], layer), "places": _unusual_places(values["model"], places)}

@@ -1,7 +1,8 @@
 """Batches whose content is a pure function of (seed, epoch, position, rank), so that a run resumes in mid-epoch."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -19,7 +20,15 @@ class Draw(NamedTuple):
     item: int
 
 
-class BatchPlan(Sampler[list[Draw]]):
+class DrawAgain(NamedTuple):
+    """A further draw of an item in an epoch: the ``again``-th, from 1, which is augmented otherwise."""
+
+    epoch: int
+    item: int
+    again: int
+
+
+class BatchPlan(Sampler[list[Any]]):
     """The batches of each epoch, from a position on.
 
     An epoch's order is one permutation drawn from (seed, epoch). It is cut into ``ceil(num_items / (batch * world))``
@@ -31,15 +40,29 @@ class BatchPlan(Sampler[list[Draw]]):
     2 items of one.
 
     :param batch: items of a batch on each process, at most.
+    :param classes: of each item, for an epoch that draws the classes evenly: as many items as there are, as many of
+        each class that has any, or one more where that does not come out even, of classes drawn for it. Of a class with
+        more, these are drawn without putting them back; one with fewer has each as often as any other of it, or once
+        more. Drawn from (seed, epoch) too, and shared among processes as any epoch.
     """
 
     def __init__(
-        self, num_items: int, batch: int, *, seed: int = 0, shuffle: bool = False, rank: int = 0, world: int = 1
+        self,
+        num_items: int,
+        batch: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        classes: Sequence[int] | None = None,
     ) -> None:
         if num_items < world:
             raise UsageError(f"{num_items} videos cannot be shared among {world} processes; use fewer processes")
         self.num_items, self.batch, self.seed, self.shuffle = num_items, batch, seed, shuffle
         self.rank, self.world = rank, world
+        assert classes is None or (shuffle and len(classes) == num_items)
+        self._of_class = None if classes is None else [np.flatnonzero(np.equal(classes, k)) for k in np.unique(classes)]
         self.epoch = 0
         self.position = 0
 
@@ -47,12 +70,15 @@ class BatchPlan(Sampler[list[Draw]]):
         """Batches of a whole epoch, the same on every process and wherever the position is."""
         return min(-(-self.num_items // (self.batch * self.world)), self.num_items // self.world)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         order = np.arange(self.num_items)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items)
-        for together in np.array_split(order, len(self))[self.position :]:
-            yield [Draw(self.epoch, int(index)) for index in together[self.rank :: self.world]]
+            rng = np.random.default_rng([self.seed, self.epoch])
+            order = rng.permutation(self.num_items if self._of_class is None else _evenly(self._of_class, rng))
+        times = np.zeros(self.num_items, int) if self._of_class is None else _times_before(order)
+        for together in np.array_split(np.stack([order, times], axis=1), len(self))[self.position :]:
+            mine = together[self.rank :: self.world].tolist()
+            yield [DrawAgain(self.epoch, item, n) if n else Draw(self.epoch, item) for item, n in mine]
 
     def weights(self) -> list[float]:
         """This process's share of the items of each batch of an epoch, times the number of processes.
@@ -63,6 +89,27 @@ class BatchPlan(Sampler[list[Draw]]):
         whole, rest = divmod(self.num_items, len(self))
         sizes = [whole + (position < rest) for position in range(len(self))]
         return [len(range(self.rank, size, self.world)) * self.world / size for size in sizes]
+
+
+def _evenly(of_class: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """As many items as the classes have together, evenly from each class, in no order."""
+    each, rest = divmod(sum(map(len, of_class)), len(of_class))
+    more = set(rng.permutation(len(of_class))[:rest].tolist())
+    drawn = []
+    for number, items in enumerate(of_class):
+        whole, some = divmod(each + (number in more), len(items))
+        drawn += [np.tile(items, whole), rng.permutation(items)[:some]]
+    return np.concatenate(drawn)
+
+
+def _times_before(order: np.ndarray) -> np.ndarray:
+    """How often each item has come before in an order."""
+    seen: Counter[int] = Counter()
+    times = np.zeros(len(order), int)
+    for position, item in enumerate(order.tolist()):
+        times[position] = seen[item]
+        seen[item] += 1
+    return times
 
 
 class Batches(DataLoader[Any]):

@@ -53,6 +53,21 @@ Measure = Callable[[Any, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
+class AtFirst:
+    """What is not trained in the first epochs.
+
+    :param epochs: how many these are.
+    :param parameters: they get no gradient, so that neither a step nor its momentum, its decay or the norm that
+        ``clip_norm`` bounds knows of them; their first step is that of the epoch that follows.
+    :param modules: they stay in evaluation mode as long.
+    """
+
+    epochs: int
+    parameters: list[nn.Parameter]
+    modules: list[nn.Module]
+
+
+@dataclass(frozen=True)
 class Task:
     """What is fitted to what.
 
@@ -60,6 +75,7 @@ class Task:
     :param optimizer: makes the optimizer for a given rate.
     :param rate: makes the schedule for a given number of optimizer steps an epoch.
     :param frozen: modules that stay in evaluation mode while the rest trains.
+    :param at_first: what else is not trained in the first epochs.
     :param keep: called with the module and its measures when an epoch's ``monitor`` is the best so far.
     :param monitor: the measure whose largest value is best; None keeps the last epoch's weights as the best.
     :param files: what is learnt from, so that a run that goes on can tell whether it is still the same.
@@ -80,6 +96,7 @@ class Task:
     rate: Callable[[int], LearningRate]
     keep: Callable[[nn.Module, dict[str, float]], None]
     frozen: list[nn.Module] = field(default_factory=list)
+    at_first: AtFirst | None = None
     monitor: str | None = "top1"
     whole: Callable[[nn.Module], dict[str, float]] | None = None
     files: Files | None = None
@@ -153,12 +170,26 @@ class TrainingModule(pl.LightningModule):
             module.eval()
         return self
 
+    @property
+    def waiting(self) -> AtFirst | None:
+        """What is not trained in this epoch and will be in a later one."""
+        at_first = self.task.at_first
+        return at_first if at_first is not None and self.trainer.current_epoch < at_first.epochs else None
+
+    def _set_modes(self) -> None:
+        self.train()
+        for module in self.waiting.modules if self.waiting is not None else ():
+            module.eval()
+
     def on_train_start(self) -> None:
         # The Trainer leaves modes as it finds them, and so would never ask which modules are frozen. (A run resumed in
         # mid-epoch has no start of an epoch.)
-        self.train()
+        self._set_modes()
         assert self.trainer.train_dataloader is not None
         self._weights = step_weights(self.trainer.train_dataloader.plan, self.trainer.accumulate_grad_batches)
+
+    def on_train_epoch_start(self) -> None:
+        self._set_modes()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout and the like depend on where the run is, not on what was drawn before: so it can start from here.
@@ -187,6 +218,8 @@ class TrainingModule(pl.LightningModule):
         self.lr = self.rate.value(self.trainer.global_step)
         for group in optimizer.param_groups:
             group["lr"] = self.lr * group["lr_scale"]
+        for parameter in self.waiting.parameters if self.waiting is not None else ():
+            parameter.grad = None
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         super().optimizer_step(*arguments, **named)

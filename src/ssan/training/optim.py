@@ -34,6 +34,7 @@ def make_optimizer(
     weight_decay: float,
     lr_scale: Callable[[str], float] = lambda name: 1.0,
     multiples: Mapping[str, tuple[float, float]] | None = None,
+    own_decay: Mapping[str, float] | None = None,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over the parameters that require a gradient.
@@ -42,22 +43,28 @@ def make_optimizer(
         it as ``lr_scale``. Parameters with share 0 are not trained.
     :param multiples: parameter name to what its share and its weight decay are multiplied by, as ``tsm_multiples``
         gives it; 1 and 1 for all by default.
+    :param own_decay: parameter name to its weight decay, where that is not ``weight_decay`` times its multiple.
     :param fused: AdamW makes its step in one pass over all numbers of a parameter. It is several times as fast where
         parameters are large, and rounds differently.
     """
-    shares: dict[tuple[float, float], list[nn.Parameter]] = {}
+    shares: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             rate, decay = multiples[name] if multiples is not None else (1.0, 1.0)
+            own = own_decay is not None and name in own_decay
+            decay = own_decay[name] if own_decay is not None and own else decay
             share = lr_scale(name) * rate
             if share == 0:
                 parameter.requires_grad_(False)
             else:
-                shares.setdefault((share, decay), []).append(parameter)
+                shares.setdefault((share, decay, own), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": parameters, "lr": lr * share, "lr_scale": share, "weight_decay": weight_decay * decay}
-        for (share, decay), parameters in sorted(shares.items())
-    ]
+        {
+            "params": parameters, "lr": lr * share, "lr_scale": share,
+            "weight_decay": decay if own else weight_decay * decay,
+        }
+        for (share, decay, own), parameters in sorted(shares.items())
+    ]  # fmt: skip
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay)
     return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused or None)

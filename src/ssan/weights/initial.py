@@ -163,7 +163,7 @@ def _differences(old: Recipe | None, new: Recipe) -> list[str]:
         one, other = getattr(old, key), getattr(new, key)
         if isinstance(one, dict):
             # How a layer starts is no part of what it computes.
-            words = sorted({*one, *other} - {"identity_start"})
+            words = sorted({*one, *other} - {"identity_start", "start"})
             pairs = [(f"{key}.{word}", one.get(word), other.get(word)) for word in words]
         else:
             pairs = [(key, one, other)]

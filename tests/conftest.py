@@ -108,6 +108,28 @@ def trained(trained_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips of three classes by four persons, ``CLASS/PERSON_TAKE/``; nothing says a split."""
+    from coloured_clips import write_people
+
+    return write_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that is not trained, with classes of its own."""
+    from ssan.models.catalogue import build
+    from ssan.recipe import make_recipe
+    from ssan.weights.classifier_file import save_labeller
+
+    torch.manual_seed(5)
+    recipe = make_recipe({"model": "tsn_tiny", "num_frames": 3, "size_px": 32, "crop_px": 32})
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_labeller(path, build("tsn_tiny", 2), ["one", "other"], recipe, {})
+    return path
+
+
+@pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with random weights and a tokeniser of a few words, as transformers saves them."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")

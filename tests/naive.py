@@ -241,6 +241,19 @@ def relation(features: np.ndarray, params: dict[str, np.ndarray], *, num_relatio
     return np.stack(out)
 
 
+def attention_pooling(features: np.ndarray, query: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Features (b, t, d) pooled by attention with one query (d), then a linear layer; to (b, k)."""
+    out = []
+    for video in features:
+        logits = [sum(query[c] * frame[c] for c in range(len(query))) for frame in video]
+        total = sum(math.exp(logit) for logit in logits)
+        pooled = np.zeros(video.shape[1])
+        for frame, logit in zip(video, logits, strict=True):
+            pooled += math.exp(logit) / total * frame
+        out.append(linear(pooled, weight, bias))
+    return np.stack(out)
+
+
 def temporal_shift(x: np.ndarray, divisor: int, direction: str = "both") -> np.ndarray:
     """TSM, figures 1b ("both") and 1c ("past"), on (b, t, c, h, w)."""
     b, t, c, _, _ = x.shape

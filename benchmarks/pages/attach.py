@@ -36,9 +36,9 @@ from ssan.files import write_json
 from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, score
-from ssan.recognition.metrics import accuracy, pair_accuracies
 from ssan.recognition.train import DataSource, train
 from ssan.synthetic.dataset import render
+from ssan.training.metrics import accuracy, pair_accuracies
 from ssan.weights.classifier_file import load_labeller
 
 RECIPE = {

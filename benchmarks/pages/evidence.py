@@ -29,7 +29,6 @@ from ssan.files import read_json, write_json, writing
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
 from ssan.recognition.compare import compare
-from ssan.recognition.metrics import wilson_interval
 from ssan.recognition.score_file import read_scores
 from ssan.report.plots import gains_plot, save_figure
 from ssan.reproduce.plan import TASKS, Data
@@ -39,6 +38,7 @@ from ssan.reproduce.runs import Execution, PlannedRun, make_all
 from ssan.reproduce.table import collect, reproduce_table
 from ssan.reproduce.tables import TABLES
 from ssan.shipped import shipped
+from ssan.training.metrics import wilson_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "evidence.json"

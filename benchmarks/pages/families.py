@@ -24,7 +24,6 @@ from ssan.files import write_json, writing
 from ssan.models.catalogue import FAMILIES
 from ssan.processes import num_cores
 from ssan.recipe import read_recipe
-from ssan.recognition.metrics import wilson_interval
 from ssan.reproduce.plan import TASKS, Data
 from ssan.reproduce.recognition import ClassifierRun, RecognitionRequest, rendered, runs_of
 from ssan.reproduce.runs import Execution
@@ -33,6 +32,7 @@ from ssan.reproduce.tables import TABLES
 from ssan.reproduce.tables import Row as TableRow
 from ssan.shipped import shipped
 from ssan.training.journal import read_journal
+from ssan.training.metrics import wilson_interval
 
 RESULTS = ROOT / "benchmarks" / "results" / "families.json"
 HEAD = ROOT / "docs" / "families.head.md"

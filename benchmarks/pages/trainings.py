@@ -13,8 +13,8 @@ import numpy as np
 
 from ssan.commands import CommandRunner
 from ssan.files import read_json, write_json
-from ssan.recognition.metrics import pair_accuracies
 from ssan.training.journal import read_journal
+from ssan.training.metrics import pair_accuracies
 
 ROOT = Path(__file__).parents[2]
 SIZE_PX = 48

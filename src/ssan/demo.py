@@ -15,7 +15,6 @@ from ssan.errors import TrainingError
 from ssan.files import write_json, writing
 from ssan.models.attended import attended
 from ssan.recognition.evaluate import Protocol, score
-from ssan.recognition.metrics import accuracy, confusion, pair_accuracies, wilson_interval
 from ssan.recognition.predict import predict
 from ssan.report.html import render_page
 from ssan.report.matrix import confusion_table
@@ -23,6 +22,7 @@ from ssan.report.overlay import moving_positions, overlay
 from ssan.report.plots import curves_plot, frame_strip
 from ssan.synthetic.dataset import keep_number, render
 from ssan.training.journal import read_journal
+from ssan.training.metrics import accuracy, confusion, pair_accuracies, wilson_interval
 from ssan.weights.classifier_file import Labeller, load_labeller
 
 MODELS = ("tsn_tiny", "ssan_tiny")

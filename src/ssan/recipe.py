@@ -77,6 +77,9 @@ class NetworkKeys(_Keys):
     layer: dict[str, Scalar] = Field({}, description="options of the model's layer, as layer.NAME=VALUE")
     places: dict[str, Any] = Field({}, description="stages, slot, every: where the layer goes if not the usual place")
     backbone: dict[str, Scalar] = Field({}, description="options of the backbone, such as stride_in: conv1")
+    consensus: Literal["attention"] | None = Field(
+        None, description="attention over the frames instead of their mean, where the model has no consensus of its own"
+    )
     init: str | None = Field(None, description="weights to start from: a file, a run's folder, `imagenet`, or nothing")
     dropout: float = Field(0.5, ge=0, lt=1, description="share of features dropped before the classifier")
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"models", "datasets"},
     {"attachment", "convert", "synthetic", "weights"},
     {"features"},
-    {"recognition", "retrieval"},
+    {"recognition", "retrieval", "probe"},
     {"report"},
     {"demo", "reproduce"},
     {"cli"},

@@ -24,13 +24,13 @@ from ssan.errors import UsageError
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds
 from ssan.recipe import make_recipe
-from ssan.recognition.metrics import confusion_counts
 from ssan.recognition.train import cost
 from ssan.report.formatting import duration, protocol
 from ssan.report.html import as_text
 from ssan.report.journal_runs import Spread, comparable, grouped, read_runs, spread
 from ssan.training.environment import environment, source_commit
 from ssan.training.journal import Journal, read_journal
+from ssan.training.metrics import confusion_counts
 
 CLASSES = ["Moving left", "Moving right", "<b>Tilting</b> & 'more' \"so\""]
 RECIPE = {

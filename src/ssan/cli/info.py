@@ -135,8 +135,8 @@ def _run(path: Path) -> dict[str, Any]:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    from ssan.recognition.metrics import accuracies
     from ssan.recognition.score_file import UNKNOWN, read_scores
+    from ssan.training.metrics import accuracies
 
     file = read_scores(path)
     return {

@@ -18,6 +18,7 @@ from ssan.cli import (
     info,
     models,
     predict,
+    probe,
     recipes,
     report,
     reproduce,
@@ -45,6 +46,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("extract")(extract.extract)
+app.command("probe")(probe.probe)
 app.command("compare")(compare.compare)
 app.command("ensemble")(ensemble.ensemble)
 app.command("submission")(submission.submission)

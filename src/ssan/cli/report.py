@@ -39,6 +39,8 @@ def _line(row: dict[str, Any]) -> str:
     best = "no epoch yet"
     if row.get("task") == "retrieval":
         best = _recalls(row)
+    elif row.get("task") == "probe":
+        best = "no result yet" if row["top1"] is None else f"{row['top1']:.4f} top-1 of a head on frozen features"
     elif row["val_top1"] is not None:
         best = f"{row['val_top1']:.4f} top-1 on {row['num_val']} validation videos, epoch {row['best_epoch']}"
     return f"{row['run']}: {row['status']}, {best}"

@@ -73,7 +73,7 @@ class SplitRule:
         drawn = f"{len(chosen)} of {len(videos)} videos are for validation"
         how = f"--fold {self.fold}" if self.fold is not None else f"--val-fraction {self.val_fraction}"
         if self.groups is not None:
-            groups = _groups(root, self.groups, paths, "--groups")
+            groups = groups_of(root, self.groups, paths, "--groups")
             drawn += f", those of {few(sorted({str(groups[path]) for path in chosen}), 10)}"
         note = f"{drawn} ({how}, split_seed {self._seed()})"
         return {path: "val" if path in chosen else "train" for path in paths}, [note]
@@ -87,7 +87,7 @@ class SplitRule:
     def _drawn(self, root: str, videos: Sequence[tuple[str | None, str]]) -> set[str]:
         """The paths of the videos for validation, by a share or a fold."""
         seed = self._seed()
-        groups = None if self.groups is None else _groups(root, self.groups, [path for _, path in videos], "--groups")
+        groups = None if self.groups is None else groups_of(root, self.groups, [path for _, path in videos], "--groups")
         units: dict[str, list[str]] = {}  # what stays together, by a name
         strata: dict[str, list[str]] = {}  # the names of those among which is drawn
         for label, path in videos:
@@ -192,7 +192,7 @@ def _of_groups(root: str, val_groups: str, paths: Sequence[str]) -> dict[str, st
     wanted = {name.strip() for name in names.split(",") if name.strip()}
     if not equals or not wanted:
         raise UsageError(f"--val-groups is {val_groups!r}; expected REGEX=a,b,c, such as '^([a-z]+)_=ann,bob'")
-    groups = _groups(root, pattern, paths, "--val-groups")
+    groups = groups_of(root, pattern, paths, "--val-groups")
     absent = wanted - set(groups.values())
     if absent:
         found = sorted({name for name in groups.values() if name})
@@ -205,8 +205,14 @@ def _of_groups(root: str, val_groups: str, paths: Sequence[str]) -> dict[str, st
     return {path: "val" if group in wanted else "train" for path, group in groups.items()}
 
 
-def _groups(root: str, pattern: str, paths: Sequence[str], option: str) -> dict[str, str | None]:
-    """The regex's group of each video: in its file name or, where it is in nobody's, in the path below the folder."""
+def groups_of(root: str, pattern: str, paths: Sequence[str], option: str) -> dict[str, str | None]:
+    """The regex's group of each video: in its file name or, where it is in nobody's, in the path below the folder.
+
+    None of a video in whose name it is not found.
+
+    :param option: that gave the regex, for the message.
+    :raises UsageError: it is no regular expression, or has no group.
+    """
     try:
         regex = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from ssan.layers.attention_over_frames import AttentionOverFrames
 from ssan.layers.double_attention import DoubleAttention
 from ssan.layers.nonlocal_block import NonLocal, NonLocalPair
 from ssan.layers.relation import TemporalRelation
@@ -30,4 +31,5 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
 
 CONSENSUSES: dict[str, Callable[..., nn.Module]] = {
     "relation": TemporalRelation,
+    "attention": AttentionOverFrames,
 }

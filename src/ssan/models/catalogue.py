@@ -176,6 +176,7 @@ def build(
     layer_options: Mapping[str, Any] | None = None,
     places: Mapping[str, Any] | None = None,
     backbone_options: Mapping[str, Any] | None = None,
+    consensus: str | None = None,
 ) -> Classifier:
     """Build a named model with random weights.
 
@@ -184,7 +185,8 @@ def build(
         consensus, such as ``{"num_relations": 5}``.
     :param places: fields of ``SlotChoice`` that differ from the family's own, such as ``{"stages": ("res2",)}``.
     :param backbone_options: named arguments of the backbone, such as ``{"stride_in": "conv1"}``.
-    :raises UsageError: an unknown model, option or place.
+    :param consensus: a name in ``CONSENSUSES`` instead of the mean over frames.
+    :raises UsageError: an unknown model, option, place or consensus, or one more than the family's own.
     """
     spec = specification(name)
     backbone = call_with_options(BACKBONES[spec.backbone].build, backbone_options or {}, f"the backbone of {name}")
@@ -208,11 +210,16 @@ def build(
         its = _takes(lower) - _takes(spec)
         _fill(backbone, lower, {word: options.pop(word) for word in list(options) if word in its})
     _fill(backbone, spec, {**family.defaults, **options, **family.options}, places)
-    consensus = None
-    if spec.consensus is not None:
-        relate = partial(CONSENSUSES[spec.consensus], num_classes, num_frames)
-        consensus = call_with_options(relate, options, f"consensus {spec.consensus}")
-    return Classifier(backbone, num_classes, dropout=dropout, consensus=consensus)
+    if spec.consensus is not None and consensus is not None:
+        raise UsageError(f"{name} has a consensus of its own, {spec.consensus}; leave out consensus={consensus}")
+    chosen = spec.consensus or consensus
+    if chosen is None:
+        return Classifier(backbone, num_classes, dropout=dropout)
+    if chosen not in CONSENSUSES:
+        raise UsageError(unknown("consensus", chosen, CONSENSUSES))
+    own = options if spec.consensus is not None else {}
+    made = call_with_options(partial(CONSENSUSES[chosen], num_classes, num_frames), own, f"consensus {chosen}")
+    return Classifier(backbone, num_classes, dropout=dropout, consensus=made)
 
 
 def _takes(spec: ModelSpec) -> set[str]:

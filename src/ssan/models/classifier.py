@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ssan.layers.attention_over_frames import AttentionOverFrames
 from ssan.video.preprocess import normalise
 
 
@@ -40,7 +41,7 @@ class Classifier(nn.Module):
     @property
     def class_rows(self) -> tuple[str, ...]:
         """How the names of those weights begin whose first axis runs over the classes."""
-        if isinstance(self.consensus, MeanOverFrames):
+        if isinstance(self.consensus, MeanOverFrames | AttentionOverFrames):
             return ("fc.",)
         return tuple(f"consensus.{name}" for name in getattr(self.consensus, "class_rows", ()))
 
@@ -49,7 +50,7 @@ class Classifier(nn.Module):
 
         Pixels of type uint8 are normalised here, on the device; floating-point ones count as normalised already.
         """
-        return self.fc(self.dropout(self._frame_features(clips)))
+        return self.fc(self.dropout(self.time_features(clips)))
 
     def features(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to the mean over frames of what the linear layer takes, (b, num_features).
@@ -57,10 +58,13 @@ class Classifier(nn.Module):
         Pixels are treated as by ``frame_scores``. With the mean as the consensus, the linear layer makes the logits of
         these: it is where a frozen network's description of a clip is taken (section 4.2, retrieval).
         """
-        return self._frame_features(clips).mean(dim=1)
+        return self.time_features(clips).mean(dim=1)
 
-    def _frame_features(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to (b, t, num_features)."""
+    def time_features(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to what the linear layer takes at each time, (b, t, num_features).
+
+        Pixels are treated as by ``frame_scores``; ``features`` is the mean of these over the times.
+        """
         if clips.dtype == torch.uint8:
             clips = normalise(clips).to(self.fc.weight.dtype)
         return self.backbone(clips)

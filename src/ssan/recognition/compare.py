@@ -10,8 +10,8 @@ import numpy as np
 
 from ssan.errors import UsageError, few
 from ssan.files import writing
-from ssan.recognition.metrics import ranks, wilson_interval
 from ssan.recognition.score_file import UNKNOWN, ScoreFile
+from ssan.training.metrics import ranks, wilson_interval
 
 COLUMNS = ("label", "num", "top1_a", "top1_b", "difference", "only_a", "only_b")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ssan.errors import UsageError, few
 from ssan.files import sha256
-from ssan.recognition.metrics import accuracies
 from ssan.recognition.score_file import UNKNOWN, ScoreFile, as_kept, read_scores, write_scores
+from ssan.training.metrics import accuracies
 
 Average = Literal["logits", "probabilities"]
 

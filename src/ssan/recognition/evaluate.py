@@ -16,10 +16,10 @@ from ssan.datasets.clips import TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples, canonical_split, hash_list
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import Classifier
-from ssan.recognition.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.environment import out_of_memory
+from ssan.training.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.training.together import ALONE, Together
 from ssan.video.preprocess import Preprocess
 from ssan.weights.classifier_file import Labeller

@@ -390,7 +390,7 @@ def _own(recipe: Recipe, model: Classifier | None) -> Recipe:
                 "or name one of `ssan models`"
             )
         return recipe
-    for key in ("layer", "places", "backbone", "init"):
+    for key in ("layer", "places", "backbone", "consensus", "init"):
         if getattr(recipe, key):
             raise UsageError(
                 f"{key} is {getattr(recipe, key)!r}, but the model is given as it is; set it where the model is made, "

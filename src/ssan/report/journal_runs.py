@@ -14,8 +14,8 @@ from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from ssan.errors import UsageError, quoted, shortened
-from ssan.recognition.metrics import FEWEST_FOR_TOP5, wilson_interval
 from ssan.training.journal import planned_epochs, read_journal
+from ssan.training.metrics import FEWEST_FOR_TOP5, wilson_interval
 
 Status = Literal["finished", "interrupted", "failed", "not ended"]
 STATUS_AFTER: dict[str, Status] = {
@@ -90,11 +90,17 @@ class JournalRun:
     moments: list[dict[str, Any]]
     last_time: float | None
     measured: list[dict[str, Any]] = field(default_factory=list)
+    probed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_retrieval(self) -> bool:
         """Whether it is a joint space of texts and videos, whose evaluations are in ``measured``."""
         return self.start.get("task") == "retrieval"
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a head on frozen features, of which ``probed`` has what was found."""
+        return self.start.get("task") == "probe"
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -274,6 +280,7 @@ def _read(folder: str, name: str) -> JournalRun:
         moments=[event for event in events if event.get("event") in STATUS_AFTER],
         last_time=max((time for time in times if time is not None), default=None),
         measured=[event for event in events if event["event"] == "evaluated"] if is_retrieval else [],
+        probed=next((event for event in reversed(events) if event["event"] == "probed"), {}),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ssan.report import probe_run
 from ssan.report.formatting import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
 from ssan.report.journal_runs import Evaluation, JournalRun, number, shown, whole, word
 from ssan.report.matrix import confusion_table
@@ -26,7 +27,7 @@ ENVIRONMENT = {
     "ssan": "ssan", "ssan_commit": "commit of ssan", "python": "Python", "torch": "torch", "lightning": "lightning",
     "av": "av", "numpy": "numpy", "cuda": "CUDA", "cudnn": "cuDNN", "platform": "system", "processor": "processor",
     "cores": "cores", "threads": "threads of torch", "device": "device", "device_name": "its name",
-    "processes": "processes", "precision": "precision",
+    "processes": "processes", "precision": "precision", "scikit-learn": "scikit-learn",
 }  # fmt: skip
 
 
@@ -35,7 +36,6 @@ def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
 
     :param alone: whether its page has no other; the curves of several stand in one picture instead.
     """
-    planned = whole(run.recipe.get("epochs"))
     data = run.start.get("data") if isinstance(run.start.get("data"), dict) else {}
     assert isinstance(data, dict)
     times = [number(moment.get("time")) for moment in run.moments]
@@ -48,13 +48,11 @@ def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
             ("model", run.model or ""),
             ("data", _data(data)),
             ("classes", f"{len(run.classes)}" if run.classes else ""),
-            ("videos", _videos(run)),
-            ("seed", shown(run.seed)),
-            ("epochs", f"{len(run.epochs)}" + (f" of {planned}" if planned else "")),
+            *(probe_run.facts(run) if run.is_probe else _of_training(run)),
             ("started", when(times[0]) if times else ""),
             ("last entry", when(run.last_time)),
-            ("training took", duration(run.train_seconds)),
         ],
+        "head": probe_run.view(run),
         "best": {
             "top1": share(run.val_top1),
             "interval": interval(run.val_interval95),
@@ -72,6 +70,16 @@ def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
         "dropped": _dropped(run),
         "history": history_table(run),
     }
+
+
+def _of_training(run: JournalRun) -> list[tuple[str, str]]:
+    planned = whole(run.recipe.get("epochs"))
+    return [
+        ("videos", _videos(run)),
+        ("seed", shown(run.seed)),
+        ("epochs", f"{len(run.epochs)}" + (f" of {planned}" if planned else "")),
+        ("training took", duration(run.train_seconds)),
+    ]
 
 
 def recipe_table(run: JournalRun) -> Table:
@@ -118,7 +126,7 @@ def _validation(run: JournalRun) -> str:
 
 def _dropped(run: JournalRun) -> Table:
     rows = [
-        ("training", "left out, listed in skipped.csv", shown(whole(run.start.get("num_skipped")))),
+        ("training", "left out, listed in skipped.csv", shown(_num_skipped(run))),
         ("training", "known to be damaged, used as far as they decode", shown(whole(run.start.get("num_damaged")))),
     ]
     for evaluation in run.evaluations:
@@ -126,6 +134,11 @@ def _dropped(run: JournalRun) -> Table:
         rows.append((which, "missing", count(evaluation.figures["num_missing"])))
         rows.append((which, "could not be read", count(evaluation.figures["num_failed"])))
     return Table(("where", "videos", "number"), rows, numeric=(2,))
+
+
+def _num_skipped(run: JournalRun) -> int | None:
+    """Of a probe those whose features could not be had, which it learns after its start."""
+    return whole((run.probed if run.is_probe else run.start).get("num_skipped"))
 
 
 def _moment(event: dict[str, Any]) -> str:

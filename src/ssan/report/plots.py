@@ -103,6 +103,34 @@ def _count_epochs(axes: "Axes", epochs: Iterable[int]) -> None:
         axes.set_xticks([min(known)])
 
 
+def growth_plot(points: Sequence[tuple[int, float, tuple[float, float]]], alt: str) -> Markup:
+    """Accuracy by the number of clips, which grow by doubling along the axis, each with its interval."""
+    figure = Figure(figsize=(4.6, 2.6))
+    axes = figure.add_axes((0.13, 0.18, 0.85, 0.71))
+    nums, shares = [num for num, _, _ in points], [top1 for _, top1, _ in points]
+    # Resampled intervals need not hold the share itself.
+    below = [max(top1 - low, 0.0) for _, top1, (low, _) in points]
+    above = [max(high - top1, 0.0) for _, top1, (_, high) in points]
+    axes.errorbar(
+        nums, shares, yerr=(below, above), color=COLOURS[1], ecolor="#8fb3bf", marker="o", markersize=4, linewidth=1.4,
+        capsize=3,
+    )  # fmt: skip
+    for num, top1 in zip(nums, shares, strict=True):
+        axes.annotate(f"{top1:.2f}", (num, top1), (5, -11), textcoords="offset points", fontsize=8, color="#444444")
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(nums[0] / 1.3, nums[-1] * 1.3)
+    axes.set_xticks(nums, [f"{num:,}" for num in nums])
+    axes.minorticks_off()
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_title("top-1 by the number of clips", fontsize=10, loc="left")
+    axes.set_xlabel("clips for the head", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6eaec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    return as_drawing(figure, alt)
+
+
 def curves_plot(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
     """Validation accuracy and training loss over epochs, one line a model, from the journals' ``epoch`` events."""
     figure = Figure(figsize=(8.6, 2.9))

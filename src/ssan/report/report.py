@@ -14,7 +14,7 @@ from ssan.files import writing
 from ssan.report import retrieval_run
 from ssan.report.formatting import when
 from ssan.report.html import render_page
-from ssan.report.journal_runs import JournalRun, RunGroup, grouped, read_runs, spread, warnings, whole
+from ssan.report.journal_runs import JournalRun, RunGroup, grouped, number, read_runs, spread, warnings, whole
 from ssan.report.one_run import MOST_CONFUSED, MOST_NAMED_CLASSES, view
 from ssan.report.side_by_side import comparison
 
@@ -76,6 +76,7 @@ def _headline(run: JournalRun) -> dict[str, Any]:
     return {
         "run": run.folder,
         "name": run.name,
+        **({"task": "probe", "top1": number(run.probed.get("top1"))} if run.is_probe else {}),
         "model": run.model,
         "seed": run.seed,
         "status": run.status,

@@ -25,7 +25,6 @@ from ssan.convert.forms import Settings
 from ssan.errors import SsanError, UsageError
 from ssan.files import read_json, sha256, write_json
 from ssan.recipe import Recipe
-from ssan.recognition.metrics import accuracy, pair_accuracies
 from ssan.recognition.score_file import ScoreFile, read_scores
 from ssan.recognition.train import complete
 from ssan.report.journal_runs import number, whole
@@ -46,6 +45,7 @@ from ssan.reproduce.sameness import (
 from ssan.reproduce.table import TableRequest
 from ssan.reproduce.tables import Row
 from ssan.synthetic.dataset import VIDEO_FOLDER, keep_number, render
+from ssan.training.metrics import accuracy, pair_accuracies
 
 SCORES = "scores.npz"
 PROTOCOL: Mapping[str, Any] = {"views": 1, "crops": 1, "average": "logits"}

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ssan.errors import UsageError, few, unknown
+from ssan.training.metrics import interval_at_the_end
 
 TIE_RULE = "pessimistic"
 INTERVAL = "bootstrap over videos; Clopper-Pearson over videos where all or none count"
@@ -296,12 +297,6 @@ def summary(
             intervals[name] = interval_at_the_end(bool(figures[name]), num_groups)
     figures["interval95"] = intervals
     return figures
-
-
-def interval_at_the_end(all: bool, num: int) -> list[float]:
-    """Clopper's and Pearson's interval of a share, 95 %, where all of ``num`` trials have succeeded, or none."""
-    most = 1 - 0.025 ** (1 / num)
-    return [1 - most, 1.0] if all else [0.0, most]
 
 
 def _figures(values: np.ndarray, counts_su: np.ndarray) -> dict[str, np.ndarray]:

@@ -59,6 +59,7 @@ def build_from(recipe: Recipe, num_classes: int) -> Classifier:
         layer_options=recipe.layer,
         places=recipe.places,
         backbone_options=recipe.backbone,
+        consensus=recipe.consensus,
     )
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -18,7 +18,7 @@ from ssan.weights.model_file import PREFIX, read_model_file, wrong_model
 from ssan.weights.state_dict import LoadReport, imagenet_file, load_backbone, read_state_dict
 
 # What of a recipe says how the network computes, beside its weights.
-NETWORK = ("model", "layer", "places", "backbone")
+NETWORK = ("model", "layer", "places", "backbone", "consensus")
 
 
 @dataclass(frozen=True)

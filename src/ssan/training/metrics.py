@@ -49,7 +49,7 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def wilson_interval(num_right: int, num: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(num_right: float, num: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The 95 % interval of a proportion after Wilson (1927), within [0, 1] also for 0 or all of few.
 
     It speaks of other videos of the same kind, not of other training runs.
@@ -61,6 +61,46 @@ def wilson_interval(num_right: int, num: int, z: float = 1.959963984540054) -> t
     half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)
     # At 0 and at all of them the ends are exact, but for rounding.
     return max(0.0, min(center - half, share)), min(1.0, max(center + half, share))
+
+
+def interval_at_the_end(all: bool, num: int) -> list[float]:
+    """Clopper's and Pearson's interval of a share, 95 %, where all of ``num`` trials have succeeded, or none."""
+    most = 1 - 0.025 ** (1 / num)
+    return [1 - most, 1.0] if all else [0.0, most]
+
+
+def share_interval(right: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> list[float]:
+    """The 95 % interval of the mean of values in 0..1, one a video (n).
+
+    Wilson's (``wilson_interval``) where each video stands for itself. With the ``groups`` (n) of the videos, persons or
+    recordings whose videos are right or wrong together, that of ``mean_interval``; it speaks of other groups. Where all
+    are right, or none, every draw would say so too: it is then Clopper's and Pearson's for as many groups.
+    """
+    num_groups = 0 if groups is None else len(np.unique(groups))
+    if groups is None or num_groups < 2:
+        return list(wilson_interval(float(np.sum(right)), len(right)))
+    if right.min() == right.max() and right[0] in (0, 1):
+        return interval_at_the_end(bool(right[0]), num_groups)
+    return mean_interval(right, groups, seed=seed)
+
+
+def mean_interval(
+    values: np.ndarray, groups: np.ndarray | None = None, *, draws: int = 2000, seed: int = 0
+) -> list[float]:
+    """Percentiles 2.5 and 97.5 of the mean of values (n) over draws with replacement of their groups (Efron, 1979).
+
+    Each draw has as many groups as there are, each with all of its values; by default each value is its own group.
+    """
+    places = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    num = int(places.max()) + 1
+    sums, counts = np.bincount(places, weights=values, minlength=num), np.bincount(places, minlength=num)
+    rng = np.random.default_rng(seed)
+    means: list[np.ndarray] = []
+    at_once = max(1, 2**22 // num)
+    for start in range(0, draws, at_once):
+        times = rng.multinomial(num, np.full(num, 1 / num), size=min(at_once, draws - start))
+        means.append(times @ sums / (times @ counts))
+    return np.quantile(np.concatenate(means), [0.025, 0.975]).tolist()
 
 
 def per_class(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:

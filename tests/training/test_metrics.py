@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from ssan.recognition.metrics import (
+from ssan.training.metrics import (
     accuracies,
     accuracy,
     confusion,
     mean_class_accuracy,
+    mean_interval,
     pair_accuracies,
     per_class,
     ranks,
+    share_interval,
     wilson_interval,
 )
 
@@ -140,3 +142,32 @@ def test_within_pair_is_none_where_no_answer_is_in_the_right_pair() -> None:
 def test_confusion_has_true_classes_as_rows() -> None:
     table = confusion(np.array([1, 1, 0, 2]), np.array([0, 0, 0, 2]), 4)
     assert table.tolist() == [[1, 2, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_an_interval_of_groups_is_wider_where_their_videos_are_right_together() -> None:
+    right = np.repeat([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], 10)
+    groups = np.repeat(np.arange(6), 10)
+    low, high = share_interval(right, groups)
+    alone = share_interval(right)
+    assert alone == list(wilson_interval(40, 60))
+    assert low < alone[0]
+    assert high > alone[1]
+    # Six draws of six groups, four of which are right: a binomial number out of 6 at 2/3.
+    assert low == pytest.approx(2 / 6)
+    assert high == pytest.approx(6 / 6)
+
+
+def test_groups_that_are_all_right_have_the_interval_of_as_many_trials() -> None:
+    assert share_interval(np.ones(40), np.repeat(np.arange(4), 10)) == [0.025 ** (1 / 4), 1.0]
+    assert share_interval(np.zeros(40), np.repeat(np.arange(4), 10)) == [0.0, 1 - 0.025 ** (1 / 4)]
+
+
+def test_a_single_group_says_nothing_of_groups_so_its_videos_speak_for_themselves() -> None:
+    assert share_interval(np.ones(40), np.zeros(40)) == list(wilson_interval(40, 40))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law_where_there_are_many() -> None:
+    values = np.random.default_rng(0).normal(2.0, 3.0, 2000)
+    low, high = mean_interval(values)
+    error = 1.96 * values.std() / np.sqrt(2000)
+    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.15 * error)

@@ -1,0 +1,1 @@
+"""Heads on frozen features: what a network that was trained elsewhere knows of one's own classes."""

@@ -138,10 +138,10 @@ def _refuse_useless(asked: Asked) -> None:
                 "every clip one",
                 path=samples.source,
             )
-    _refuse_single(np.array([sample.label_index for sample in asked.train]), asked.train)
+    refuse_single_class(np.array([sample.label_index for sample in asked.train]), asked.train)
 
 
-def _refuse_single(labels: np.ndarray, samples: Samples) -> None:
+def refuse_single_class(labels: np.ndarray, samples: Samples) -> None:
     known = np.unique(labels)
     if len(known) < 2:
         only = few([samples.classes[index] for index in known], 1)
@@ -273,7 +273,7 @@ def probe(
                 "can be left out; write a regex that tells them apart, or use --protocol folds",
                 path=source.root,
             )
-    frozen = _frozen(labeller)
+    frozen = frozen_network(labeller)
     recipe = recipe_with_head(labeller, head)
     with one_writer(out, folder=True), terminable():
         journal = _begin(out, labeller, frozen, recipe, source, asked, head, seed)
@@ -290,7 +290,7 @@ def probe(
             raise
 
 
-def _frozen(labeller: Labeller) -> Frozen:
+def frozen_network(labeller: Labeller) -> Frozen:
     network: Any = labeller.model
     dim = getattr(network, "num_features", None) or network.backbone.num_features
     name = getattr(labeller, "name", None) or labeller.recipe.model
@@ -407,9 +407,9 @@ def _probe(
     labels = np.array([sample.label_index for sample in samples])
     of_names = None if names is None else [names[place] for place in kept]
     groups = None if of_names is None else names_as_numbers(of_names)
-    splits = _splits(asked, side, labels, groups, num_folds, seed)
+    splits = splits_of(asked, side, labels, groups, num_folds, seed)
     for train, _ in splits:
-        _refuse_single(labels[train], asked.train)
+        refuse_single_class(labels[train], asked.train)
     warnings = _warnings(asked, samples, side, labels, of_names, splits, features)
 
     fitter = Fitter(head, features, labels, groups, len(classes), seed)
@@ -480,7 +480,7 @@ def _probe(
     return answer
 
 
-def _splits(
+def splits_of(
     asked: Asked, side: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, num_folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The items for training and for testing, once for each head that is measured."""

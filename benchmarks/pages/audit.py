@@ -4,10 +4,10 @@
         --init ../shared/data/weights/mobilenet_v2_imagenet_dequantized_torchvision.pth --seeds 10
 
 Writes benchmarks/results/audit.json. For each seed a tenth of the labels (rounded) are exchanged, each for another
-class drawn evenly, and the clips are ranked as the command ranks them; of as many clips from the top as a tenth of all, how
-many are among the exchanged (precision), and how many of the exchanged are among them (recall). Once with the clips for
-training alone (all persons but daria, ido and moshe), once with all. The features are those of an ImageNet MobileNetV2,
-computed once. Chance is a precision and recall of a tenth.
+class drawn evenly, and the clips are ranked as the command ranks them. Of as many clips from the top as a tenth of all:
+how many are among the exchanged (precision), and how many of the exchanged are among them (recall). Once with the clips
+for training alone (all persons but daria, ido and moshe), once with all. The features are those of an ImageNet
+MobileNetV2, computed once. Chance is a precision and recall of a tenth.
 """
 
 import argparse

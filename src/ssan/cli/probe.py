@@ -57,7 +57,7 @@ def probe(
     from ssan.probe.probe import probe
     from ssan.training.callbacks import InterruptedRun
 
-    labeller = _labeller(model, init, options.choose_device(device))
+    labeller = open_network(model, init, options.choose_device(device))
     try:
         answer = probe(
             labeller,
@@ -101,7 +101,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         tell(f"warning: {warning}")
 
 
-def _labeller(model: str, init: str | None, device: str) -> "Labeller":
+def open_network(model: str, init: str | None, device: str) -> "Labeller":
     """The network that the words name: a file of ours, or a name with weights from elsewhere."""
     from ssan.models.catalogue import MODELS
     from ssan.probe.probe import labeller_of_weights

@@ -21,6 +21,7 @@ from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import Samples, canonical_split, hash_list
 from ssan.datasets.source import DataSource
 from ssan.datasets.splits import groups_of
+from ssan.datasets.wrong import MOST_WRONG, wrong_answers
 from ssan.errors import UsageError, few, quoted
 from ssan.files import one_writer, writing
 from ssan.models.catalogue import MODELS, specification
@@ -544,6 +545,7 @@ def _record(
     labels: np.ndarray, asked: Asked, model_hash: str, seconds: float,
 ) -> None:  # fmt: skip
     own = asked.train.kept(samples[item] for item in tested)
+    wrong = wrong_answers(own, scores, asked.train.classes)
     titles = {"leave_one_group_out": "groups left out in turn", "folds": "folds left out in turn"}
     journal.record(
         "evaluated",
@@ -555,6 +557,8 @@ def _record(
         protocol={key: value for key, value in answer["protocol"].items() if key not in OF_THE_HEAD},
         per_class=per_class(scores, labels[tested], asked.train.classes),
         confusion=confusion_counts(scores, labels[tested]),
+        num_wrong=len(wrong),
+        wrong=wrong[:MOST_WRONG],
         list=hash_list(own),
         model_hash=model_hash,
         seconds=round(seconds, 3),

@@ -12,6 +12,7 @@ import numpy as np
 from ssan.datasets.doubts import doubts
 from ssan.datasets.samples import Sample
 from ssan.datasets.source import DataSource
+from ssan.datasets.wrong import bounds_of
 from ssan.errors import SsanError
 from ssan.probe.doubts import doubts_of_classes, doubts_of_folds, near_duplicates
 from ssan.probe.features import describe
@@ -114,6 +115,7 @@ class LabelAudit:
             "confident": suspect.confident,
             "split": sample.split,
             "id": sample.id,
+            **bounds_of(sample),
         }
 
 

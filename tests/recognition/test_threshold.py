@@ -113,9 +113,7 @@ def test_a_threshold_is_chosen_kept_and_used(people: Path, model: Path, tmp_path
     assert (after.hash, after.classes, after.protocol) == (before.hash, before.classes, before.protocol)
     assert read_model_file(model)[1]["threshold"]["num_false_alarms"] == chosen["num_false_alarms"]
 
-    answers = [
-        json.loads(line) for line in ssan("predict", model, people, "--json", *COMMON).out.splitlines()
-    ]
+    answers = [json.loads(line) for line in ssan("predict", model, people, "--json", *COMMON).out.splitlines()]
     assert len(answers) == 24
     wrong = [answer for answer in answers if answer["top"][0]["label"] != Path(answer["path"]).parent.name]
     given = [answer for answer in wrong if not answer["none"]]
@@ -199,7 +197,8 @@ def test_eval_names_the_wrong_ones_the_worst_first_and_writes_all(
     # The file is a list of labelled videos, too.
     listed = read("csv", tmp_path / "w.csv", "all", videos="/")
     assert [sample.label for sample in listed] == [row["label"] for row in answer["wrong"]]
-    words = ssan("eval", model, "--data", people, "--split", "all", *COMMON).out
+    words = ssan("eval", model, "--data", people, "--split", "all", "--wrong", tmp_path / "w.csv", *COMMON).out
+    assert f"{answer['num_wrong']} answered wrongly, listed in {tmp_path / 'w.csv'}" in words
     worst = answer["wrong"][0]
     assert f"  {worst['path']}: {worst['label']} ({worst['probability']:.3f}) taken for {worst['predicted']}" in words
 

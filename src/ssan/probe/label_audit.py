@@ -238,8 +238,9 @@ def audit_labels(
         )
     if len(features.failed):
         codes = Counter(error.code for _, error in features.failed)
+        num = len(features.failed)
         warnings.append(
-            f"{len(features.failed)} clips cannot be read ({', '.join(f'{num} {code}' for code, num in codes.items())})"
+            f"{num} {'clip' if num == 1 else 'clips'} cannot be read ({', '.join(f'{num} {code}' for code, num in codes.items())})"
         )
     return LabelAudit(
         samples=samples,

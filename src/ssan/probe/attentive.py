@@ -96,7 +96,6 @@ def fit_attentive(
     *,
     seed: int = 0,
     folder: str | Path | None = None,
-    quiet: bool = True,
 ) -> AttentiveHead:
     """Train an attentive head on these clips, from the linear head of the same; its last epoch is what counts.
 
@@ -134,15 +133,16 @@ def fit_attentive(
         measured_on="train",
     )
     if folder is not None:
-        _run(task, Path(folder), recipe, quiet)
+        _run(task, Path(folder), recipe)
         return head
     with tempfile.TemporaryDirectory(prefix="ssan-probe-") as scratch:
-        _run(task, Path(scratch), recipe, quiet)
+        _run(task, Path(scratch), recipe)
     return head
 
 
-def _run(task: Task, folder: Path, recipe: Recipe, quiet: bool) -> None:
-    fit(task, folder, recipe, quiet=quiet)
+def _run(task: Task, folder: Path, recipe: Recipe) -> None:
+    # Quiet, as there may be dozens of heads; a bar of heads says how far all have come.
+    fit(task, folder, recipe, quiet=True)
 
 
 @torch.inference_mode()

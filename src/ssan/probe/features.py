@@ -225,7 +225,7 @@ def _keep(writer: VectorWriter, name: str, rows: np.ndarray, sample: Sample) -> 
     except SsanError as error:
         if error.code != "nan":
             raise
-        return VideoError(error.message, code="nan", path=sample.path)
+        return error
     return None
 
 

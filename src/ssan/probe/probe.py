@@ -22,7 +22,7 @@ from ssan.datasets.samples import Samples, canonical_split, hash_list
 from ssan.datasets.source import DataSource
 from ssan.datasets.splits import groups_of
 from ssan.datasets.wrong import MOST_WRONG, wrong_answers
-from ssan.errors import UsageError, few, quoted
+from ssan.errors import SsanError, UsageError, few, quoted
 from ssan.files import one_writer, writing
 from ssan.models.catalogue import MODELS, specification
 from ssan.models.classifier import Classifier
@@ -205,7 +205,7 @@ class Fitter:
         self.pooled = features.pooled()  # (n, views, d)
         self.num_unfinished = 0
 
-    def fit(self, items: np.ndarray, seed: int | None = None, folder: Path | None = None, quiet: bool = True) -> Fitted:
+    def fit(self, items: np.ndarray, seed: int | None = None, folder: Path | None = None) -> Fitted:
         """A head for these clips; all views of a clip are rows of their own.
 
         :param folder: of the run, for the journal of what is trained by steps.
@@ -220,7 +220,7 @@ class Fitter:
         self.num_unfinished += not linear.converged
         if self.kind == "linear":
             return Fitted(linear, None)
-        trained = fit_attentive(self.features, items, self.labels, linear, seed=seed, folder=folder, quiet=quiet)
+        trained = fit_attentive(self.features, items, self.labels, linear, seed=seed, folder=folder)
         return Fitted(linear, trained)
 
     def ask(self, head: Fitted, items: np.ndarray) -> np.ndarray:
@@ -286,7 +286,7 @@ def probe(
         except (KeyboardInterrupt, InterruptedRun):
             journal.record("interrupted")
             raise
-        except UsageError as error:
+        except SsanError as error:
             journal.record("failed", code=error.code, message=str(error))
             raise
 
@@ -419,7 +419,7 @@ def _probe(
         measured: list[Fitted] = []
         for train, _ in splits:
             final = asked.test is not None
-            measured.append(fitter.fit(train, folder=out if final else None, quiet=quiet or not final))
+            measured.append(fitter.fit(train, folder=out if final else None))
             told()
         tested = np.concatenate([test for _, test in splits])
         scores = np.concatenate([fitter.ask(one, test) for one, (_, test) in zip(measured, splits, strict=True)])
@@ -429,7 +429,7 @@ def _probe(
         ) if curve else []  # fmt: skip
         final_head = measured[0]
         if asked.test is None:
-            final_head = fitter.fit(np.arange(len(samples)), folder=out, quiet=quiet)
+            final_head = fitter.fit(np.arange(len(samples)), folder=out)
             told()
     sentence = verdict(points, None if groups is None else groups[tested], seed=seed) if curve else None
     warnings += _warnings_of_features(asked, fitter, of_names, side, samples)
@@ -524,7 +524,8 @@ def _warnings(
     if features.failed:
         sample, error = features.failed[0]
         said.append(
-            f"{len(features.failed)} clips are left out (skipped.csv has them), first {sample.path}: {error.message}"
+            f"{len(features.failed)} of {len(samples) + len(features.failed)} clips left out, as skipped.csv lists; "
+            f"first {sample.path}: {error.message}"
         )
     return said
 

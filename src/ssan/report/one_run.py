@@ -54,6 +54,7 @@ def view(run: JournalRun, *, alone: bool, strips: FilmStrips | None = None) -> d
             *(probe_run.facts(run) if run.is_probe else _of_training(run)),
             ("started", when(times[0]) if times else ""),
             ("last entry", when(run.last_time)),
+            *([] if run.is_probe else [("training took", duration(run.train_seconds))]),
         ],
         "head": probe_run.view(run),
         "best": {
@@ -81,7 +82,6 @@ def _of_training(run: JournalRun) -> list[tuple[str, str]]:
         ("videos", _videos(run)),
         ("seed", shown(run.seed)),
         ("epochs", f"{len(run.epochs)}" + (f" of {planned}" if planned else "")),
-        ("training took", duration(run.train_seconds)),
     ]
 
 

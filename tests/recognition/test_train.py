@@ -352,7 +352,7 @@ def test_a_video_that_breaks_while_training_is_named(
     def breaks(path: str, *rest: Any, **options: Any) -> Any:
         raise VideoError("the disk has gone", code="decode_error", path=path)
 
-    monkeypatch.setattr(preprocess, "read_clip", breaks)
+    monkeypatch.setattr(preprocess, "read_chosen", breaks)
     with pytest.raises(VideoError, match=r"\.webm: the disk has gone"):
         train(small(epochs=1), DataSource(str(order_set)), tmp_path / "run", quiet=True)
 

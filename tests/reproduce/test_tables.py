@@ -89,7 +89,7 @@ def test_a_recipe_says_everything_and_says_it_as_section_4_2_does(name: str) -> 
     machines = {"checkpoint_every_steps", "checkpoint_gradients", "compile", "sync_bn"}
     small_sets = {
         "new_norm_lr_scale", "new_norm_weight_decay", "frozen_epochs", "frozen_stages", "class_weights", "balance",
-        "early_stop",
+        "early_stop", "consensus", "frames_per_second",
     }  # fmt: skip
     assert left_out <= {"layer", "places", "backbone", "stride", "milestones", "patience", *machines, *small_sets}
     assert len(shipped()[name].read_text(encoding="utf-8").splitlines()) <= 48

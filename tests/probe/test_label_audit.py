@@ -150,6 +150,10 @@ def test_the_command_writes_a_page_and_a_table_which_is_read_back_when_it_is_men
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    mended = Path(done.json["table"]).read_bytes()
+    again = ssan("data", "audit", broken, "--model", untrained, "--out", out, *COMMON)
+    assert (again.code, "may have been mended" in again.err) == (2, True)
+    assert Path(done.json["table"]).read_bytes() == mended
     listed = ssan("data", "list", broken, "--annotations", done.json["table"], "--format", "csv", "--json")
     samples = {row["path"]: row for row in map(json.loads, listed.out.splitlines())}
     assert samples[str(broken / "blue" / "ann_7")]["label"] == "red"

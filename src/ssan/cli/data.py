@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ssan.cli import data_check, data_describe, data_resize, options
+from ssan.cli import data_audit, data_check, data_describe, data_resize, options
 from ssan.cli.screen import print, tell
 from ssan.errors import UsageError
 from ssan.processes import num_cores
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
 
 app = typer.Typer(help="Labelled videos: make some, or list, describe, check and convert those there are.")
+app.command("audit")(data_audit.audit)
 app.command("check")(data_check.check)
 app.command("describe")(data_describe.describe)
 app.command("resize")(data_resize.resize)

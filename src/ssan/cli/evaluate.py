@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from ssan.cli import options
-from ssan.errors import UsageError
+from ssan.cli.screen import tell
+from ssan.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from ssan.datasets.samples import Samples
     from ssan.datasets.source import DataSource
 
+SHOWN = 5  # wrong answers
 MAX_PX, MAX_FRAMES = 8192, 4096  # those of a recipe, whose file takes long to import
 
 
@@ -36,6 +39,21 @@ def evaluate(
     scores: Annotated[
         str | None, typer.Option(help="Write a score file (.npz), needed for videos without labels.")
     ] = None,
+    wrong: Annotated[
+        str | None, typer.Option(metavar="FILE.csv", help="Write which videos were answered wrongly, the worst first.")
+    ] = None,
+    choose_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="From which score on `predict` is to answer, so that of the videos that should have no answer at most "
+            "this share gets one: of those answered wrongly, or of --none.",
+        ),
+    ] = None,
+    none: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Videos of none of the classes, for --choose-threshold.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Keep the chosen threshold in the model's file.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Clips at a time.")] = 16,
     *,
     source: "DataSource",
@@ -48,6 +66,7 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos, or score videos without labels (with --scores).
 
+    With --choose-threshold also from which score on an answer is worth giving; --write keeps that for `ssan predict`.
     What of --resize, --size-px, --crop-px and --num-frames is not given is the model's own. Of a run's folder, the
     figures also go to its journal.
     """
@@ -60,10 +79,15 @@ def evaluate(
 
     if crops not in (1, 3, 10):
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
+    if wrong is not None:
+        options.check_output("--wrong", wrong, [".csv"])
+    default = (views, crops, average, resize, size_px, crop_px, num_frames) == (1, 1, "logits", *[None] * 4)
+    _check_threshold(model, choose_threshold, none, write=write, default=default)
     options.have(model, yes=yes, quiet=quiet)
     processes_here = processes(alone_without_srun=True)
-    if scores is not None and processes_here.first:
-        context.with_resource(one_writer(scores))
+    for file in (scores, wrong):
+        if file is not None and processes_here.first:
+            context.with_resource(one_writer(file))
     with together(processes_here) as group:
         labeller = open_classifier(model, options.choose_device(device))
         samples = source.read(split)
@@ -75,15 +99,20 @@ def evaluate(
             split=split,
             probe=probe,
             scores_file=scores,
+            wrong_file=wrong,
+            false_alarms=choose_threshold,
+            none=None if none is None else group.each(lambda: _videos_of_none(none))[0],
             batch=batch,
             workers=options.choose_workers(workers, processes_here.cores),
             seed=seed,
             quiet=quiet,
             group=group,
         )
-    done = options.SOME_FAILED if answer["num_failed"] or answer["num_missing"] else options.DONE
+    done = options.SOME_FAILED if answer["failed"] or answer["num_missing"] else options.DONE
     if not processes_here.first:
         return done  # the first process speaks for all
+    if write:
+        _keep(model, answer["threshold"], answer["protocol"])
     if (Path(model) / "journal.jsonl").is_file():
         listed = fingerprint(samples)
         options.record_evaluation(
@@ -98,6 +127,45 @@ def evaluate(
         )
     options.show(answer, _lines, as_json=json)
     return done
+
+
+def _check_threshold(model: str, share: float | None, none: str | None, *, write: bool, default: bool) -> None:
+    """Refuse what goes with no threshold, and a threshold that would not be one of what ``predict`` says."""
+    if share is None:
+        if none is not None or write:
+            raise UsageError(
+                f"{'--none' if none is not None else '--write'} goes with a threshold; add --choose-threshold SHARE, "
+                "such as 0.05"
+            )
+        return
+    if not 0 < share < 1:
+        raise UsageError(f"--choose-threshold is {share:g}; expected a share of false alarms between 0 and 1")
+    if not default:
+        raise UsageError(
+            "a threshold is chosen as `ssan predict` looks at videos, in one view with the model's own sizes; leave "
+            "out --views, --crops, --average, --resize, --size-px and --crop-px"
+        )
+    if write and not Path(model).exists():
+        raise UsageError("--write: there is no such file; name a model file or a run's folder", path=model)
+
+
+def _videos_of_none(folder: str) -> "Samples":
+    """All videos of a folder, without labels."""
+    from ssan.datasets.samples import Sample, Samples
+    from ssan.recognition.predict import expand
+
+    videos, notes = expand([folder])
+    for note in notes:
+        tell(note)
+    return Samples([Sample(path, path) for path in dict.fromkeys(videos)], [], folder)
+
+
+def _keep(model: str, chosen: dict[str, Any], protocol: dict[str, Any]) -> None:
+    from ssan.weights.classifier_file import keep_threshold
+
+    file = Path(model) / "model.safetensors" if Path(model).is_dir() else Path(model)
+    keep_threshold(file, {**chosen, "split": protocol["split"]})
+    chosen["written"] = str(file)
 
 
 def _lines(answer: dict[str, Any]) -> Iterator[str]:
@@ -122,5 +190,31 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         if labelled:
             right = f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; "
         yield f"{right}{order['reversed_same_prediction']:.4f} of the answers stay the same reversed"
+    if answer["num_wrong"]:
+        yield f"{answer['num_wrong']} answered wrongly, the worst first:"
+    for found in answer["wrong"][:SHOWN]:
+        yield (
+            f"  {printable(found['path'])}: {found['label']} ({found['probability']:.3f}) taken for "
+            f"{found['predicted']} ({found['score']:.3f})"
+        )
+    if (answer["num_wrong"] or 0) > SHOWN:
+        yield f"  and {answer['num_wrong'] - SHOWN} more; --wrong FILE.csv has all of them"
+    if "threshold" in answer:
+        yield from _threshold_lines(answer["threshold"])
     for error in answer["failed"]:
         yield f"failed: {error['path']}: {error['code']}: {error['message']}"
+
+
+def _threshold_lines(chosen: dict[str, Any]) -> Iterator[str]:
+    low, high = chosen["interval95"]
+    of = "of none of the classes" if chosen["of"] == "none" else "answered wrongly"
+    share, wanted, right = chosen["false_alarms"], chosen["false_alarms_wanted"], chosen["right_answered"]
+    yield (
+        f"threshold {chosen['threshold']:.4f}: {chosen['num_false_alarms']} of {chosen['num']} videos {of} get an "
+        f"answer ({share:.4f} [{low:.4f}, {high:.4f}], at most {wanted:g} wanted)"
+        + ("" if right is None else f"; {right:.4f} of the right answers are given")
+    )
+    if "written" in chosen:
+        yield f"kept in {printable(chosen['written'])}, where `ssan predict` finds it"
+    else:
+        yield f"not kept: --write does, or `ssan predict --threshold {chosen['threshold']:.4f}`"

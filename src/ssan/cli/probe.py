@@ -63,7 +63,7 @@ def probe(
     from ssan.probe.probe import probe
     from ssan.training.callbacks import InterruptedRun
 
-    labeller = _labeller(model, init, options.choose_device(device), yes=yes, quiet=quiet)
+    labeller = open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
     try:
         answer = probe(
             labeller,
@@ -107,7 +107,7 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         tell(f"warning: {warning}")
 
 
-def _labeller(model: str, init: str | None, device: str, *, yes: bool, quiet: bool) -> "Labeller":
+def open_network(model: str, init: str | None, device: str, *, yes: bool, quiet: bool) -> "Labeller":
     """The network that the words name: a file of ours, or a name with weights from elsewhere."""
     from ssan.models.catalogue import MODELS
     from ssan.probe.probe import labeller_of_weights

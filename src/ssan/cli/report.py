@@ -15,9 +15,16 @@ def report(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="The page, an HTML file; of one run RUN/report.html by default.")
     ] = None,
+    strips: Annotated[
+        int,
+        typer.Option(min=0, max=1000, help="Film strips of wrong answers, of one run, where the videos still are."),
+    ] = 24,
     json: options.Json = False,
 ) -> int:
-    """Make one page of a run, or of several side by side, from their journals alone."""
+    """Make one page of a run, or of several side by side, from their journals.
+
+    The page of one run also shows some of the videos that `ssan eval` found to be answered wrongly (--strips 0: none).
+    """
     if out is None and len(runs) > 1:
         raise UsageError(f"{len(runs)} runs go on one page that belongs to none of them; say where with -o FILE.html")
     page = os.path.join(runs[0], "report.html") if out is None else out
@@ -28,7 +35,7 @@ def report(
 
     from ssan.report.report import report
 
-    answer = report(runs, page)
+    answer = report(runs, page, num_strips=strips)
     options.show(answer, lambda _: [*map(_line, answer["runs"]), f"Open {page}"], as_json=json)
     for warning in answer["warnings"] if not json else ():
         tell(warning)

@@ -11,7 +11,7 @@ import io
 import os
 import queue
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -429,7 +429,7 @@ def _spoken(home: Home) -> str:
     return f"{where} with the label {quoted(label)}" if label is not None else f"{where} without a label"
 
 
-def _as_csv(rows: Iterable[Sequence[object]]) -> str:
+def as_csv(rows: Iterable[Sequence[object]]) -> str:
     """Rows of values as text; the module itself puts no quotes around a lone carriage return, which ends a line."""
     text = io.StringIO()
     plain, careful = (
@@ -444,30 +444,36 @@ def write_skipped(path: str | Path, faults: Sequence[Fault]) -> None:
     """Write ``skipped.csv``: one line for each video left out, with its id, path, code and cause."""
     rows = [[fault.sample.id, fault.sample.path, fault.error.code, fault.error.message] for fault in faults]
     with writing(path) as handle:
-        handle.write(_as_csv([["id", "path", "code", "message"], *rows]))
+        handle.write(as_csv([["id", "path", "code", "message"], *rows]))
 
 
 LIST_COLUMNS = ("path", "label", "split", "id", "num_frames", "caption", "start_seconds", "end_seconds",
                 "start_frame", "end_frame")  # fmt: skip
 
 
-def write_list(path: str | Path, samples: Sequence[Sample], folder: str) -> list[Sample]:
+def write_list(
+    path: str | Path, samples: Sequence[Sample], folder: str, beside: Mapping[str, Sequence[object]] | None = None
+) -> list[Sample]:
     """Write samples as a list that ``read_csv`` reads, with paths relative to ``folder``; return those left out.
 
     Left out is what such a list cannot say: a path outside the folder, and names or labels that are not UTF-8 text or
     begin or end with a space.
+
+    :param beside: further columns, which stand after the label, each with a value for each sample.
     """
-    rows: list[Sequence[object]] = [LIST_COLUMNS]
+    beside = beside or {}
+    columns = [*LIST_COLUMNS[:2], *beside, *LIST_COLUMNS[2:]]
+    rows: list[Sequence[object]] = [columns]
     left_out = []
-    for sample in samples:
+    for place, sample in enumerate(samples):
         relative = os.path.relpath(sample.path, folder)
         words = [relative, sample.label or "", sample.id, sample.caption or ""]
         outside = relative == os.pardir or relative.startswith(os.path.join(os.pardir, ""))
         if outside or not all(is_text(word) and word == word.strip() for word in words):
             left_out.append(sample)
             continue
-        row = {**sample.as_dict(), "path": relative}
-        rows.append(["" if row[column] is None else row[column] for column in LIST_COLUMNS])
+        row = {**sample.as_dict(), "path": relative, **{name: values[place] for name, values in beside.items()}}
+        rows.append(["" if row[column] is None else row[column] for column in columns])
     with writing(path) as handle:
-        handle.write(_as_csv(rows))
+        handle.write(as_csv(rows))
     return left_out

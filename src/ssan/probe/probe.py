@@ -21,6 +21,7 @@ from ssan.datasets.fingerprint import fingerprint
 from ssan.datasets.samples import Samples, canonical_split, hash_list
 from ssan.datasets.source import DataSource
 from ssan.datasets.splits import groups_of
+from ssan.datasets.wrong import MOST_WRONG, wrong_answers
 from ssan.errors import SsanError, UsageError, few, quoted
 from ssan.files import one_writer, sha256, writing
 from ssan.models.catalogue import MODELS, specification
@@ -136,10 +137,10 @@ def _refuse_useless(asked: Asked) -> None:
                 "every clip one",
                 path=samples.source,
             )
-    _refuse_single(np.array([sample.label_index for sample in asked.train]), asked.train)
+    refuse_single_class(np.array([sample.label_index for sample in asked.train]), asked.train)
 
 
-def _refuse_single(labels: np.ndarray, samples: Samples) -> None:
+def refuse_single_class(labels: np.ndarray, samples: Samples) -> None:
     known = np.unique(labels)
     if len(known) < 2:
         only = few([samples.classes[index] for index in known], 1)
@@ -271,7 +272,7 @@ def probe(
                 "can be left out; write a regex that tells them apart, or use --protocol folds",
                 path=source.root,
             )
-    frozen = _frozen(labeller)
+    frozen = frozen_network(labeller)
     recipe = recipe_with_head(labeller, head)
     with one_writer(out, folder=True), terminable():
         journal = _begin(out, labeller, frozen, recipe, source, asked, head, seed)
@@ -288,7 +289,8 @@ def probe(
             raise
 
 
-def _frozen(labeller: Labeller) -> Frozen:
+def frozen_network(labeller: Labeller) -> Frozen:
+    """The network of a labeller, as the store of its features and what is computed of them name it."""
     name = labeller.name or ("" if labeller.recipe is None else labeller.recipe.model)
     return Frozen(labeller.model, labeller.preprocess, labeller.hash, name, labeller.model.num_features)
 
@@ -403,9 +405,9 @@ def _probe(
     labels = np.array([sample.label_index for sample in samples])
     of_names = None if names is None else [names[place] for place in kept]
     groups = None if of_names is None else names_as_numbers(of_names)
-    splits = _splits(asked, side, labels, groups, num_folds, seed)
+    splits = splits_of(asked, side, labels, groups, num_folds, seed)
     for train, _ in splits:
-        _refuse_single(labels[train], asked.train)
+        refuse_single_class(labels[train], asked.train)
     warnings = _warnings(asked, samples, side, labels, of_names, splits, features)
 
     fitter = Fitter(head, features, labels, groups, len(classes), seed)
@@ -476,7 +478,7 @@ def _probe(
     return answer
 
 
-def _splits(
+def splits_of(
     asked: Asked, side: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, num_folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The items for training and for testing, once for each head that is measured."""
@@ -540,6 +542,7 @@ def _record(
     labels: np.ndarray, asked: Asked, model_hash: str, seconds: float,
 ) -> None:  # fmt: skip
     own = asked.train.kept(samples[item] for item in tested)
+    wrong = wrong_answers(own, scores, asked.train.classes)
     titles = {"leave_one_group_out": "groups left out in turn", "folds": "folds left out in turn"}
     journal.record(
         "evaluated",
@@ -551,6 +554,8 @@ def _record(
         protocol={key: value for key, value in answer["protocol"].items() if key not in OF_THE_HEAD},
         per_class=per_class(scores, labels[tested], asked.train.classes),
         confusion=confusion_counts(scores, labels[tested]),
+        num_wrong=len(wrong),
+        wrong=wrong[:MOST_WRONG],
         list=hash_list(own),
         model_hash=model_hash,
         seconds=round(seconds, 3),

@@ -14,9 +14,11 @@ from tqdm import tqdm
 
 from ssan.datasets.clips import TestClips, collate_with_errors
 from ssan.datasets.samples import Sample, Samples, canonical_split, hash_list
+from ssan.datasets.wrong import MOST_WRONG, write_wrong, wrong_answers
 from ssan.errors import UsageError, VideoError
 from ssan.models.classifier import VideoNetwork
 from ssan.recognition.score_file import UNKNOWN, check_name, write_scores
+from ssan.recognition.threshold import choose_threshold
 from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.training.environment import out_of_memory
 from ssan.training.metrics import accuracies, accuracy, confusion_counts, per_class
@@ -248,6 +250,9 @@ def evaluate(
     split: str,
     probe: bool = False,
     scores_file: str | Path | None = None,
+    wrong_file: str | Path | None = None,
+    false_alarms: float | None = None,
+    none: Samples | None = None,
     batch: int = 16,
     workers: int = 0,
     seed: int = 0,
@@ -259,11 +264,20 @@ def evaluate(
     Of a split whose labels are not public, such as the test splits of Something-Something, only scores can be had: the
     accuracies are then None, and the labels in the score file -1.
 
-    :param group: of several processes each scores a share; all have the answer, and the first writes the score file.
+    :param wrong_file: for the videos that were answered wrongly; the answer has the worst of them.
+    :param false_alarms: choose a threshold by this share of false alarms (``choose_threshold``).
+    :param none: videos of none of the classes, for that choice.
+    :param group: of several processes each scores a share; all have the answer, and the first writes the files.
     :raises UsageError: the model's classes are not the data's, some videos have no label (or all, and there is no
         ``scores_file``), or none could be scored.
     """
     _check_what_is_asked(labeller, samples, split, scores_file)
+    if false_alarms is not None and any(sample.label_index is None for sample in samples):
+        raise UsageError(
+            f"a threshold is chosen by videos whose labels are known, and those of {split!r} have none; name another "
+            "split",
+            path=samples.source,
+        )
     full = protocol.as_dict(labeller.preprocess, split)
     result = score(
         labeller, samples, protocol, probe=probe, batch=batch, workers=workers, seed=seed, quiet=quiet, group=group
@@ -272,6 +286,7 @@ def evaluate(
     labels = np.array([UNKNOWN if sample.label_index is None else sample.label_index for sample in result.samples])
     scores = result.scores["as_sampled"]
     known = labels != UNKNOWN
+    wrong = wrong_answers(result.samples, scores, labeller.classes)
     answer: dict[str, Any] = {
         "num_scored": len(labels),
         "num_missing": len(result.missing),
@@ -280,6 +295,8 @@ def evaluate(
         "protocol": full,
         "per_class": per_class(scores[known], labels[known], labeller.classes),
         "confusion": confusion_counts(scores, labels),
+        "num_wrong": len(wrong) if known.all() else None,
+        "wrong": wrong[:MOST_WRONG],
         "failed": [error.as_dict() for error in result.errors],
         "missing": [sample.path for sample in result.missing],
     }
@@ -290,6 +307,16 @@ def evaluate(
             "shuffled_top1": accuracy(result.scores["shuffled"], labels) if known.all() else None,
             "reversed_same_prediction": float((backwards.argmax(axis=1) == scores.argmax(axis=1)).mean()),
         }
+    if false_alarms is not None:
+        others = None
+        if none is not None:
+            found = score(labeller, none, protocol, batch=batch, workers=workers, seed=seed, quiet=quiet, group=group)
+            _refuse_useless(found, none)
+            answer["failed"] += [error.as_dict() for error in found.errors]  # told, and no part of what is measured
+            others = found.scores["as_sampled"]
+        answer["threshold"] = choose_threshold(scores, labels, false_alarms, others).as_dict()
+    if wrong_file is not None and group.first:
+        write_wrong(wrong_file, wrong)
     if scores_file is not None and group.first:
         ids = [sample.id for sample in result.samples]
         write_scores(scores_file, ids, scores, labels, labeller.classes, full)

@@ -36,13 +36,17 @@ def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return videos, left_out.notes()
 
 
-def predict(labeller: Labeller, path: str, *, top: int = 5) -> dict[str, Any]:
-    """The likeliest classes of one video, or why there are none; the answer is a line of ``ssan predict --json``."""
-    return _label(labeller, path, _read(labeller.preprocess, path), top)
+def predict(labeller: Labeller, path: str, *, top: int = 5, threshold: float | None = None) -> dict[str, Any]:
+    """The likeliest classes of one video, or why there are none; the answer is a line of ``ssan predict --json``.
+
+    :param threshold: the share of the likeliest class below which the video is none of the classes, and ``none`` of the
+        answer True; None says nothing of that.
+    """
+    return _label(labeller, path, _read(labeller.preprocess, path), top, threshold)
 
 
 def predict_each(
-    labeller: Labeller, paths: Sequence[str], *, top: int = 5, workers: int = 0
+    labeller: Labeller, paths: Sequence[str], *, top: int = 5, threshold: float | None = None, workers: int = 0
 ) -> Iterator[dict[str, Any]]:
     """``predict`` of each video, in order, as it comes; ``workers`` processes read videos ahead of the network."""
     if not paths:
@@ -50,7 +54,7 @@ def predict_each(
     plan = BatchPlan(len(paths), 1)
     loader = Batches(_Videos(paths, labeller.preprocess), plan, workers=min(workers, len(paths)), collate=list)
     for path, [read] in zip(paths, loader, strict=True):
-        yield _label(labeller, path, read, top)
+        yield _label(labeller, path, read, top, threshold)
 
 
 class _Look(NamedTuple):
@@ -80,7 +84,9 @@ def _read(preprocess: Preprocess, path: str) -> _Look | VideoError:
     return _Look(views, clip.num_frames, clip.duration_seconds, early_end(path, clip))
 
 
-def _label(labeller: Labeller, path: str, read: _Look | VideoError, top: int) -> dict[str, Any]:
+def _label(
+    labeller: Labeller, path: str, read: _Look | VideoError, top: int, threshold: float | None
+) -> dict[str, Any]:
     try:
         if isinstance(read, VideoError):
             raise read
@@ -93,6 +99,7 @@ def _label(labeller: Labeller, path: str, read: _Look | VideoError, top: int) ->
         "num_frames": read.num_frames,
         "duration_seconds": read.duration_seconds,
         "top": [{"label": labeller.classes[index], "index": index, "score": share} for index, share in best],
+        **({} if threshold is None else {"none": best[0][1] < threshold}),
         **({} if read.warning is None else {"warning": read.warning.as_dict()}),
     }
 

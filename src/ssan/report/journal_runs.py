@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ssan.errors import UsageError, quoted, shortened
 from ssan.training.journal import planned_epochs, read_journal
 from ssan.training.metrics import FEWEST_FOR_TOP5, wilson_interval
+from ssan.video.clip import FramePart, Part
 
 Status = Literal["finished", "interrupted", "failed", "not ended"]
 STATUS_AFTER: dict[str, Status] = {
@@ -27,13 +28,31 @@ OF_THE_MODEL = ("num_frames", "sampling", "stride", "resize", "size_px", "crop_p
 SIZES = ("resize", "size_px", "crop_px")
 LARGEST = 3.5e38
 MOST_COUNTED = 10**12
+MOST_WRONG = 100
 PROBE = ("reversed_top1", "shuffled_top1", "reversed_same_prediction")
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A video that an evaluation answered wrongly.
+
+    :param score: share of the class predicted, and ``probability`` of the true one.
+    :param part: of the video that was asked; None of all of it.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    score: float | None
+    probability: float | None
+    part: Part | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """One ``evaluated`` event.
 
+    :param wrong: the worst of those answered wrongly, the worst first; ``num_wrong`` of them all.
     :param videos: the start of a hash of the list of videos; None where the journal has none.
     :param outdated: whether the run went on after it, so that its best model may be another now.
     :param repeats: earlier evaluations of the same videos under the same protocol that this one stands for.
@@ -52,6 +71,8 @@ class Evaluation:
     confusion: list[tuple[int, int, int]] | None
     outdated: bool
     repeats: int
+    num_wrong: int | None = None
+    wrong: list["WrongAnswer"] = field(default_factory=list)
 
     @property
     def testing(self) -> dict[str, Any]:
@@ -313,7 +334,26 @@ def _evaluation(event: Mapping[str, Any], path: str, *, outdated: bool) -> Evalu
         confusion=_confusion(event.get("confusion"), len(classes), path) or None,
         outdated=outdated,
         repeats=0,
+        num_wrong=whole(event.get("num_wrong")),
+        wrong=[
+            answer
+            for answer in map(_wrong, _sequence(event.get("wrong"))[:MOST_WRONG])
+            if answer.path and answer.predicted
+        ],
     )
+
+
+def _wrong(row: Any) -> WrongAnswer:
+    row = mapping(row)
+    bounds = tuple(number(row.get(key)) for key in ("start_seconds", "end_seconds"))
+    frames = tuple(whole(row.get(key)) for key in ("start_frame", "end_frame"))
+    part: Part | None = None
+    if frames != (None, None):
+        part = FramePart(max(0, frames[0] or 0), frames[1])
+    elif bounds != (None, None):
+        part = (bounds[0], bounds[1])
+    label, predicted, path = (word(row.get(key)) or "" for key in ("label", "predicted", "path"))
+    return WrongAnswer(path, label, predicted, number(row.get("score")), number(row.get("probability")), part)
 
 
 def _confusion(value: Any, num_classes: int, path: str) -> list[tuple[int, int, int]] | None:

@@ -7,10 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from ssan.report import probe_run
+from ssan.report.film_strip import FilmStrips
 from ssan.report.formatting import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
-from ssan.report.journal_runs import Evaluation, JournalRun, number, shown, whole, word
+from ssan.report.journal_runs import Evaluation, JournalRun, WrongAnswer, number, shown, whole, word
 from ssan.report.matrix import confusion_table
 from ssan.report.plots import COLOURS, Line, lines_plot, matrix_plot
+from ssan.video.clip import FramePart
 
 MOST_NAMED_CLASSES = 20  # of a confusion matrix with names and counts in it
 MOST_DRAWN_CLASSES = 2000
@@ -31,10 +33,11 @@ ENVIRONMENT = {
 }  # fmt: skip
 
 
-def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
+def view(run: JournalRun, *, alone: bool, strips: FilmStrips | None = None) -> dict[str, Any]:
     """What the template shows of one run.
 
     :param alone: whether its page has no other; the curves of several stand in one picture instead.
+    :param strips: of videos that were answered wrongly; None shows none.
     """
     data = run.start.get("data") if isinstance(run.start.get("data"), dict) else {}
     assert isinstance(data, dict)
@@ -64,7 +67,7 @@ def view(run: JournalRun, *, alone: bool) -> dict[str, Any]:
         if run.best
         else None,
         "curves": _curves_of_one(run) if alone else [],
-        "evaluations": [_evaluation_view(evaluation, run) for evaluation in run.evaluations],
+        "evaluations": [_evaluation_view(evaluation, run, strips) for evaluation in run.evaluations],
         "cost": cost_table([run]),
         "recipe": recipe_table(run),
         "environment": environment_table(run),
@@ -190,7 +193,7 @@ def in_words(run: JournalRun, key: str, name: str = "") -> str:
     return f"{name} {ends}".strip()
 
 
-def _evaluation_view(evaluation: Evaluation, run: JournalRun) -> dict[str, Any]:
+def _evaluation_view(evaluation: Evaluation, run: JournalRun, strips: FilmStrips | None) -> dict[str, Any]:
     notes = []
     if evaluation.outdated:
         notes.append("the run went on afterwards, so its best model may be another now")
@@ -214,8 +217,42 @@ def _evaluation_view(evaluation: Evaluation, run: JournalRun) -> dict[str, Any]:
         "confusion": _confusion_picture(evaluation),
         "confused": _confused(evaluation),
         "per_class": _per_class(evaluation),
+        "num_wrong": evaluation.num_wrong,
+        **_wrong(evaluation, strips),
         "num_classes": len(evaluation.classes),
     }
+
+
+def _wrong(evaluation: Evaluation, strips: FilmStrips | None) -> dict[str, Any]:
+    """The wrong answers that the journal names: those with a film strip as tiles, and all of them as a table."""
+    tiles = []
+    for answer in evaluation.wrong if strips is not None else ():
+        strip = strips.of(answer.path, answer.part) if strips is not None else ""
+        if strip:
+            tiles.append({
+                "strip": strip, "path": answer.path, "label": answer.label, "probability": share(answer.probability),
+                "other": answer.predicted, "score": share(answer.score), "part": _span(answer),
+            })  # fmt: skip
+    table = Table(
+        ("video", "true class", "its probability", "answer", "its score"),
+        [
+            (f"{answer.path} {_span(answer)}".strip(), answer.label, share(answer.probability), answer.predicted,
+             share(answer.score))
+            for answer in evaluation.wrong
+        ],
+        numeric=(2, 4),
+    )  # fmt: skip
+    return {"wrong": table, "wrong_tiles": tiles}
+
+
+def _span(answer: WrongAnswer) -> str:
+    """The part of the video in words; nothing where it is all of it."""
+    if answer.part is None:
+        return ""
+    if isinstance(answer.part, FramePart):
+        return f"frames {answer.part.first} to {'the end' if answer.part.stop is None else answer.part.stop}"
+    start, end = answer.part
+    return f"{start or 0:.1f} s to {'the end' if end is None else f'{end:.1f} s'}"
 
 
 def _probe_row(evaluation: Evaluation) -> Table | None:

@@ -1,5 +1,8 @@
 """The page of a run, or of several side by side, from their journals alone.
 
+Film strips of the videos that the journal of a single run says were answered wrongly are the only thing that is looked
+up elsewhere: where the files are still there.
+
 No figure is made here that a journal does not give: what was not run is blank. Derived are intervals of shares, means
 and spreads over seeds, differences, and times per epoch and per video.
 """
@@ -12,6 +15,7 @@ from ssan._version import __version__
 from ssan.errors import UsageError
 from ssan.files import writing
 from ssan.report import retrieval_run
+from ssan.report.film_strip import FilmStrips
 from ssan.report.formatting import when
 from ssan.report.html import render_page
 from ssan.report.journal_runs import JournalRun, RunGroup, grouped, number, read_runs, spread, warnings, whole
@@ -21,8 +25,10 @@ from ssan.report.side_by_side import comparison
 MOST_ENDS = 15  # classes at either end of a long list that stand outside the fold
 
 
-def report(folders: Sequence[str], out: str) -> dict[str, Any]:
+def report(folders: Sequence[str], out: str, *, num_strips: int = 0) -> dict[str, Any]:
     """Write the page of these runs to ``out``; the answer has the fields of ``ssan report --json``.
+
+    :param num_strips: of the page of one run at most so many film strips of videos that were answered wrongly.
 
     :raises UsageError: a folder is no run, or its journal is damaged.
     """
@@ -35,11 +41,13 @@ def report(folders: Sequence[str], out: str) -> dict[str, Any]:
     if joint:
         return _report_of_retrieval(joint[0], out)
     groups = grouped(runs)
+    strips = FilmStrips(num_strips) if num_strips and len(runs) == 1 else None
     said = warnings(runs, groups) if len(runs) > 1 else []
     page = render_page(
         "report.html.j2",
         title=f"{runs[0].name}: a run of ssan" if len(runs) == 1 else f"{len(runs)} runs of ssan",
-        runs=[view(run, alone=len(runs) == 1) for run in runs],
+        runs=[view(run, alone=len(runs) == 1, strips=strips) for run in runs],
+        strips=strips,
         comparison=comparison(runs, groups) if len(runs) > 1 else None,
         warnings=said,
         made=when(datetime.now(UTC).timestamp()),
@@ -54,6 +62,7 @@ def report(folders: Sequence[str], out: str) -> dict[str, Any]:
         "page": out,
         "runs": [_headline(run) for run in runs],
         "groups": [_group_headline(group) for group in groups if len(group.runs) > 1],
+        "num_strips": strips.num_made if strips else 0,
         "warnings": said,
     }
 

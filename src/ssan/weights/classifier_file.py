@@ -24,6 +24,7 @@ class Labeller:
     :param recipe: None where nothing of ours describes the network.
     :param hash: SHA-256 of its tensors, or of the files that they were read from.
     :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or ``hf:FOLDER``.
+    :param threshold: the share of the softmax below which a video is none of the classes, where one was chosen.
     """
 
     model: VideoNetwork
@@ -33,6 +34,7 @@ class Labeller:
     protocol: dict[str, Any]
     hash: str
     name: str = ""
+    threshold: float | None = None
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -81,6 +83,31 @@ def save_labeller(
         "protocol": dict(protocol),
     }
     return write_model_file(path, model.state_dict(), metadata)
+
+
+def keep_threshold(path: str | Path, chosen: Mapping[str, Any]) -> None:
+    """Write into a classifier's file from which share of the softmax on it is to answer; all else in it stays.
+
+    :param chosen: ``threshold``, and how it was chosen.
+    :raises ModelError: the file is not one of ours.
+    """
+    tensors, metadata = read_model_file(path)
+    del metadata["sha256"]  # of the tensors, which is made anew, and is the same
+    write_model_file(path, tensors, {**metadata, "threshold": dict(chosen)})
+
+
+def _threshold(metadata: Mapping[str, Any], path: Path) -> float | None:
+    kept = metadata.get("threshold")
+    if kept is None:
+        return None
+    value = kept.get("threshold") if isinstance(kept, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise wrong_model(
+            f"its threshold is {quoted(str(value), 40)}; expected a share from 0 to 1. Choose it again with "
+            "`ssan eval --choose-threshold SHARE --write`",
+            path,
+        )
+    return float(value)
 
 
 def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | None = None) -> Labeller:
@@ -133,6 +160,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         protocol=protocol,
         hash=metadata["sha256"],
         name=recipe.model,
+        threshold=_threshold(metadata, path),
     )
 
 

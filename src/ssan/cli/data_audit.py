@@ -114,7 +114,7 @@ def _write(found: "LabelAudit", answer: dict[str, Any], source: "DataSource", st
     }
     left_out = write_list(answer["table"], [*samples, *unread], source.folder, beside)
     words = ["--data", source.folder, "--annotations", answer["table"], "--format", "csv"]
-    mend = f"Mend column label of {TABLE}, and read the data with {shlex.join(words)}."
+    reads = shlex.join(words)
     write_audit_page(
         answer["page"],
         answer,
@@ -122,11 +122,11 @@ def _write(found: "LabelAudit", answer: dict[str, Any], source: "DataSource", st
         [found.samples[item] for item in doubted],
         source=source.root,
         network=answer["protocol"]["frozen"],
-        mend=mend,
+        reads=reads,
         strips=FilmStrips(strips),
     )
     if not quiet:
-        tell(f"{answer['page']}: open it in a browser. {mend}")
+        tell(f"{answer['page']}: open it in a browser. Mend column label of {TABLE}; a command reads it with {reads}")
         if left_out:
             tell(f"{len(left_out)} clips cannot stand in {TABLE}, by their names: first {left_out[0].path}")
 

@@ -125,7 +125,7 @@ def evaluate(
             model_hash=labeller.hash,
             seconds=round(time.monotonic() - started, 3),
         )
-    options.show(answer, _lines, as_json=json)
+    options.show(answer, lambda found: _lines(found, wrong), as_json=json)
     return done
 
 
@@ -168,7 +168,7 @@ def _keep(model: str, chosen: dict[str, Any], protocol: dict[str, Any]) -> None:
     chosen["written"] = str(file)
 
 
-def _lines(answer: dict[str, Any]) -> Iterator[str]:
+def _lines(answer: dict[str, Any], wrong: str | None) -> Iterator[str]:
     used, labelled = answer["protocol"], answer["top1"] is not None
     if labelled:
         low, high = answer["interval95"]
@@ -190,15 +190,13 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
         if labelled:
             right = f"frames reversed {order['reversed_top1']:.4f}, shuffled {order['shuffled_top1']:.4f}; "
         yield f"{right}{order['reversed_same_prediction']:.4f} of the answers stay the same reversed"
-    if answer["num_wrong"]:
-        yield f"{answer['num_wrong']} answered wrongly, the worst first:"
-    for found in answer["wrong"][:SHOWN]:
-        yield (
-            f"  {printable(found['path'])}: {found['label']} ({found['probability']:.3f}) taken for "
-            f"{found['predicted']} ({found['score']:.3f})"
-        )
-    if (answer["num_wrong"] or 0) > SHOWN:
-        yield f"  and {answer['num_wrong'] - SHOWN} more; --wrong FILE.csv has all of them"
+    if wrong is not None:
+        yield f"{answer['num_wrong'] or 0} answered wrongly, listed in {printable(wrong)}; the worst:"
+        for found in answer["wrong"][:SHOWN]:
+            yield (
+                f"  {printable(found['path'])}: {found['label']} ({found['probability']:.3f}) taken for "
+                f"{found['predicted']} ({found['score']:.3f})"
+            )
     if "threshold" in answer:
         yield from _threshold_lines(answer["threshold"])
     for error in answer["failed"]:

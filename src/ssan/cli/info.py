@@ -100,6 +100,7 @@ def _model(path: Path) -> dict[str, Any]:
         "takes": metadata.get("streams") if is_retrieval else mapping(metadata.get("preprocess")),
         "trained_on": {"init": recipe.get("init"), "imported_from": protocol.get("imported_from")},
         "reached": reached,
+        "threshold": mapping(metadata.get("threshold")),
         "recipe": recipe,
     }
 

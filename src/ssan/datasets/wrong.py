@@ -48,13 +48,14 @@ def wrong_answers(samples: Sequence[Sample], scores: np.ndarray, classes: Sequen
                 "score": float(shares[row, predicted[row]]),
                 "probability": float(shares[row, labels[row]]),
                 "id": sample.id,
-                **_bounds(sample),
+                **bounds_of(sample),
             }
         )
     return sorted(found, key=lambda answer: (answer["probability"], -answer["score"], answer["id"]))
 
 
-def _bounds(sample: Sample) -> dict[str, Any]:
+def bounds_of(sample: Sample) -> dict[str, Any]:
+    """The bounds of the part of a video that a sample is, by their names; nothing of a whole video."""
     start, end = sample.seconds
     bounds = {
         "start_seconds": start, "end_seconds": end, "start_frame": sample.start_frame, "end_frame": sample.end_frame,

@@ -12,6 +12,7 @@ import numpy as np
 from ssan.datasets.doubts import doubts
 from ssan.datasets.samples import Sample
 from ssan.datasets.source import DataSource
+from ssan.datasets.wrong import bounds_of
 from ssan.errors import SsanError
 from ssan.probe.doubts import doubts_of_classes, doubts_of_folds, near_duplicates
 from ssan.probe.features import describe
@@ -114,6 +115,7 @@ class LabelAudit:
             "confident": suspect.confident,
             "split": sample.split,
             "id": sample.id,
+            **bounds_of(sample),
         }
 
 
@@ -236,8 +238,9 @@ def audit_labels(
         )
     if len(features.failed):
         codes = Counter(error.code for _, error in features.failed)
+        num = len(features.failed)
         warnings.append(
-            f"{len(features.failed)} clips cannot be read ({', '.join(f'{num} {code}' for code, num in codes.items())})"
+            f"{num} {'clip' if num == 1 else 'clips'} cannot be read ({', '.join(f'{num} {code}' for code, num in codes.items())})"
         )
     return LabelAudit(
         samples=samples,

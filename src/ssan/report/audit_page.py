@@ -25,14 +25,14 @@ def write_audit_page(
     *,
     source: str,
     network: str,
-    mend: str,
+    reads: str,
     strips: FilmStrips,
 ) -> None:
     """Write the page.
 
     :param audit: the answer of ``ssan data audit --json``.
     :param duplicates: the pairs of it, and ``suspects`` its suspects, as samples.
-    :param mend: what to do with what is found, in a sentence.
+    :param reads: the options by which a command reads the mended table.
     """
     rows = audit["suspects"][:MOST_ROWS]
     tiles = []
@@ -65,7 +65,7 @@ def write_audit_page(
         num_across=audit["num_duplicates_across_splits"],
         warnings=audit["warnings"],
         groups="groups" in audit["protocol"],
-        how_to_mend=mend,
+        reads=reads,
         suspect_tiles=tiles,
         suspects=Table(
             ("clip", "label", "its probability", "rather", "its probability", "confidently", "split"),

@@ -15,11 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
+from ssan.datasets.samples import Sample
 from ssan.errors import UsageError
 from ssan.models.catalogue import build
 from ssan.recipe import make_recipe
 from ssan.recognition.predict import predict
 from ssan.recognition.predict_windows import COLUMNS, as_row, predict_windows
+from ssan.recognition.video_model import VideoModel
 from ssan.video.reader import VideoApart
 from ssan.weights.classifier_file import Labeller, load_labeller, save_labeller
 
@@ -154,6 +156,28 @@ def test_readers_beside_the_network_change_neither_answers_nor_their_order(label
     assert [one.video for one in alone] == [0] * 5 + [1] + [2] + [3] * 2 + [4] * 7 + [5]
     assert list(predict_windows(labeller, paths, window_seconds=0.5, top=2, workers=2)) == alone
     assert list(predict_windows(labeller, [], window_seconds=1, workers=2)) == []
+
+
+def test_a_model_in_python_answers_windows_as_the_command_does(labeller: Labeller, tmp_path: Path) -> None:
+    model, video = VideoModel(labeller), pictures(tmp_path / "whole", 33)
+    (video / "00015.png").write_bytes(b"no picture")  # the second window is seen by frames 11, 15 and 19
+    (tmp_path / "absent.mp4").touch()
+    paths = [str(video), str(tmp_path / "absent.mp4")]
+    lines = [one.line for one in predict_windows(labeller, paths, window_seconds=1, step_seconds=0.75, top=2)]
+    answers = model.predict(paths, top=2, windows=1, step=0.75)
+    assert [answer.ok for answer in answers] == [line["ok"] for line in lines] == [True, False, True, True, False]
+    for answer, line in zip(answers, lines, strict=True):
+        assert (answer.path, answer.start_seconds, answer.end_seconds, answer.num_frames) == tuple(
+            line.get(name) for name in ("path", "start_seconds", "end_seconds", "num_frames")
+        )
+        assert answer.top == [(best["label"], best["score"]) for best in line.get("top", [])]
+        assert answer.duration_seconds is None
+    part = Sample("x", str(video), start_seconds=1.5, end_seconds=2.5)
+    assert [(one.start_seconds, one.end_seconds) for one in model.predict(part, windows=0.5)] == [(1.5, 2), (2, 2.5)]
+    with pytest.raises(UsageError, match="no windows of them"):
+        model.predict(np.zeros((4, SIDE, SIDE, 3), np.uint8), windows=1)
+    with pytest.raises(UsageError, match="give windows"):
+        model.predict(paths, step=1)
 
 
 def test_rows_of_the_table_come_back_as_they_were() -> None:

@@ -31,7 +31,7 @@ def test_windows_of_one_label_that_follow_each_other_are_one_stretch() -> None:
     assert (found.num_videos, found.num_windows, found.num_failed, video.num_failed) == (1, 7, 1, 1)
     assert found.labels == {"a": 2, "b": 3, NONE: 1}
     # From left to right all 14 s: a 2, b 1, unread 1, none 2, a gap of 2, b 2, a gap of 2, b 2.
-    track = module._track(video)
+    track = module._track(video, {"a": 200, "b": 337})
     assert [(part["label"], round(float(part["percent"]) * 0.14, 3)) for part in track] == [
         ("a", 2), ("b", 1), ("", 1), (NONE, 2), ("", 2), ("b", 2), ("", 2), ("b", 2)
     ]  # fmt: skip
@@ -56,5 +56,5 @@ def test_no_more_is_kept_than_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_moments_are_told_as_people_tell_them() -> None:
     assert [clock(seconds) for seconds in (0, 8.25, 59.96, 71, 3725.5)] == [
-        "0:00.0", "0:08.2", "1:00.0", "1:11.0", "1:02:05.5"
+        "0:00.0", "0:08.3", "1:00.0", "1:11.0", "1:02:05.5"
     ]  # fmt: skip

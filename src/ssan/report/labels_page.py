@@ -1,6 +1,5 @@
 """The page of labelled videos: of each a film strip, and below it which label it has when."""
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,6 +105,9 @@ def write_labels_page(out: str, found: LabelledVideos, *, network: str, windows:
 
     :param windows: how windows slide, in words; "" where whole videos were labelled.
     """
+    # The colours of the most frequent labels are the furthest apart; what is none of the labels has none.
+    named = [label for label, _ in found.labels.most_common() if label != NONE]
+    hues = {label: (200 + number * 137) % 360 for number, label in enumerate(named)}
     page = render_page(
         "labels.html.j2",
         title=f"Videos labelled by {network}",
@@ -120,7 +122,7 @@ def write_labels_page(out: str, found: LabelledVideos, *, network: str, windows:
             [(label, f"{num:,}") for label, num in found.labels.most_common(50)],
             numeric=(1,),
         ),
-        videos=[_shown(video, strips, in_windows=bool(windows)) for video in found.videos],
+        videos=[_shown(video, strips, hues, in_windows=bool(windows)) for video in found.videos],
         num_gone=len(strips.gone),
         made=when(datetime.now(UTC).timestamp()),
         version=__version__,
@@ -129,7 +131,7 @@ def write_labels_page(out: str, found: LabelledVideos, *, network: str, windows:
         handle.write(page)
 
 
-def _shown(video: _Video, strips: FilmStrips, *, in_windows: bool) -> dict[str, Any]:
+def _shown(video: _Video, strips: FilmStrips, hues: Mapping[str, int], *, in_windows: bool) -> dict[str, Any]:
     """A video as the template takes it."""
     if in_windows:
         listed = [stretch for stretch in video.stretches if stretch.label is not None]
@@ -154,13 +156,13 @@ def _shown(video: _Video, strips: FilmStrips, *, in_windows: bool) -> dict[str, 
         "num_windows": video.num_windows,
         "num_failed": video.num_failed,
         "error": video.error,
-        "track": _track(video) if in_windows else [],
+        "track": _track(video, hues) if in_windows else [],
         "table": table,
         "num_more": num_more,
     }
 
 
-def _track(video: _Video) -> list[dict[str, Any]]:
+def _track(video: _Video, hues: Mapping[str, int]) -> list[dict[str, Any]]:
     """The video's time from left to right: its stretches and the gaps between them, each with its share in percent."""
     parts: list[dict[str, Any]] = []
     at = 0.0
@@ -168,25 +170,20 @@ def _track(video: _Video) -> list[dict[str, Any]]:
         for label, start, until in ((None, at, stretch.start), (stretch.label, stretch.start, stretch.until)):
             if until > start:
                 parts.append({
-                    "label": label or "", "hue": None if label in (None, NONE) else hue(str(label)),
+                    "label": label or "", "hue": hues.get(label or ""),
                     "percent": f"{100 * (until - start) / video.end:.3f}", "at": f"{clock(start)} to {clock(until)}",
                 })  # fmt: skip
         at = stretch.until
     return parts
 
 
-def hue(label: str) -> int:
-    """The colour of a label, in degrees, the same on every page."""
-    return zlib.crc32(label.encode("utf-8", "replace")) * 137 % 360
-
-
 def clock(seconds: float) -> str:
     """A moment of a video.
 
     >>> clock(8.25), clock(71), clock(3725.5)
-    ('0:08.2', '1:11.0', '1:02:05.5')
+    ('0:08.3', '1:11.0', '1:02:05.5')
     """
-    tenths = round(seconds * 10)
+    tenths = int(seconds * 10 + 0.5)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     long = f"{hours}:{minutes:02d}" if hours else f"{minutes}"

@@ -52,7 +52,7 @@ def test_lines_table_and_page_say_the_same(ssan: Any, untrained: Path, videos: P
     assert "&lt;b&gt;&amp;first" in text
     assert "<b>&first" not in text
     assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!data:)|url\(|https?://", text)
-    assert "1 videos could not be shown" in text
+    assert "1 video could not be shown" in text
     assert re.search(r"3 videos, 0\.0 MB, windows of 1 s every 1 s", got.err)
     assert re.search(r"3 videos in [\d.]+ s: [\d.]+ videos a second, [\d.]+ windows a second", got.err)
     quiet = ssan("predict", untrained, videos / "second", "--windows", 1, "--step", 0.5, "--quiet")

@@ -150,6 +150,10 @@ def test_the_command_writes_a_page_and_a_table_which_is_read_back_when_it_is_men
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
+    mended = Path(done.json["table"]).read_bytes()
+    again = ssan("data", "audit", broken, "--model", untrained, "--out", out, *COMMON)
+    assert (again.code, "may have been mended" in again.err) == (2, True)
+    assert Path(done.json["table"]).read_bytes() == mended
     listed = ssan("data", "list", broken, "--annotations", done.json["table"], "--format", "csv", "--json")
     samples = {row["path"]: row for row in map(json.loads, listed.out.splitlines())}
     assert samples[str(broken / "blue" / "ann_7")]["label"] == "red"
@@ -181,11 +185,11 @@ def test_what_cannot_be_audited_is_refused(untrained: Path, tmp_path: Path, ssan
     done = ssan("data", "audit", tmp_path / "data", "--model", untrained, "--out", tmp_path / "file", *COMMON)
     assert done.code == 2
     assert "it is a file" in done.err
+    for number in range(3):
+        write_clip(tmp_path / "data" / "two" / f"ann_{number}", (20, 20, 200), 1.0, number)
+    source, network = DataSource(str(tmp_path / "data"), "folder", {"groups": "(eve)"}), load_labeller(untrained)
     with pytest.raises(UsageError, match="matches nothing"):
-        for number in range(3):
-            write_clip(tmp_path / "data" / "two" / f"ann_{number}", (20, 20, 200), 1.0, number)
-        source = DataSource(str(tmp_path / "data"), "folder", {"groups": "(eve)"})
-        audit_labels(load_labeller(untrained), source, tmp_path / "features", quiet=True)
+        audit_labels(network, source, tmp_path / "features", quiet=True)
 
 
 def test_samples_of_one_video_are_told_apart_by_their_parts() -> None:

@@ -64,6 +64,12 @@ def audit(
 
     if out is not None and os.path.exists(out) and not os.path.isdir(out):
         raise UsageError("it is a file; name a folder with --out", path=out)
+    if out is not None and os.path.exists(table := os.path.join(out, TABLE)):
+        raise UsageError(
+            "it is there already, and may have been mended; move it away, or name another folder with --out (and the "
+            "features of this one with --features)",
+            path=table,
+        )
     labeller = open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="ssan-audit-") as scratch:
         if out is not None:

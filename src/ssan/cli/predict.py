@@ -110,7 +110,7 @@ def predict(
         if not silent:
             took = max(time.monotonic() - began, 1e-9)
             more = "" if lengths is None else f", {outputs.num / took:.2f} windows a second"
-            tell(f"{len(videos)} videos in {took:.1f} s: {len(videos) / took:.2f} videos a second{more}")
+            tell(f"{_num(videos)} in {took:.1f} s: {len(videos) / took:.2f} videos a second{more}")
         outputs.end(labeller.name, _in_words(lengths).removeprefix(", "), strips, quiet=quiet)
     return options.SOME_FAILED if failed else options.DONE
 
@@ -216,11 +216,14 @@ def _in_words(lengths: tuple[float, float] | None) -> str:
     return "" if lengths is None else f", windows of {lengths[0]:g} s every {lengths[1]:g} s"
 
 
+def _num(videos: Sequence[str]) -> str:
+    return f"{len(videos)} video{'' if len(videos) == 1 else 's'}"
+
+
 def _size(videos: Sequence[str]) -> str:
     """How many videos there are to be read, and how large their files are."""
     num_bytes = sum(os.path.getsize(path) for path in videos if os.path.isfile(path))
-    plural = "" if len(videos) == 1 else "s"
-    return f"{len(videos)} video{plural}" + (f", {num_bytes / 1e6:.1f} MB" if num_bytes else "")
+    return _num(videos) + (f", {num_bytes / 1e6:.1f} MB" if num_bytes else "")
 
 
 def _given(threshold: str | None) -> float | None:

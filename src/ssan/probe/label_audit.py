@@ -240,7 +240,8 @@ def audit_labels(
         codes = Counter(error.code for _, error in features.failed)
         num = len(features.failed)
         warnings.append(
-            f"{num} {'clip' if num == 1 else 'clips'} cannot be read ({', '.join(f'{num} {code}' for code, num in codes.items())})"
+            f"{num} {'clip' if num == 1 else 'clips'} cannot be read: "
+            + ", ".join(f"{times} {code}" for code, times in codes.items())
         )
     return LabelAudit(
         samples=samples,

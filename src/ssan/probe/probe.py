@@ -521,7 +521,8 @@ def _warnings(
     if features.failed:
         sample, error = features.failed[0]
         said.append(
-            f"{len(features.failed)} clips are left out (skipped.csv has them), first {sample.path}: {error.message}"
+            f"{len(features.failed)} of {len(samples) + len(features.failed)} clips left out, as skipped.csv lists; "
+            f"first {sample.path}: {error.message}"
         )
     return said
 

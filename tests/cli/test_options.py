@@ -136,9 +136,7 @@ def test_predict_reads_with_as_many_workers_as_told_and_draws_nothing(
         yield from ({"path": path, "ok": True, "top": []} for path in paths)
 
     monkeypatch.setattr("ssan.recognition.predict.predict_each", predict_each)
-    monkeypatch.setattr(
-        "ssan.weights.open_model.open_classifier", lambda *_: SimpleNamespace(threshold=None)
-    )
+    monkeypatch.setattr("ssan.weights.open_model.open_classifier", lambda *_: SimpleNamespace(threshold=None, name="m"))
     assert [line["path"] for line in ssan("predict", "m", "a", "b", "--workers", 2, "--json").lines] == ["a", "b"]
     for words in (["a", "--workers", 1], ["a", "b", "--workers", 0], ["a"], ["a", "b"]):
         assert ssan("predict", "m", *words, "--json").code == 0

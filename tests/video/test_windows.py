@@ -8,12 +8,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssan.errors import UsageError, VideoError
 from ssan.video import decode
+from ssan.video import windows as module
 from ssan.video.preprocess import Preprocess, dense_indices, sliding_windows
 from ssan.video.reader import open_video
-from ssan.video.windows import read_windows
+from ssan.video.windows import read_each_window, read_windows
 
 NUM_FRAMES, RATE, SIDE = 211, 10, 32
 KINDS = {"h264.mp4": ("libx264", {"g": "20", "bf": "2"}), "h264.ts": ("libx264", {"g": "20", "bf": "2"})}
@@ -157,3 +159,49 @@ def test_a_frame_that_several_windows_show_is_decoded_once_for_all_of_them(
         assert all(len(set(indices)) == len(indices) == 8 + 15 for indices in asked)
     else:
         assert not asked
+
+
+def folder_with_a_hole(folder: Path, num_frames: int, broken: int) -> str:
+    """A video as a folder of pictures at 12 frames a second, one of which is none."""
+    folder.mkdir()
+    for number in range(num_frames):
+        picture = np.full((SIDE, SIDE, 3), brightness(number), np.uint8)
+        Image.fromarray(picture).save(folder / f"{number:05d}.png")
+    (folder / f"{broken:05d}.png").write_bytes(b"no picture")
+    return str(folder)
+
+
+def test_a_window_that_cannot_be_read_says_why_and_those_after_it_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder_with_a_hole(tmp_path / "frames", 40, broken=15)
+    # Windows 1 and 2 overlap the others, and are read together with them; frame 15 is in both.
+    windows = [[0, 9, 12], [10, 15, 19], [15, 16], [16, 30], [38, 39]]
+    with open_video(path) as opened:
+        found = list(read_each_window(opened, windows))
+        assert [isinstance(clip, VideoError) for clip in found] == [False, True, True, False, False]
+        for window, clip in zip(windows, found, strict=True):
+            if isinstance(clip, VideoError):
+                assert "00015.png" in f"{clip.path} {clip.message}"
+            else:
+                assert [int(frame[0, 0, 0]) for frame in clip.frames] == [brightness(number) for number in window]
+        # Where faults have cost too much, what follows is given up.
+        monkeypatch.setattr(module, "FAULTS_SECONDS", 0.0)
+        assert [isinstance(clip, VideoError) for clip in read_each_window(opened, windows)] == [False, *[True] * 4]
+
+
+def test_of_a_video_read_in_sequence_a_fault_is_that_of_all_windows_after_it(
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if video.suffix == ".mp4":
+        return
+    cut = tmp_path / "cut.ts"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with open_video(cut) as opened:
+        behind = [[opened.num_frames + number] for number in range(3)]
+        begun: list[int] = []
+        stream = type(opened).stream
+        monkeypatch.setattr(type(opened), "stream", lambda self, **how: begun.append(1) or stream(self, **how))
+        found = list(read_each_window(opened, [[0, 1], [2, 50], *behind]))
+    assert [isinstance(clip, VideoError) for clip in found] == [False, False, True, True, True]
+    assert len(begun) == 1

@@ -81,7 +81,7 @@ def evaluate(
         raise UsageError(f"--crops is {crops}; expected 1, 3 or 10")
     if wrong is not None:
         options.check_output("--wrong", wrong, [".csv"])
-    default = (views, crops, average, resize, size_px, crop_px, num_frames) == (1, 1, "logits", None, None, None, None)
+    default = (views, crops, average, resize, size_px, crop_px, num_frames) == (1, 1, "logits", *[None] * 4)
     _check_threshold(model, choose_threshold, none, write=write, default=default)
     options.have(model, yes=yes, quiet=quiet)
     processes_here = processes(alone_without_srun=True)

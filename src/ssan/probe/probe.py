@@ -290,6 +290,7 @@ def probe(
 
 
 def frozen_network(labeller: Labeller) -> Frozen:
+    """The network of a labeller, as the store of its features and what is computed of them name it."""
     name = labeller.name or ("" if labeller.recipe is None else labeller.recipe.model)
     return Frozen(labeller.model, labeller.preprocess, labeller.hash, name, labeller.model.num_features)
 

@@ -42,7 +42,7 @@ def predict(labeller: Labeller, path: str, *, top: int = 5, threshold: float | N
     :param threshold: the share of the likeliest class below which the video is none of the classes, and ``none`` of the
         answer True; None says nothing of that.
     """
-    return _label(labeller, path, _read(labeller.preprocess, path), top, threshold)
+    return label(labeller, path, _read(labeller.preprocess, path), top, threshold)
 
 
 def predict_each(
@@ -54,53 +54,57 @@ def predict_each(
     plan = BatchPlan(len(paths), 1)
     loader = Batches(_Videos(paths, labeller.preprocess), plan, workers=min(workers, len(paths)), collate=list)
     for path, [read] in zip(paths, loader, strict=True):
-        yield _label(labeller, path, read, top, threshold)
+        yield label(labeller, path, read, top, threshold)
 
 
-class _Look(NamedTuple):
-    """A video as the network is to see it, and what its answer says of it."""
+class Look(NamedTuple):
+    """A video, or a window of one, as the network is to see it, and what its answer says of it.
 
-    views: Tensor
-    num_frames: int
-    duration_seconds: float
-    warning: VideoError | None
+    :param views: (1, t, 3, h, w), or why there are none.
+    :param bounds: fields that the answer has either way, and ``measured`` those that it has where there are views.
+    """
+
+    views: Tensor | VideoError
+    bounds: dict[str, float]
+    measured: dict[str, float]
+    warning: VideoError | None = None
 
 
-class _Videos(Dataset["_Look | VideoError"]):
+class _Videos(Dataset[Look]):
     """Videos as a loader asks for them; one that cannot be read is its error."""
 
     def __init__(self, paths: Sequence[str], preprocess: Preprocess) -> None:
         self.paths, self.preprocess = paths, preprocess
 
-    def __getitem__(self, draw: Draw) -> _Look | VideoError:
+    def __getitem__(self, draw: Draw) -> Look:
         return _read(self.preprocess, self.paths[draw.item])
 
 
-def _read(preprocess: Preprocess, path: str) -> _Look | VideoError:
+def _read(preprocess: Preprocess, path: str) -> Look:
     try:
         views, clip = preprocess.test_views(path)
     except VideoError as error:
-        return error
-    return _Look(views, clip.num_frames, clip.duration_seconds, early_end(path, clip))
+        return Look(error, {}, {})
+    measured = {"num_frames": clip.num_frames, "duration_seconds": clip.duration_seconds}
+    return Look(views, {}, measured, early_end(path, clip))
 
 
-def _label(
-    labeller: Labeller, path: str, read: _Look | VideoError, top: int, threshold: float | None
-) -> dict[str, Any]:
+def label(labeller: Labeller, path: str, look: Look, top: int, threshold: float | None) -> dict[str, Any]:
+    """The answer to what was read of a video, as ``predict`` gives it."""
     try:
-        if isinstance(read, VideoError):
-            raise read
-        best = likeliest(class_shares(labeller.model, read.views)[0], top, path)
+        if isinstance(look.views, VideoError):
+            raise look.views
+        best = likeliest(class_shares(labeller.model, look.views)[0], top, path)
     except VideoError as error:
-        return {"path": path, "ok": False, "error": error.as_dict() | {"path": path}}
+        return {"path": path, "ok": False, **look.bounds, "error": error.as_dict() | {"path": path}}
     return {
         "path": path,
         "ok": True,
-        "num_frames": read.num_frames,
-        "duration_seconds": read.duration_seconds,
+        **look.bounds,
+        **look.measured,
         "top": [{"label": labeller.classes[index], "index": index, "score": share} for index, share in best],
         **({} if threshold is None else {"none": best[0][1] < threshold}),
-        **({} if read.warning is None else {"warning": read.warning.as_dict()}),
+        **({} if look.warning is None else {"warning": look.warning.as_dict()}),
     }
 
 

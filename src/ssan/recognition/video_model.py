@@ -18,6 +18,7 @@ from ssan.models.catalogue import MODELS
 from ssan.models.classifier import Classifier, VideoNetwork
 from ssan.recipe import Recipe
 from ssan.recognition.predict import class_shares, early_end, expand, likeliest
+from ssan.recognition.predict_windows import checked_step
 from ssan.video.clip import Clip
 from ssan.video.frame_array import FrameArray, frame_arrays
 from ssan.weights.classifier_file import Labeller
@@ -41,7 +42,9 @@ class Prediction:
         there is one.
     :param warning: that the video ends before its file says it does, although it was labelled.
     :param num_frames: of the video, or of the part of it that the sample is.
-    :param duration_seconds: of the same; None of frames in memory, and where there is no answer.
+    :param duration_seconds: of the same; None of frames in memory, of a window, and where there is no answer.
+    :param start_seconds: of a window, where it begins, from the beginning of the video, and ``end_seconds`` where it
+        ends; None where the whole video is answered, or cannot be opened.
     """
 
     path: str | None
@@ -50,6 +53,8 @@ class Prediction:
     warning: VideoError | None = None
     num_frames: int | None = None
     duration_seconds: float | None = None
+    start_seconds: float | None = None
+    end_seconds: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -64,13 +69,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A video on its way to the network: a clip (1, t, 3, h, w), or why there is none."""
+    """A video, or a window of one, on its way to the network: a clip (1, t, 3, h, w), or why there is none."""
 
     path: str | None
     clip: Tensor | None = None
     decoded: Clip | None = None
     num_frames: int | None = None
     error: VideoError | None = None
+    window: tuple[float, float] | None = None
 
 
 class VideoModel:
@@ -111,23 +117,38 @@ class VideoModel:
         """Where it computes."""
         return next(self.network.parameters()).device
 
-    def predict(self, videos: Videos, top: int = 5, *, batch: int = 1) -> list[Prediction]:
+    def predict(
+        self,
+        videos: Videos,
+        top: int = 5,
+        *,
+        batch: int = 1,
+        windows: float | None = None,
+        step: float | None = None,
+    ) -> list[Prediction]:
         """Label videos: an answer for each, in their order; a list also for a single one.
 
         A video that cannot be read is an answer with ``ok`` False, and the others are labelled all the same. An answer
         to a file is the one that ``ssan predict`` gives; frames in memory are answered as a folder of these pictures.
 
         :param top: classes in each answer, or as many as there are.
-        :param batch: videos that go through the network together.
+        :param batch: videos, or windows, that go through the network together.
+        :param windows: seconds; label windows so long that slide over each video, an answer each, as
+            ``ssan predict --windows`` does. A long video is read window by window.
+        :param step: seconds from one window's beginning to that of the next; ``windows`` unless given.
         :raises UsageError: what was given is no video: another type, shape or element type. Of a list all are looked at
-            before the first is read. Also where the model has no classes.
+            before the first is read. Also where the model has no classes, and with ``windows`` frames in memory, of
+            which no time is known.
         """
         if not self.classes:
             raise UsageError(f"{self.name} describes videos by features and has no classes; use features(videos)")
         if top < 1:
             raise UsageError(f"top is {top}; expected 1 or more classes")
+        if windows is None and step is not None:
+            raise UsageError("step is how far windows are apart, and there are none; give windows=SECONDS too")
+        slide = None if windows is None else (windows, checked_step(windows, step))
         answers: list[Prediction] = []
-        for group in self._groups(videos, batch):
+        for group in self._groups(videos, batch, slide):
             clips = [seen.clip for seen in group if seen.clip is not None]
             shares = iter(class_shares(self.network, torch.cat(clips))) if clips else iter(())
             answers += [self._answer(seen, None if seen.clip is None else next(shares), top) for seen in group]
@@ -140,12 +161,13 @@ class VideoModel:
                 best = likeliest(shares, top, seen.path)
             except VideoError as unusable:
                 error = unusable
+        start, end = seen.window or (None, None)
         if error is not None:
-            return Prediction(seen.path, error=error)
+            return Prediction(seen.path, error=error, start_seconds=start, end_seconds=end)
         warning = early_end(seen.path, seen.decoded) if seen.path is not None and seen.decoded is not None else None
-        lasts = None if seen.decoded is None else seen.decoded.duration_seconds
+        lasts = None if seen.decoded is None or seen.window else seen.decoded.duration_seconds
         named = [(self.classes[index], share) for index, share in best]
-        return Prediction(seen.path, named, None, warning, seen.num_frames, lasts)
+        return Prediction(seen.path, named, None, warning, seen.num_frames, lasts, start, end)
 
     def features(self, videos: Videos, *, batch: int = 1, on_error: Literal["raise", "nan"] = "raise") -> np.ndarray:
         """Describe videos: an array (n, d) of type float32 with a row for each, in their order.
@@ -180,14 +202,16 @@ class VideoModel:
             rows.append(of_group)
         return np.concatenate(rows)
 
-    def _groups(self, videos: Videos, batch: int) -> Iterator[list[_Seen]]:
-        """The videos, read, at most ``batch`` at a time."""
+    def _groups(self, videos: Videos, batch: int, slide: tuple[float, float] | None = None) -> Iterator[list[_Seen]]:
+        """The videos, or the windows that slide over them, read, at most ``batch`` at a time."""
         if batch < 1:
             raise UsageError(f"batch is {batch}; expected 1 or more videos")
         found = _each(videos)
         if not isinstance(videos, Iterator):
             found = iter(list(found))  # so that a mistake is told before the work
-        seen = map(self._see, found)
+        seen: Iterator[_Seen] = map(self._see, found)
+        if slide is not None:
+            seen = (window for video in found for window in self._windows(video, *slide))
         while group := list(islice(seen, batch)):
             yield group
 
@@ -201,6 +225,24 @@ class VideoModel:
         except VideoError as error:
             return _Seen(path, error=error)
         return _Seen(path, clip, decoded, decoded.num_frames)
+
+    def _windows(self, video: str | Sample | FrameArray, window_seconds: float, step_seconds: float) -> Iterator[_Seen]:
+        if isinstance(video, FrameArray):
+            raise UsageError("frames in memory have no times, so there are no windows of them; give a file or a folder")
+        path, part = (video.path, part_of(video)) if isinstance(video, Sample) else (video, None)
+        try:
+            for window in self._preprocess.each_window(
+                path, window_seconds=window_seconds, stride_seconds=step_seconds, part=part
+            ):
+                bounds = window.start_seconds, window.end_seconds
+                if isinstance(window.decoded, VideoError):
+                    yield _Seen(path, error=window.decoded, window=bounds)
+                    continue
+                # The last one says whether the video ends before its file says so.
+                decoded = window.decoded if window.number + 1 == window.num_windows else None
+                yield _Seen(path, window.views, decoded, window.num_frames, window=bounds)
+        except VideoError as error:
+            yield _Seen(path, error=error)
 
 
 def _each(videos: Videos) -> Iterator[str | Sample | FrameArray]:

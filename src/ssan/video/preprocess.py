@@ -20,7 +20,7 @@ from ssan.video.clip import Clip, FramePart, Part, PartOfVideo, Resize, Video
 from ssan.video.frame_array import FrameArray
 from ssan.video.mirror import FlipMap
 from ssan.video.reader import open_video, read_chosen
-from ssan.video.windows import read_windows
+from ssan.video.windows import read_each_window, read_windows
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -350,6 +350,23 @@ def normalise(
 # -------------------------------------------------------------------------------------------------------- preprocessing
 
 
+class Window(NamedTuple):
+    """A window of a video: the ``number``-th, from 0, of so many, [start, end) in seconds from the video's beginning.
+
+    :param num_frames: that begin in it, of which the network sees some.
+    :param views: what the network sees, (1, t, 3, crop_px, crop_px); None where that cannot be read.
+    :param decoded: the frames that it was made of, or why there are none.
+    """
+
+    number: int
+    num_windows: int
+    start_seconds: float
+    end_seconds: float
+    num_frames: int
+    views: torch.Tensor | None
+    decoded: Clip | VideoError
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How a video becomes the input of a network; travels with the model's file.
@@ -428,31 +445,51 @@ class Preprocess:
         there would be more than ``MOST_WINDOWS``.
         """
         with open_video(path) as video:
-            first, stop = video.frames_of(part)  # refuses what lies outside
-            if isinstance(part, FramePart):  # by the video's own clock
-                part = video.begin_seconds(first), video.begin_seconds(stop) if stop < video.num_frames else None
-            start, end = part or (None, None)
-            start = start or 0.0
-            lasts = max(min(video.duration_seconds, math.inf if end is None else end) - start, 0.0)
-            if lasts > MOST_WINDOWS * stride_seconds:
-                raise VideoError(
-                    f"it says that it lasts {lasts:g} s, more than {MOST_WINDOWS} windows every {stride_seconds:g} s; "
-                    "expected fewer. Cut it, or leave it out",
-                    code="decode_error",
-                    path=path,
-                )
-            bounds = [
-                (start + first, start + last)
-                for first, last in sliding_windows(lasts, window_seconds=window_seconds, stride_seconds=stride_seconds)
-            ]
-            spans = [video.span(*window) for window in bounds]
-            chosen = [
-                [first + i for i in self._chosen(PartOfVideo(video, FramePart(first, stop)), None)]
-                for first, stop in spans
-            ]
+            bounds, _, chosen = self._sliding(video, window_seconds, stride_seconds, part)
             clips = read_windows(video, chosen, resize=resize_rule(self.resize, self.size_px))
             for window, clip in zip(bounds, clips, strict=True):
                 yield window, crop_views(clip.frames, self.crop_px, 1)[0]
+
+    def each_window(
+        self, path: str, *, window_seconds: float, stride_seconds: float, part: Part | None = None
+    ) -> Iterator["Window"]:
+        """As ``windows``, but a window that cannot be read says why, and those after it come all the same.
+
+        :raises VideoError: the video cannot be opened, or as ``windows`` at once; nothing has been given then.
+        """
+        with open_video(path) as video:
+            bounds, spans, chosen = self._sliding(video, window_seconds, stride_seconds, part)
+            clips = read_each_window(video, chosen, resize=resize_rule(self.resize, self.size_px))
+            for number, (found, (start, end), (first, stop)) in enumerate(zip(clips, bounds, spans, strict=True)):
+                views = None if isinstance(found, VideoError) else crop_views(found.frames, self.crop_px, 1)
+                yield Window(number, len(bounds), start, end, stop - first, views, found)
+
+    def _sliding(
+        self, video: Video, window_seconds: float, stride_seconds: float, part: Part | None
+    ) -> tuple[list[tuple[float, float]], list[tuple[int, int]], list[list[int]]]:
+        """Windows that slide over a video: their bounds in seconds, their frames [first, stop), and those to read."""
+        first, stop = video.frames_of(part)  # refuses what lies outside
+        if isinstance(part, FramePart):  # by the video's own clock
+            part = video.begin_seconds(first), video.begin_seconds(stop) if stop < video.num_frames else None
+        start, end = part or (None, None)
+        start = start or 0.0
+        lasts = max(min(video.duration_seconds, math.inf if end is None else end) - start, 0.0)
+        if lasts > MOST_WINDOWS * stride_seconds:
+            raise VideoError(
+                f"it says that it lasts {lasts:g} s, more than {MOST_WINDOWS} windows every {stride_seconds:g} s; "
+                "expected fewer. Cut it, or leave it out",
+                code="decode_error",
+                path=video.path,
+            )
+        bounds = [
+            (start + first, start + last)
+            for first, last in sliding_windows(lasts, window_seconds=window_seconds, stride_seconds=stride_seconds)
+        ]
+        spans = [video.span(*window) for window in bounds]
+        chosen = [
+            [first + i for i in self._chosen(PartOfVideo(video, FramePart(first, stop)), None)] for first, stop in spans
+        ]
+        return bounds, spans, chosen
 
     def _chosen(self, video: Video, rng: np.random.Generator | None, num_views: int = 1) -> list[int]:
         """The numbers of the frames of all views of a video."""

@@ -1,5 +1,6 @@
 """Windows that slide over a video, and other clips of one: each frame is decoded as seldom as the file allows."""
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,6 +10,9 @@ from ssan.video.clip import Clip, Resize, Video
 
 MOST_TOGETHER = 16
 """Of windows that overlap, so many are read at a time: their frames are in memory together."""
+
+FAULTS_SECONDS = 300.0
+"""By the clock, what windows that cannot be read may cost of a video before those after them are given up untried."""
 
 
 def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resize | None = None) -> Iterator[Clip]:
@@ -63,6 +67,31 @@ def read_windows(video: Video, windows: Sequence[Sequence[int]], *, resize: Resi
         kept = {index: frame for index, frame in kept.items() if index >= windows[waiting][0]}
     if waiting < len(windows):
         yield video.read(windows[waiting], resize=resize)  # which says what is wrong with it
+
+
+def read_each_window(
+    video: Video, windows: Sequence[Sequence[int]], *, resize: Resize | None = None
+) -> Iterator[Clip | VideoError]:
+    """As ``read_windows``, but what cannot be read of a window stands in its place, and those after it are read.
+
+    Where a frame takes the decoding of all before it, what lies in the way of one window does so of all later ones:
+    they have the same error. So have those left over when faults have taken ``FAULTS_SECONDS``.
+    """
+    coming, done, lost_seconds = read_windows(video, windows, resize=resize), 0, 0.0
+    while done < len(windows):
+        began = time.monotonic()
+        try:
+            clip = next(coming)
+        except VideoError as error:
+            done, lost_seconds = done + 1, lost_seconds + time.monotonic() - began
+            yield error
+            if not video.random_access or lost_seconds > FAULTS_SECONDS:
+                yield from [error] * (len(windows) - done)
+                return
+            coming = read_windows(video, windows[done:], resize=resize)
+        else:
+            done += 1
+            yield clip
 
 
 def _overlapping(windows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -509,7 +509,7 @@ def _look_at_order(
     if found.same_prediction >= TOOK_NO_PART:
         print(
             f"warning: the layer between frames took no part: with their frames reversed, {same} of {of} get the same "
-            "answer, as from a network of single frames. Where classes are told by their order it has learnt nothing of "
+            "answer, as from a network of single frames. Where classes are told by order it has learnt nothing of "
             "that; see docs/label.md",
             file=sys.stderr,
             flush=True,

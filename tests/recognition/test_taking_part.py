@@ -29,7 +29,7 @@ from ssan.recognition.train import (
     train,
     weighted_loss,
 )
-from ssan.training.batches import Batches, BatchPlan
+from ssan.training.batches import Batches, BatchPlan, Draw, DrawAgain
 from ssan.training.fit import AtFirst, Task, fit
 from ssan.training.journal import read_journal
 from ssan.training.optim import LearningRate
@@ -280,6 +280,11 @@ def test_the_recipe_reaches_the_loss_and_the_draws(
     drawn = [draw.item for batch in even.batches("train", 0, 1).plan for draw in batch]
     assert torch.bincount(labels[drawn], minlength=4).tolist() == [7, 7, 7, 7]
     assert [len(batch) for batch in even.batches("val", 0, 1).plan] == [6]
+    clips = even.batches("train", 0, 1).dataset
+    seen = [clips[draw][0] for draw in (Draw(2, 5), DrawAgain(2, 5, 1), DrawAgain(2, 5, 2), DrawAgain(2, 5, 1))]
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(seen[1], seen[3])
 
 
 # ------------------------------------------------------------------------------------- the order of frames, at the end

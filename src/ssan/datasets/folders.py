@@ -270,7 +270,7 @@ def read_csv(
     seen: dict[str, Where] = {}
     finder = Finder(folder)
     places = [finder.locate(row["path"], source=table, line=line) for line, row in rows]
-    homes: Mapping[str, str | None] = {}
+    homes: dict[str, str] = {}
     said: list[str] = []
     if rule.given:
         listed = [(row["label"], path) for (_, row), (path, _) in zip(rows, places, strict=True)]

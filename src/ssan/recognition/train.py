@@ -513,8 +513,8 @@ def _look_at_order(
     if found.same_prediction >= TOOK_NO_PART:
         print(
             f"warning: the layer between frames took no part: with their frames reversed, {same} of {of} get the same "
-            "answer, as from a network that looks at single frames. Where classes differ by order alone, that is what "
-            "it is; see docs/label.md",
+            "answer, as from a network of single frames. Where classes are told by order it has learnt nothing of "
+            "that; see docs/label.md",
             file=sys.stderr,
             flush=True,
         )

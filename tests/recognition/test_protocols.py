@@ -461,7 +461,9 @@ def test_the_page_names_commands_and_options_that_there_are() -> None:
         verb, *words = shlex.split(command)
         known = {flag for parameter in verbs[verb].params for flag in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= known, command
-    options = {flag for verb in ("eval", "predict", "ensemble", "submission") for p in verbs[verb].params for flag in p.opts}
+    options = {
+        flag for verb in ("eval", "predict", "ensemble", "submission") for p in verbs[verb].params for flag in p.opts
+    }
     assert set(re.findall(r"(?<=`)--[a-z-]+", page)) <= options
     rows = re.findall(r"^\| [a-z ,]+ \| `(--[^|]+)` \|", page, flags=re.MULTILINE)
     assert {"--views 2", "--crops 10"} < set(rows)

@@ -185,6 +185,7 @@ def test_predict_prints_one_object_a_line_in_the_order_asked(
     assert second["error"]["code"] in CODES
 
 
+@pytest.mark.slow
 def test_a_video_that_is_cut_off_is_labelled_and_said_to_be(
     ssan: Any, order_set: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_scores_of_all_labels_are_shares_that_sum_to_one(ssan: Any, order_set: P
     assert sum(best["score"] for best in answer.lines[0]["top"]) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_predict_takes_a_folder_of_pictures_as_one_video_and_walks_any_other(
     ssan: Any, order_set: Path, trained: Path, tmp_path: Path
 ) -> None:

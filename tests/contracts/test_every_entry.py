@@ -256,6 +256,7 @@ def test_a_model_knows_the_order_of_frames_exactly_where_the_catalogue_says_so(n
     check_order_is_known(named.model, named.spec.knows_order)
 
 
+@pytest.mark.slow
 def test_in_a_model_gradient_reaches_every_parameter_and_frame(named: Named) -> None:
     check_gradient_reaches_everything(named.model, clips())
 

@@ -404,6 +404,7 @@ audit.audit([Sample(path, path) for path in sys.argv[2:]], workers=1, depth="who
 """
 
 
+@pytest.mark.slow
 def test_a_check_that_is_killed_loses_nothing_that_it_had_found(
     whole: dict[str, Path], tmp_path: Path, looks: list[str]
 ) -> None:

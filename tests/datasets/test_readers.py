@@ -896,6 +896,7 @@ NAMES = LETTERS.filter(lambda name: name == name.strip() and not name.startswith
 LABELS = st.lists(NAMES, min_size=1, max_size=5, unique_by=canonical_label)
 
 
+@pytest.mark.slow
 @given(
     labels=LABELS.filter(lambda labels: not any('"' in label or ";" in label for label in labels)),
     rows=st.lists(st.tuples(NAMES, st.integers(0, 99), st.integers(0, 999)), max_size=6, unique_by=lambda row: row[0]),

@@ -135,6 +135,7 @@ def test_the_rate_of_label_studio_is_said_by_its_tasks_or_must_be_told(tmp_path:
         _refused(lambda word=word: read("label_studio", tmp_path / "e.json", "all", rate=word), UsageError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("film", TICKS)
 @pytest.mark.parametrize(("rate", "first", "last"), [(24, 6, 20), (25, 1, 17), (30, 13, 40), (12, 5, 9)])
 def test_frames_of_label_studio_decode_as_the_frames_shown_at_these_times(
@@ -386,6 +387,7 @@ def test_elan_counts_milliseconds_and_what_is_left_out_is_counted(tmp_path: Path
     assert read("elan", tmp_path, "all") == samples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("film", TICKS)
 @pytest.mark.parametrize("origin", [0, 250, -500])
 def test_the_clock_of_elan_begins_time_origin_into_the_file(

@@ -120,6 +120,7 @@ def test_a_store_says_where_its_features_come_from(encoder: Encoder, videos: Sam
         assert 0 < end[name] <= end["seconds"]
 
 
+@pytest.mark.slow
 def test_the_number_of_reading_processes_changes_nothing(encoder: Encoder, videos: Samples, tmp_path: Path) -> None:
     stores = []
     for workers in (0, 2):
@@ -182,6 +183,7 @@ def test_one_id_for_two_files_is_refused(videos: Samples) -> None:
 # -------------------------------------------------------------------------------------------------- what cannot be done
 
 
+@pytest.mark.slow
 def test_a_bad_video_is_listed_and_the_work_goes_on(encoder: Encoder, videos: Samples, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_text("this is no video")

@@ -239,6 +239,7 @@ def has_ended(process: int) -> bool:
         return True
 
 
+@pytest.mark.slow
 @POSIX
 @pytest.mark.parametrize("known", ["by the kernel", "by looking"])
 def test_a_command_that_another_one_has_started_ends_with_it_however_that_ends(known: str) -> None:

@@ -86,6 +86,7 @@ def test_folded_it_is_one_linear_layer_before_the_attention(tmp_path: Path) -> N
     assert np.abs(found.numpy() - logits_of(head, features, range(12))).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_its_epochs_go_to_the_journal_of_the_run_and_the_same_seed_gives_the_same_head(tmp_path: Path) -> None:
     times, labels = one_telling_time(16)
     features = store_of(tmp_path / "store", times)

@@ -102,6 +102,7 @@ def mislabelled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_label_that_was_exchanged_is_the_first_doubt(mislabelled: Path, untrained: Path, tmp_path: Path) -> None:
     source = DataSource(str(mislabelled), "folder", {"groups": PERSON})
     found = audit_labels(load_labeller(untrained), source, tmp_path / "features", quiet=True)
@@ -162,6 +163,7 @@ def test_the_command_writes_a_page_and_a_table_which_is_read_back_when_it_is_men
     assert {row["label"] for row in samples.values()} == {"blue", "green", "red"}
 
 
+@pytest.mark.slow
 def test_without_an_out_nothing_is_left_behind_and_words_name_the_doubt(
     mislabelled: Path, untrained: Path, tmp_path: Path, ssan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_each_person_is_left_out_in_turn_and_the_head_of_the_file_is_fitted_on_a
     assert answer["warnings"] == []
 
 
+@pytest.mark.slow
 def test_the_model_is_an_ordinary_one(left_out: Path, people: Path, untrained: Path, tmp_path: Path, ssan: Any) -> None:
     labels = ssan("predict", left_out, people, "--json").lines
     assert len(labels) == 24
@@ -117,6 +118,7 @@ def test_the_page_of_a_probe_that_has_not_ended_says_so(left_out: Path, tmp_path
     assert "The journal has no learning curve." in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_probe_stands_beside_a_training_run(left_out: Path, trained: Path, tmp_path: Path, ssan: Any) -> None:
     assert ssan("report", left_out, trained, "-o", tmp_path / "both.html").code == 0
     assert "With fewer clips" in (tmp_path / "both.html").read_text()
@@ -145,6 +147,7 @@ def test_of_a_split_the_head_that_was_measured_is_kept(
     assert (asked["protocol"]["kind"], asked["num_test"]) == ("leave_one_group_out", 24)
 
 
+@pytest.mark.slow
 def test_without_split_or_groups_folds_are_left_out_with_a_warning(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -166,6 +169,7 @@ def test_without_split_or_groups_folds_are_left_out_with_a_warning(
     assert any("give --groups 'REGEX' or a split" in said for said in answer["warnings"])
 
 
+@pytest.mark.slow
 def test_views_of_a_clip_are_rows_in_training_and_averaged_in_testing(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -198,6 +202,7 @@ def test_an_attentive_head_makes_an_ordinary_model_too(
     assert "Loss by epoch: training" in page
 
 
+@pytest.mark.slow
 def test_a_network_with_a_consensus_of_its_own_is_probed_by_its_backbone(
     people: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -245,6 +250,7 @@ def test_the_same_command_takes_up_the_features_and_gives_the_same(
     assert load_labeller(run).hash == load_labeller(left_out).hash
 
 
+@pytest.mark.slow
 def test_a_store_can_be_shared_and_one_of_another_network_is_refused(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -320,6 +326,7 @@ def test_a_class_for_testing_alone_is_told(people: Path, untrained: Path, tmp_pa
     assert load_labeller(tmp_path / "run").classes == ["blue", "green", "red"]
 
 
+@pytest.mark.slow
 def test_a_class_of_one_person_alone_is_told(people: Path, untrained: Path, tmp_path: Path, ssan: Any) -> None:
     root = Path(shutil.copytree(people, tmp_path / "people"))
     for clip in (root / "red").glob("[bcd]*"):
@@ -348,6 +355,7 @@ def test_a_regex_that_matches_nothing_says_what_it_was_matched_against(
     assert "'blue/ann_0'" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("regex", "said"),
     [
@@ -396,6 +404,7 @@ def test_unlabelled_clips_are_refused(people: Path, untrained: Path, tmp_path: P
 # --------------------------------------------------------------------------------------------------- weights of others
 
 
+@pytest.mark.slow
 def test_a_name_with_weights_sees_pictures_as_imagenet_is_tested(people: Path, tmp_path: Path, ssan: Any) -> None:
     torch.manual_seed(2)
     weights = {name.removeprefix("backbone."): tensor for name, tensor in build("tsn_r18", 1).state_dict().items()

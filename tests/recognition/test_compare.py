@@ -218,6 +218,7 @@ def test_what_was_written_is_read(path: Path) -> None:
     assert np.array_equal(got.scores, one_hot(ANSWERS_A))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "expected", "code"),
     [

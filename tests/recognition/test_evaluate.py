@@ -61,6 +61,7 @@ def test_probabilities_are_averaged_after_the_softmax_of_each_view(labeller: Lab
     assert max(gaps) > 1e-4, "the two averages must differ somewhere, or the test shows nothing"
 
 
+@pytest.mark.slow
 def test_the_batch_size_does_not_change_a_score(labeller: Labeller, order_set: Path) -> None:
     samples = read("sthv2", order_set, "test")
     one = score(labeller, samples, Protocol(2), batch=1, quiet=True).scores["as_sampled"]

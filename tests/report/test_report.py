@@ -164,6 +164,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 # ------------------------------------------------------------------------------------------------------ one run
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_has_the_figures_of_its_journal_where_they_belong(page: Page) -> None:
     # Best is epoch 3: 0.91 of 211 videos are 192. Wilson's interval of 192 / 211 is 0.902623 -+ 0.038972, by hand.
     assert "Best validation top-1 0.9100 95 % interval 0.8637 to 0.9416; 211 videos, epoch 3" in page.text

@@ -61,6 +61,7 @@ def test_the_papers_figures_are_those_of_its_tables() -> None:
     assert [TABLES["table4"].row(name).top5 for name in ("ssa_8f", "ssa_16f", "ssa_en")] == [0.924, 0.927, 0.933]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", TRAINED, ids=named)
 def test_a_rows_recipe_is_of_its_frames_and_tells_the_papers_figure(pair: tuple[Table, Row]) -> None:
     table, row = pair

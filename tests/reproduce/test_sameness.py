@@ -455,6 +455,7 @@ def measured(run: Any, captions: tuple[str, ...], features: dict[str, str], **ch
     Journal(run.folder).record("evaluated", **{**told, **changed})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["captions", "features"])
 def test_a_joint_space_of_other_captions_or_features_is_refused_and_not_shown(tmp_path: Path, what: str) -> None:
     a = captioned(tmp_path / "a")

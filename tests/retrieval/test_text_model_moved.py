@@ -41,6 +41,7 @@ def measured(ssan: Any, run: dict[str, Path], *words: object) -> Any:
                 "--json", "--bootstrap", 0, *words)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_text_model_that_was_moved_is_named_and_answers_as_before(
     run: dict[str, Path], tmp_path: Path, ssan: Any
 ) -> None:

@@ -212,6 +212,7 @@ def clip(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 CAPTIONS = ["a man walks left", "man", ""]
 
 
+@pytest.mark.slow
 def test_a_transformer_reads_captions_with_its_own_tokeniser(bert: Path) -> None:
     made = TransformerTower(bert).eval()
     assert made.encode(CAPTIONS, 7).tolist() == [[2, 5, 6, 7, 8, 3, 0], [2, 6, 3, 0, 0, 0, 0], [2, 3, 0, 0, 0, 0, 0]]

@@ -120,6 +120,7 @@ def test_every_text_tower_and_every_loss_learns(world: Path, tmp_path: Path, tex
     assert answer["val"]["mean_recall"] == pytest.approx(np.mean([answer["val"][key] for key in ("r1", "r5", "r10")]))
 
 
+@pytest.mark.slow
 def test_a_text_model_of_the_transformers_library_reads_the_captions(world: Path, tmp_path: Path, bert: Path) -> None:
     recipe = small(text="transformer", transformer=str(bert), train_words=True, epochs=2)
     train(recipe, material(world), tmp_path / "run", quiet=True)
@@ -393,6 +394,7 @@ def test_pre_training_on_narrated_videos_and_fine_tuning_from_it(narrated: Path,
 # --------------------------------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.slow
 def test_captions_without_features_are_refused_named_and_with_leave_left_out_and_counted(
     world: Path, tmp_path: Path
 ) -> None:
@@ -408,6 +410,7 @@ def test_captions_without_features_are_refused_named_and_with_leave_left_out_and
     assert [row[1:3] for row in skipped] == [["path", "code"], ["nowhere", "missing"]]
 
 
+@pytest.mark.slow
 def test_features_without_captions_are_refused_unless_that_is_allowed(world: Path, tmp_path: Path) -> None:
     rows = read_rows(world / "captions.csv")
     path = write_rows(tmp_path / "c.csv", *(tuple(row) for row in rows if row[0] != "v0_0"))
@@ -456,6 +459,7 @@ def test_features_of_another_network_or_rate_than_in_training_are_refused(world:
         retriever.check([stream])
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_are_refused_by_name(world: Path, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     for path in (world / "features").iterdir():

@@ -317,6 +317,7 @@ class _Killed(Dataset[tuple[int, int]]):
         return tuple(draw)
 
 
+@pytest.mark.slow
 @FORKS
 @pytest.mark.usefixtures("_looked_after_at_once")
 def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_given_twice(

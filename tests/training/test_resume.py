@@ -282,6 +282,7 @@ def lacking(out: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.endswith(("EarlyStop/asked", "EarlyStop/since"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
 def test_a_run_that_has_ended_and_made_an_epoch_more_is_the_run_that_had_it_from_the_start(
     schedule: str, tmp_path: Path
@@ -310,6 +311,7 @@ def test_an_epoch_more_under_a_cosine_begins_where_the_longer_curve_is(tmp_path:
     assert first > last
 
 
+@pytest.mark.slow
 def test_a_run_stopped_among_the_epochs_more_goes_on_to_the_last_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,6 +340,7 @@ def test_more_epochs_are_refused_where_no_run_has_ended(tmp_path: Path) -> None:
     assert epochs_to_make(tmp_path / "none", 2, None, resume=True) == 2
 
 
+@pytest.mark.slow
 def test_the_command_makes_more_epochs_and_the_page_of_the_run_says_so(
     order_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -408,6 +411,7 @@ def test_training_ends_early_when_no_epoch_gets_better_and_says_so(
     assert (more["epochs"], more["best_epoch"], more["stopped_early"]) == (8, 7, False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_known_accuracies")
 def test_a_run_that_would_end_early_ends_so_when_it_was_killed_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

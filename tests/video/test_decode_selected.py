@@ -91,6 +91,7 @@ def check(path: Path) -> Any:
         return video._packets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_every_choice_of_frames_has_the_pixels_of_the_whole(name: str, tmp_path: Path) -> None:
     render(tmp_path / name, *STRUCTURES[name])
@@ -133,6 +134,7 @@ def test_it_is_the_selecting_way_that_is_taken_and_it_decodes_less(
         assert len(fed) <= NUM_FRAMES - begin + 1 < NUM_FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["h264_closed.mp4", "hevc_closed.mkv", "mpeg4_b.avi"])
 def test_nothing_behind_a_wanted_frame_is_decoded_where_the_next_has_its_own_beginning(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

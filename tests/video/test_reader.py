@@ -258,6 +258,7 @@ def stopped_for(process: "subprocess.Popen[bytes]", seconds: float, *then: signa
     return thread
 
 
+@pytest.mark.slow
 @POSIX
 def test_the_limit_counts_the_work_and_not_the_clock(video: str) -> None:
     read_clip(video, lambda n: [0])
@@ -400,6 +401,7 @@ def test_what_a_decoder_says_is_looked_at_before_it_is_used(lie: str) -> None:
     os.close(told)
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_decoder_that_says_something_else_than_it_was_asked_is_ended_and_the_video_named(
     video: str, monkeypatch: pytest.MonkeyPatch
@@ -453,6 +455,7 @@ def _read_in_fork(video: str, expected: torch.Tensor, answers: "multiprocessing.
     answers.put((same, of_this_process()._process.pid))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_forked_process_has_a_reader_of_its_own(video: str) -> None:
@@ -507,6 +510,7 @@ def test_the_process_apart_ends_with_the_one_that_reads(video: str, how: str) ->
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_reader_lasts_longer_than_the_thread_in_which_it_was_started(video: str) -> None:
     """To the kernel it is the thread that is a process's parent, and ends with it."""
     read_clip(video, lambda n: [0])
@@ -529,6 +533,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_the_decoder_asks_for_large_pages_beside_what_the_user_asks_of_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     starting, given = subprocess.Popen, []
 

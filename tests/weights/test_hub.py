@@ -118,6 +118,7 @@ def _theirs(name: str, folder: Path) -> Any:
     return getattr(transformers, name).from_pretrained(folder, attn_implementation="eager").eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @torch.no_grad()
 def test_a_classifier_gives_the_logits_of_the_library_on_its_own_processors_pixels(
@@ -574,6 +575,7 @@ def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made.server.server_close()
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_fetched_with_consent_alone_and_only_what_is_used(hub: Hub) -> None:
     spec, used = "hf://somebody/tiny", {"config.json", "model.safetensors", "preprocessor_config.json"}
     with pytest.raises(
@@ -601,6 +603,7 @@ def test_a_model_of_the_hub_is_fetched_with_consent_alone_and_only_what_is_used(
         fetch_from_hub(f"{spec}@main", lambda name, size: True)
 
 
+@pytest.mark.slow
 def test_the_command_line_fetches_from_the_hub_when_told_to(ssan: Any, hub: Hub, order_set: Path) -> None:
     video = next(order_set.rglob("*.mp4"), None) or next(order_set.rglob("*.webm"))
     refused = ssan("predict", "hf://somebody/tiny", video, "--json", "--quiet", "--workers", "0")

@@ -124,6 +124,7 @@ def written(layout: str, path: Path, num_classes: int = 3) -> dict[str, np.ndarr
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", NUM_TENSORS)
 def test_each_file_is_imported_whole(layout: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "weights.ckpt", tmp_path / "model.safetensors"

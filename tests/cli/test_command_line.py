@@ -154,6 +154,7 @@ def test_eval_counts_missing_and_broken_videos_beside_the_accuracy(
     assert failed["code"] == "not_video"
 
 
+@pytest.mark.slow
 def test_eval_of_a_model_for_other_classes_is_refused(ssan: Any, trained: Path, tmp_path: Path) -> None:
     for label in ("jump", "run"):
         (tmp_path / "data" / "val" / label).mkdir(parents=True)
@@ -163,6 +164,7 @@ def test_eval_of_a_model_for_other_classes_is_refused(ssan: Any, trained: Path, 
     assert "classes" in answer.err
 
 
+@pytest.mark.slow
 def test_predict_prints_one_object_a_line_in_the_order_asked(
     ssan: Any, order_set: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -222,6 +224,7 @@ def test_a_name_that_is_not_utf8_comes_back_byte_by_byte(order_set: Path, traine
             assert run.stdout.startswith(name.replace(b"\n", b"\\n") + b": ")
 
 
+@pytest.mark.slow
 def test_a_refusal_shows_no_control_characters(ssan: Any) -> None:
     answer = ssan("predict", "a\x1b[31m\nb\u202e", "x.mp4")
     assert answer.code == 2

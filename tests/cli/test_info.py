@@ -93,6 +93,7 @@ def test_of_a_network_of_ones_own_and_of_a_joint_space_it_says_what_is_known(ssa
     assert found["reached"] == {"val_r1": 0.25}
 
 
+@pytest.mark.slow
 def test_of_a_score_file_it_says_how_it_came_about_and_what_it_reaches(ssan: Any, run: Path) -> None:
     found = ssan("info", run / "scores.npz", "--json").json
     assert (found["kind"], found["num_videos"], found["num_labelled"]) == ("scores", 6, 6)
@@ -117,6 +118,7 @@ def test_of_features_it_says_how_many_and_what_made_them(ssan: Any, run: Path, o
     assert (found["kind"], found["num_videos"], found["dim"], found["made_by"]) == ("features", 2, 7, None)
 
 
+@pytest.mark.slow
 def test_of_a_clip_file_it_says_what_lies_in_it(ssan: Any, order_set: Path, tmp_path: Path) -> None:
     videos = order_set / "20bn-something-something-v2"
     made = ssan("data", "resize", videos, tmp_path / "x.clips", "--to", "clips", "--short-side", 32, "--workers", 1)

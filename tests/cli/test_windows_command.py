@@ -74,6 +74,7 @@ def test_whole_videos_have_a_table_and_a_page_too(ssan: Any, untrained: Path, vi
     assert page.read_text().count('class="strip"') == 1  # as many as asked for
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_the_work(ssan: Any, untrained: Path, videos: Path, tmp_path: Path) -> None:
     for words, told in (
         (["--step", 1], "give --windows"),

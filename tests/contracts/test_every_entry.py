@@ -540,6 +540,7 @@ def test_a_broken_layer_is_caught(broken: type[nn.Module], check: Callable[[nn.M
         check(randomised(broken(C).double()))
 
 
+@pytest.mark.slow
 def test_broken_models_are_caught() -> None:
     no_mixing(tiny("ssan"))
     knows_not(tiny("tsn"))

@@ -92,6 +92,7 @@ def test_an_own_block_is_trained_and_loaded(example: Any, order_set: Path, tmp_p
     assert said[1] == f"{len(ssan.read_dataset(order_set, 'val'))} validation videos labelled"
 
 
+@pytest.mark.slow
 def test_two_models_are_compared(example: Any, runs: dict[str, Path], order_set: Path) -> None:
     said = example("compare_models", runs["tsn"], runs["ssan"], order_set, "train").splitlines()
     num = len(ssan.read_dataset(order_set, "train"))

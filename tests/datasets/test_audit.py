@@ -161,6 +161,7 @@ def test_damaged_frames_are_counted_and_the_first_has_its_time(tmp_path: Path) -
     assert seen.error.message.startswith("2 of 31 frames are damaged, the first at 0.70 s")
 
 
+@pytest.mark.slow
 def test_a_long_video_is_examined_in_stretches(whole: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_server, "STRETCH_SECONDS", 0.0)
     server = decoder_server.Server(None, None, None)  # type: ignore[arg-type]

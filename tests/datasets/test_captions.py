@@ -493,6 +493,7 @@ def test_videos_that_share_a_path_are_told_apart_by_the_ids_of_their_features() 
     assert describe(samples, look=0)["num_videos"] == 2
 
 
+@pytest.mark.slow
 def test_captions_are_listed_and_missing_videos_are_counted_once(own: Path, ssan: Any) -> None:
     listed = ssan("data", "list", "--data", own, "--json")
     assert [line["video"] for line in listed.lines] == ["a", "a", "b", "gone", "a"]
@@ -610,6 +611,7 @@ def test_any_table_of_captions_is_read_or_refused(
     check_list(lambda: read("auto", path, split), path.parent)
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(st.lists(WORDS, min_size=6, max_size=6).map("\t".join) | WORDS, max_size=4),
     encoding=st.sampled_from(["utf-8", "cp1252", "latin-1"]),

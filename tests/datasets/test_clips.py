@@ -109,6 +109,7 @@ def test_two_videos_alike_are_augmented_apart(samples: Samples) -> None:
     assert not _same(clips[0, 0], clips[0, 1])
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_same_in_another_process(samples: Samples) -> None:
     clips = _training(samples.kept(samples[:2]), flip="swap", flip_pairs=flip_pairs(samples.classes))
     batches = Batches(clips, BatchPlan(2, 2, seed=5, shuffle=True), workers=1, collate=collate)
@@ -340,6 +341,7 @@ def test_collating_raises_the_error_of_the_video(samples: Samples) -> None:
     assert (caught.value.code, caught.value.path) == ("not_video", samples[2].path)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_video_comes_whole_out_of_another_process(samples: Samples) -> None:
     items = DataLoader(_training(samples), batch_sampler=[[Draw(0, 0), Draw(0, 2)]], num_workers=1, collate_fn=_as_list)
     with warnings.catch_warnings():

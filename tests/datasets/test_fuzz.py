@@ -726,6 +726,7 @@ class Makes:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 @given(depth=st.integers(0, 3), zipped=st.booleans(), key=st.sampled_from(["state_dict", "model", "x"]))
 @fuzz(20)
 def test_an_attack_hidden_at_any_depth_is_refused_and_not_run(

@@ -419,6 +419,7 @@ WHOLE = [
 ]
 
 
+@pytest.mark.slow
 @given(
     content=st.sampled_from(WHOLE),
     changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),

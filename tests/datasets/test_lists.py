@@ -841,6 +841,7 @@ def test_every_format_says_what_it_reads() -> None:
 # ----------------------------------------------------------------------------------------------------- real files
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_official_annotations_of_something_v2_are_read_whole(shared: Path, tmp_path: Path) -> None:
     official = shared / "annotations" / "sthv2_official"

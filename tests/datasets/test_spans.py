@@ -149,6 +149,7 @@ def test_frames_of_label_studio_decode_as_the_frames_shown_at_these_times(
     assert shown_in(sample) == expected
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_the_files_own_makes_frames_of_ranges(films: Path, tmp_path: Path) -> None:
     _put(tmp_path / "e.json", [task(film, ranges("r", "run", (6, 9))) for film in TICKS])
     samples = read("label_studio", tmp_path / "e.json", "all", videos=str(films), rate="file")

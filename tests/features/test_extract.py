@@ -93,6 +93,7 @@ def test_features_are_what_the_linear_layer_takes(encoder: Encoder) -> None:
         assert torch.equal(model.features(clips[:1].float()), model.backbone(clips[:1].float()).mean(dim=1))
 
 
+@pytest.mark.slow
 def test_each_window_has_the_features_of_its_clip(encoder: Encoder, videos: Samples, tmp_path: Path) -> None:
     done = extract(encoder, videos, tmp_path / "f", RATE, batch=2, quiet=True)
     store = open_vectors(tmp_path / "f")

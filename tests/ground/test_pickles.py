@@ -174,6 +174,7 @@ def test_keys_as_data_have_them_are_read(tmp_path: Path) -> None:
     assert read_pickle(written(tmp_path / "p", content, 4)) == content
 
 
+@pytest.mark.slow
 def test_sets_by_the_million_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p").write_bytes(b"\x80\x04(" + b"\x8f" * 200_000 + b"l.")
     with pytest.raises(DamagedPickle, match="more than 100,000 sets"):

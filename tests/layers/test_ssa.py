@@ -279,6 +279,7 @@ def check_compiled(layer: nn.Module, x: Tensor, backend: str, atol: float) -> No
         torch.testing.assert_close(a, b, rtol=0, atol=atol)
 
 
+@pytest.mark.slow
 def test_exported_it_gives_the_same() -> None:
     layer = randomised(SeparableSelfAttention(C).double()).eval()
     exported = torch.export.export(layer, (video(),)).module()

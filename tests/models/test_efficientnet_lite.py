@@ -102,6 +102,7 @@ def test_batchnorm_is_the_released_networks() -> None:
     assert len(norms) == 49
 
 
+@pytest.mark.slow
 def test_cost_is_that_published_but_for_element_wise_work() -> None:
     """TensorFlow's page has 4.7 M parameters and 407 M multiply-adds at 224 px; docs/cost.md says what is between."""
     with without_memory():

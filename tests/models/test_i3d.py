@@ -103,6 +103,7 @@ def on_meta(num_classes: int = 400) -> nn.Module:
         return build("i3d", num_classes)
 
 
+@pytest.mark.slow
 def test_shapes_on_the_way_are_those_of_the_papers_figure() -> None:
     network = on_meta().backbone
     shapes = {}
@@ -187,6 +188,7 @@ def test_pixels_become_numbers_from_minus_one_to_one() -> None:
     torch.testing.assert_close(seen[0][0, 0, :, 0, 0], torch.tensor([-1.0, -0.6, 1.0]))
 
 
+@pytest.mark.slow
 def test_channels_last_changes_where_weights_lie_and_not_what_is_computed() -> None:
     model = build("i3d", 3).double().eval()
     clip = values(1, 9, 3, 40, 33)

@@ -85,6 +85,7 @@ def test_cells_are_blank_where_nothing_was_run() -> None:
     assert evidence.interval({"mean": -0.1, "low": -0.25, "high": 0.05}) == "-0.100 [-0.250, +0.050]"
 
 
+@pytest.mark.slow
 def test_figure_4_is_drawn_of_two_runs_scores_and_told_by_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

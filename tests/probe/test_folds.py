@@ -15,6 +15,7 @@ def labelled(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(labels), np.array(groups)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(labelled(), st.integers(2, 10), st.integers(0, 5))
 def test_every_clip_is_in_one_fold_and_every_group_in_one(
@@ -29,6 +30,7 @@ def test_every_clip_is_in_one_fold_and_every_group_in_one(
     assert sum(map(len, homes)) == len(set.union(*homes))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(labelled(), st.sampled_from([1 / 8, 1 / 4, 1 / 2]), st.integers(0, 5))
 def test_a_part_has_whole_groups(data: tuple[np.ndarray, np.ndarray], share: float, seed: int) -> None:

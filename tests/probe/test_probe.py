@@ -88,6 +88,7 @@ def test_the_model_is_an_ordinary_one(left_out: Path, people: Path, untrained: P
     assert all(torch.equal(found.model.state_dict()[name], tensor) for name, tensor in backbone.items())
 
 
+@pytest.mark.slow
 def test_the_page_has_its_learning_curve_and_its_doubts(left_out: Path, tmp_path: Path, ssan: Any) -> None:
     run = Path(shutil.copytree(left_out, tmp_path / "run"))
     with open(run / "journal.jsonl") as handle:
@@ -294,6 +295,7 @@ def warned(ssan: Any, *arguments: object) -> tuple[int, str]:
     return done.code, "\n".join(done.json["warnings"])
 
 
+@pytest.mark.slow
 def test_persons_and_copies_on_both_sides_small_classes_and_clips_left_out_are_told(
     people: Path, untrained: Path, tmp_path: Path, ssan: Any
 ) -> None:
@@ -318,6 +320,7 @@ def test_persons_and_copies_on_both_sides_small_classes_and_clips_left_out_are_t
     assert "eve_0.webm" in skipped
 
 
+@pytest.mark.slow
 def test_a_class_for_testing_alone_is_told(people: Path, untrained: Path, tmp_path: Path, ssan: Any) -> None:
     root = split(people, tmp_path / "split", "dan")
     shutil.rmtree(root / "train" / "red")

@@ -361,6 +361,7 @@ def test_the_lower_panel_of_the_figure_shows_every_class() -> None:
     assert [patch.get_height() for patch in panel.patches] == [100 * row["difference"] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_whatever_classes_are_called(tmp_path: Path) -> None:
     rows = gains(0.5, 0.25, -0.5, label="\u8d70 $x_{}$ <&>\n\udcff" + "long " * 40)
     figure = gains_plot(rows, "a $title\udcff\n\u8d70")

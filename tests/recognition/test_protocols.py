@@ -293,6 +293,7 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_the_answer_names_the_protocol_as_used(
     model: Path, order_set: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -344,6 +345,7 @@ def test_a_protocol_that_cannot_be_carried_out_is_refused_before_any_video_is_re
     assert err.startswith(f"ssan: {message}")
 
 
+@pytest.mark.slow
 def test_a_split_without_labels_gives_scores_and_no_accuracy(
     model: Path, order_set: Path, unlabelled: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,6 +96,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_threshold_is_chosen_kept_and_used(people: Path, model: Path, tmp_path: Path, ssan: Any) -> None:
     before = load_labeller(model)
     assert before.threshold is None
@@ -122,6 +123,7 @@ def test_a_threshold_is_chosen_kept_and_used(people: Path, model: Path, tmp_path
         assert answer["none"] is (answer["top"][0]["score"] < chosen["threshold"])
 
 
+@pytest.mark.slow
 def test_a_number_goes_before_the_file_s_own_and_words_say_none(model: Path, people: Path, ssan: Any) -> None:
     video = people / "red" / "ann_0"
     done = ssan("predict", model, video, "--threshold", "file", *COMMON)

@@ -82,6 +82,7 @@ def test_a_run_leaves_every_promised_file(finished: tuple[Path, dict[str, Any]])
     assert len((out / "metrics.csv").read_text().splitlines()) == 1 + 2
 
 
+@pytest.mark.slow
 def test_the_recipe_written_is_complete_and_makes_the_same_run(finished: tuple[Path, dict[str, Any]]) -> None:
     from ssan.recipe import read_recipe
 
@@ -115,6 +116,7 @@ def test_the_model_file_opens_with_the_plain_library_and_says_everything(
     assert not labeller.model.training
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(order_set: Path, finished: tuple[Path, dict[str, Any]]) -> None:
     out, answer = finished
     before = weights(out)
@@ -196,6 +198,7 @@ def test_the_number_of_loader_processes_does_not_change_the_weights(
     assert_same_weights(tmp_path / "run", finished[0])
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(
     order_set: Path, tmp_path: Path, finished: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -578,6 +581,7 @@ def test_each_item_of_a_step_counts_alike_on_every_process(sizes: tuple[int, int
                 assert weights[rank][n] / shares[rank][n] / world / accumulate == pytest.approx(1 / of_a_step)
 
 
+@pytest.mark.slow
 def test_the_effective_batch_is_no_larger_than_an_epoch_and_that_is_said(
     order_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

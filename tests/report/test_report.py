@@ -260,6 +260,7 @@ def test_what_no_page_can_show_stands_as_its_escape(tmp_path: Path, ssan: Any, d
 # --------------------------------------------------------------------------------------------- what is not known
 
 
+@pytest.mark.slow
 def test_a_run_without_an_epoch_has_a_page_that_says_so(tmp_path: Path, ssan: Any) -> None:
     run = write(tmp_path / "begun", [start()])
     answer = ssan("report", run, "--json")
@@ -350,6 +351,7 @@ def test_top5_is_shown_where_there_are_more_than_five_classes(
 # ------------------------------------------------------------------------------------------------ how a run went
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("events", "expected", "said"),
     [
@@ -623,12 +625,14 @@ def test_a_real_run_is_reported_as_it_was_trained_and_evaluated(
     assert f"Top-1 on test {found['top1']:.4f}" in page.text
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_of_a_run_but_its_journal(trained: Path, tmp_path: Path, ssan: Any) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(trained / "journal.jsonl", tmp_path / "run")
     assert ssan("report", tmp_path / "run").code == 0
 
 
+@pytest.mark.slow
 def test_a_model_file_that_is_evaluated_outside_a_run_writes_no_journal(
     trained: Path, order_set: Path, tmp_path: Path, ssan: Any
 ) -> None:

@@ -79,6 +79,7 @@ def finished(run: Any, r1: float, split: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_figures_are_means_over_seeds_and_what_was_not_run_is_blank(tmp_path: Path) -> None:
     asked = order(tmp_path, seeds=2)
     for run, r1 in zip(asked.runs(asked.table.row("ssa"), asked.data[0]), (0.2, 0.3), strict=True):

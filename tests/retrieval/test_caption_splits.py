@@ -385,6 +385,7 @@ def test_a_run_of_before_these_keys_goes_on_where_they_make_no_difference() -> N
 # ------------------------------------------------------------------------------------------- as the pages have it
 
 
+@pytest.mark.slow
 def test_rendered_captions_are_taken_by_their_folder_as_documented(tmp_path: Path, ssan: Any) -> None:
     done = ssan("data", "synth", tmp_path / "dir", "--task", "captions", "--videos", 12, "--size-px", 32, "--workers",
                 1, "--quiet")  # fmt: skip

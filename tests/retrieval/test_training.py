@@ -265,6 +265,7 @@ def test_a_joint_space_that_is_started_from_gives_its_weights_and_the_words_that
     torch.testing.assert_close(before.model.video.fc.weight, after.model.video.fc.weight)
 
 
+@pytest.mark.slow
 def test_starting_from_a_joint_space_of_another_form_is_refused(world: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"of another form: .* expected"):
         train(small(init=str(trained), dim=16), material(world), tmp_path / "run", quiet=True)
@@ -576,6 +577,7 @@ def test_repeated_captions_count_by_the_rule_that_is_named(world: Path, trained:
 # ---------------------------------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_train_and_eval_answer_as_the_contract_says(world: Path, tmp_path: Path, ssan: Any) -> None:
     out = tmp_path / "run"
     common = ("--captions", world / "captions.csv", "--features", world / "features", "--json", "--device", "cpu")

@@ -70,6 +70,7 @@ def test_every_row_has_the_fields_of_the_original_and_its_template_is_a_class(ro
     assert all(list(row) == ["id"] for row in _annotation(root, "test"))
 
 
+@pytest.mark.slow
 def test_the_label_is_the_template_with_its_gaps_filled(root: Path) -> None:
     for row in _annotation(root, "train"):
         words = row["template"]

@@ -330,6 +330,7 @@ def test_a_worker_that_is_killed_is_started_anew_and_nothing_is_left_out_or_give
     assert "a process that reads videos, ended by SIGKILL; starting anew" in said
 
 
+@pytest.mark.slow
 @FORKS
 @pytest.mark.usefixtures("_looked_after_at_once")
 def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_helps(tmp_path: Path) -> None:
@@ -339,6 +340,7 @@ def test_workers_killed_twice_at_the_same_batch_are_an_error_that_says_what_help
     assert batches.state_dict()["position"] <= 2  # and not beyond what was handed out
 
 
+@pytest.mark.slow
 @FORKS
 @pytest.mark.usefixtures("_looked_after_at_once")
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")

@@ -387,6 +387,7 @@ def _known_accuracies(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_known_accuracies")
 def test_training_ends_early_when_no_epoch_gets_better_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -521,6 +522,7 @@ def test_a_run_on_videos_whose_journal_was_cut_begins_its_folder_once_more(
     assert (out / "recipe.yaml").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_a_line_and_files_left_half_written_are_put_right(
     tmp_path: Path, whole_toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -915,6 +917,7 @@ def test_without_its_state_a_run_starts_from_its_beginning(order_set: Path, stop
     assert training_runs.differences(state_of(whole)["state_dict"], state_of(stopped)["state_dict"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_state_without_a_journal_is_no_run_to_go_on_with(resume: bool, order_set: Path, stopped: Path) -> None:
     (stopped / "journal.jsonl").unlink()

@@ -122,6 +122,7 @@ def test_packed_or_not_frames_are_those_of_decoding_in_sequence(layout: str, num
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most_bytes", "num_decoded"), [(1 << 26, 1), (NUM_FRAMES * HEIGHT * WIDTH, 3)])
 @pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
 def test_what_had_to_be_decoded_to_be_listed_is_not_decoded_again_unless_it_is_large(
@@ -173,6 +174,7 @@ def test_nothing_that_is_done_to_listed_packets_changes_what_is_decoded_in_seque
     assert np.array_equal(frames, np.stack([expected[5], expected[20]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 def test_pictures_that_are_not_coded_are_no_frames(suffix: str, tmp_path: Path) -> None:
     _box, stream, pictures = encoded(0)

@@ -90,6 +90,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: render(folder / name, 31) for name in KINDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_frame_is_the_one_that_sequential_decoding_gives(videos: dict[str, Path], name: str) -> None:
     reference, count = sequential(videos[name])

@@ -69,6 +69,7 @@ def test_a_part_has_the_frames_that_the_whole_has_there(name: str, tmp_path: Pat
     check(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 @pytest.mark.parametrize("name", ["h264_pyramid.mkv", "hevc_open.mp4", "mpeg4_b.avi"])
 def test_a_part_too_large_to_hold_is_sought_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +78,7 @@ def test_a_part_too_large_to_hold_is_sought_again(name: str, tmp_path: Path, mon
     check(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 def test_frames_of_a_part_that_come_unevenly_are_found_by_their_times(tmp_path: Path) -> None:
     steps = np.cumsum(np.random.default_rng(0).integers(1, 5, NUM_FRAMES)).tolist()
@@ -99,6 +101,7 @@ def test_what_a_part_is_asked_for_does_not_take_the_whole(
     assert not listed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 def test_a_part_that_begins_when_the_video_is_over_is_refused(tmp_path: Path) -> None:
     for name in ("h264_closed.mp4", "h264_pyramid.mkv", "mpeg4_b.avi"):
@@ -109,6 +112,7 @@ def test_a_part_that_begins_when_the_video_is_over_is_refused(tmp_path: Path) ->
             assert caught.value.code == "too_few_frames"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 def test_a_frame_of_a_part_that_does_not_come_is_looked_for_in_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,6 +122,7 @@ def test_a_frame_of_a_part_that_does_not_come_is_looked_for_in_the_whole(
     check(tmp_path / "a.mkv")
 
 
+@pytest.mark.slow
 def test_a_part_is_a_video_of_its_own(tmp_path: Path) -> None:
     render(tmp_path / "a.mp4", *STRUCTURES["h264_closed.mp4"])
     reference = everything(tmp_path / "a.mp4")
@@ -241,6 +246,7 @@ def check_numbers(path: Path, by_groups: bool) -> None:
         assert video.examine() == whole.examine()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_file_is_long")
 def test_a_long_file_is_listed_whole_where_its_index_is_not_that_of_its_frames(tmp_path: Path) -> None:
     """An edit list that begins five frames later, one edit too many, fragments, and a file that is cut off."""

@@ -156,6 +156,7 @@ def test_nothing_behind_a_wanted_frame_is_decoded_where_the_next_has_its_own_beg
         assert np.array_equal(frame.permute(1, 2, 0).numpy(), reference[number][1])
 
 
+@pytest.mark.slow
 def test_interlaced_pictures_of_which_a_packet_can_be_half_are_read_in_sequence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +182,7 @@ def test_frames_that_come_unevenly_are_counted_not_timed(tmp_path: Path) -> None
     assert check(tmp_path / "vfr.mp4").trusted
 
 
+@pytest.mark.slow
 def test_containers_without_trustworthy_time_stamps_are_listed_and_then_decoded_in_sequence_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_containers_without_trustworthy_time_stamps_are_listed_and_then_decoded_
     assert len(opened) == 2 * 3  # to be listed, and anew to be decoded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [True, False])
 def test_a_wanted_frame_that_the_selecting_way_misses_is_found_in_sequence(
     held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -332,6 +335,7 @@ def with_box(data: bytes, content: bytes, *names: bytes) -> bytes:
     return data
 
 
+@pytest.mark.slow
 def test_decoding_does_not_begin_behind_a_change_of_the_sample_description(tmp_path: Path) -> None:
     """Two encodings in one mp4, the headers of each in a sample description of its own."""
     table = b"moov", b"trak", b"mdia", b"minf", b"stbl"

@@ -56,6 +56,7 @@ def test_training_with_skip_bad_leaves_out_what_is_bad_and_counts_it(results: di
     assert rows["at_once"]["num_skipped"] == rows["at_once"]["num_bad"] == sum(rows["at_once"]["codes"].values())
 
 
+@pytest.mark.slow
 def test_there_are_at_least_500_files_and_a_name_stands_for_one(everything: list[hostile_files.Hostile]) -> None:
     assert len(everything) >= 500
     assert len({one.name for one in everything}) == len(everything)

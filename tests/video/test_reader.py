@@ -269,6 +269,7 @@ def test_the_limit_counts_the_work_and_not_the_clock(video: str) -> None:
     assert of_this_process()._process.pid == pid
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_process_that_stands_still_is_not_waited_for_without_end(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "CLOCK_FACTOR", 0.001)
@@ -360,6 +361,7 @@ def test_a_stream_goes_on_where_it_was_when_its_decoder_is_killed(video: str) ->
     assert all(torch.equal(clip.frames, same.frames) for clip, same in zip(seen, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_two_streams_of_one_video_do_not_mix(video: str) -> None:
     size = Resize("square", 1100)
     with open_video(video) as one:
@@ -438,6 +440,7 @@ def test_readers_that_are_many_have_less_memory_each(monkeypatch: pytest.MonkeyP
     assert processes.memory_share(4 << 30, 1 << 30) == 4 << 30
 
 
+@pytest.mark.slow
 @POSIX
 def test_a_video_that_asks_for_too_much_memory_is_refused(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_process, "LIMIT_BYTES", 1 << 30)

@@ -142,6 +142,7 @@ def _pooled(name: str, found: Any) -> Tensor:
     return tokens.mean(dim=1) if name in ("VJEPA2Model", "VideoMAEForPreTraining") else tokens[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TINY if name not in (*CLASSIFIERS, "XCLIPModel")])
 @torch.no_grad()
 def test_an_encoder_gives_the_pooled_tokens_of_the_library(folders: dict[str, Path], name: str) -> None:
@@ -377,6 +378,7 @@ def test_weights_of_another_network_are_refused(folder: Callable[..., Path], fol
         open_transformers(f"hf:{wider}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
@@ -474,6 +476,7 @@ def test_predict_and_eval_take_a_folder_of_transformers(ssan: Any, labelled: Pat
     assert "takes pictures of 32 x 32 px and no others; it was given 24 x 24" in wrong.err
 
 
+@pytest.mark.slow
 def test_extract_takes_an_encoder_and_refuses_to_mix_two(
     ssan: Any, folders: dict[str, Path], folder: Callable[..., Path], order_set: Path, tmp_path: Path
 ) -> None:

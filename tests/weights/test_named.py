@@ -177,6 +177,7 @@ def tiny(content: bytes, index: Index, monkeypatch: pytest.MonkeyPatch) -> Named
 # ---------------------------------------------------------------------------------------------------------- the table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(NAMED))
 def test_every_entry_names_a_network_and_what_is_needed_to_check_the_file(name: str) -> None:
     weights = NAMED[name]
@@ -426,6 +427,7 @@ def own_pip(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_pip_says_where_it_looks(own_pip: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variables go before the file of configuration, and a command's section before the global one."""
     (tmp_path / "pip.conf").write_text(
@@ -487,6 +489,7 @@ def test_folders_and_pages_are_looked_through_as_pip_does(index: Index, tmp_path
     assert found_in(f"{index.url}/links", links=True) == [f"{index.url}/x/a_b_c-1.whl"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "page"),
     [
@@ -668,6 +671,7 @@ def test_the_list_says_what_there_is(ssan: Any, tiny: NamedWeights) -> None:
     assert rows["tiny_weights"]["here"]
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_unasked(ssan: Any, tiny: NamedWeights, index: Index, folder: Path) -> None:
     for words in (["weights", "get", "tiny_weights"], ["predict", "tiny_weights", "x.mp4"]):
         refused = ssan(*words)
@@ -698,6 +702,7 @@ def test_nothing_is_fetched_unasked(ssan: Any, tiny: NamedWeights, index: Index,
     assert ssan("weights", "path", "tiny_weights", "--json").json["here"]
 
 
+@pytest.mark.slow
 def test_what_is_damaged_here_is_no_leave_to_fetch(
     ssan: Any, tiny: NamedWeights, content: bytes, index: Index, folder: Path
 ) -> None:

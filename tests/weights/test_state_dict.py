@@ -440,6 +440,7 @@ def test_a_classifier_of_as_many_classes_of_other_or_unknown_names_is_not_loaded
         assert torch.equal(model.fc.weight, before)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_the_same_classes_in_another_order_is_loaded_class_by_class() -> None:
     model, state, order = build("tsn_r18", 7), image_weights("r18", 7), [3, 0, 6, 1, 5, 2, 4]
     report = load_backbone(model, state, source="w", classes=CLASSES, of_file=[CLASSES[row] for row in order])
@@ -522,6 +523,7 @@ def test_old_files_without_counters_and_files_without_a_classifier_are_taken() -
     check_backbone_came_from(model, state)
 
 
+@pytest.mark.slow
 def test_keys_of_something_beside_the_network_are_told_and_do_no_harm() -> None:
     state = image_weights("r18")
     model = build("tsn_r18", 7)
@@ -587,6 +589,7 @@ def test_another_networks_weights_are_refused_and_nothing_is_changed(given: str,
     assert_same(model.state_dict(), before)
 
 
+@pytest.mark.slow
 def test_one_backbone_tensor_of_another_shape_is_enough_to_refuse() -> None:
     state = image_weights("r18")
     state["layer4.1.bn2.running_var"] = torch.ones(3)

@@ -1,6 +1,7 @@
 """Folds and parts: no group is ever on both sides, and every class is on every side it can be on."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -420,6 +420,19 @@ def test_a_name_with_weights_sees_pictures_as_imagenet_is_tested(people: Path, t
 
 
 @pytest.mark.slow
+def test_a_network_of_volumes_with_weights_sees_what_it_was_published_with(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    weights = build("i3d", 1).state_dict()
+    torch.save(weights, tmp_path / "i3d.pth")
+    labeller = labeller_of_weights("i3d", str(tmp_path / "i3d.pth"))
+    own = labeller.preprocess
+    assert (own.num_frames, own.sampling, own.frames_per_second, own.crop_px) == (64, "dense", 25.0, 224)
+    assert (labeller.name, labeller.model.training) == ("i3d", False)
+    kept = labeller.model.state_dict()
+    assert all(torch.equal(kept[name], weights[name]) for name in weights if name.startswith("backbone."))
+
+
+@pytest.mark.slow
 def test_a_head_on_frozen_features_is_what_training_with_a_frozen_backbone_could_find(
     people: Path, untrained: Path, tmp_path: Path
 ) -> None:

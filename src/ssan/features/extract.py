@@ -23,14 +23,14 @@ from ssan.datasets.samples import Sample, Samples
 from ssan.errors import AnnotationError, SsanError, UsageError, VideoError, printable
 from ssan.features.store import VectorWriter, part_id
 from ssan.files import sha256
-from ssan.models.catalogue import channels_last, specification
+from ssan.models.catalogue import specification
 from ssan.models.classifier import VideoNetwork
 from ssan.processes import Processes, terminable
 from ssan.training.journal import Journal
 from ssan.training.workers import WorkerEndedError, begin, carried, handed_on
 from ssan.video.clip import Part
 from ssan.video.preprocess import Preprocess
-from ssan.weights.initial import build_pretrained
+from ssan.weights.initial import build_pretrained, seen_as_published
 
 KIND = "pooled features, mean over the frames of a window"
 
@@ -87,24 +87,17 @@ def usual_rate(preprocess: Preprocess) -> Rate:
 def encoder_of_weights(name: str, init: str, device: str = "cpu") -> Encoder:
     """A network by its name in ``ssan models`` with weights from elsewhere, such as ImageNet's, and not trained here.
 
-    Unsaid by the paper, our choice: it sees pictures as classifiers of ImageNet are tested, resized by their short side
-    and cut out of the middle (256 and 224 px); a network that looks at single frames sees one frame of each window, as
-    reference 22's ResNet-152 does, any other 8. Pinned by ``test_a_network_of_single_frames_sees_one_of_each_window``.
+    Unsaid by the paper, our choice: a network that looks at single frames sees one frame of each window, as reference
+    22's ResNet-152 does, any other 8. Pinned by ``test_a_network_of_single_frames_sees_one_of_each_window``.
 
     :param init: a file of weights, a name of ``ssan weights list``, or ``imagenet``.
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
     model, path = build_pretrained(name, init)
-    usual = {
-        "num_frames": spec.num_frames if spec.knows_order or spec.layers else 1,
-        "resize": "short_side",
-        "size_px": round(spec.size_px * 256 / 224),
-        "crop_px": spec.size_px,
-    }
-    preprocess = Preprocess(**{**usual, **spec.preprocess})
-    channels_last(model)
-    return Encoder(model.eval().to(device), preprocess, sha256(path), name, model.num_features)
+    num_frames = spec.num_frames if spec.knows_order or spec.layers else 1
+    preprocess = Preprocess(**seen_as_published(name, num_frames))
+    return Encoder(model.to(device), preprocess, sha256(path), name, model.num_features)
 
 
 @dataclass

@@ -40,7 +40,7 @@ from ssan.training.environment import environment
 from ssan.training.journal import Journal
 from ssan.training.metrics import accuracies, confusion_counts, per_class, share_interval
 from ssan.weights.classifier_file import Labeller, build_from, preprocess_of, save_labeller
-from ssan.weights.initial import build_pretrained
+from ssan.weights.initial import build_pretrained, seen_as_published
 
 # Of a protocol what says how the head came about, and nothing of how clips are looked at.
 OF_THE_HEAD = ("split", "interval", "head", "strength", "fitted_on", "num_folds")
@@ -55,20 +55,15 @@ MOST_GROUPS = 30
 def labeller_of_weights(name: str, init: str, device: str = "cpu") -> Labeller:
     """A network by its name in ``ssan models`` with weights from elsewhere, such as ImageNet's, to be probed.
 
-    Unsaid by the paper, our choice: it sees pictures as classifiers of ImageNet are tested, resized by their short side
-    and cut out of the middle (256 and 224 px), and as many frames of a clip as the network is named for. Pinned by
-    ``test_a_name_with_weights_sees_pictures_as_imagenet_is_tested``.
+    Unsaid by the paper, our choice: it sees as many frames of a clip as the network is named for, one that looks at
+    single frames too. Pinned by ``test_a_name_with_weights_sees_pictures_as_imagenet_is_tested``.
 
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
-    spec = specification(name)
     model, path = build_pretrained(name, init)
-    recipe = make_recipe({
-        "model": name, "init": init, "num_frames": spec.num_frames, "resize": "short_side",
-        "size_px": round(spec.size_px * 256 / 224), "crop_px": spec.size_px,
-    })  # fmt: skip
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Labeller(model.eval().to(device), [], preprocess_of(recipe), recipe, {}, sha256(path))
+    seen = seen_as_published(name, specification(name).num_frames)
+    recipe = make_recipe({"model": name, "init": init, **seen})
+    return Labeller(model.to(device), [], preprocess_of(recipe), recipe, {}, sha256(path), name)
 
 
 @dataclass(frozen=True)
@@ -306,7 +301,7 @@ def recipe_with_head(labeller: Labeller, head: Head) -> Recipe:
     if recipe is None or recipe.model not in MODELS or not isinstance(labeller.model, Classifier):
         raise UsageError(
             "no recipe of ours builds this network, so that a model file with a head could not be read again; expected "
-            "a model that `ssan train` or `ssan import` wrote, or a name with --init"
+            "a model that `ssan train` or `ssan import` wrote, a name of `ssan weights list`, or a name with --init"
         )
     changes: dict[str, Any] = {"consensus": "attention" if head == "attentive" else None}
     spec = MODELS[recipe.model]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssan.errors import ModelError, UsageError, few, named
 from ssan.files import sha256
-from ssan.models.catalogue import MODELS, build, specification
+from ssan.models.catalogue import MODELS, build, channels_last, specification
 from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.model_file import PREFIX, read_model_file, wrong_model
@@ -82,7 +82,7 @@ def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
     """A network by its name in ``ssan models`` with all of its weights from a file, but those that score classes.
 
     :param init: a file of weights, a name of ``ssan weights list``, or ``imagenet``.
-    :return: the network, with a single class, and the path of the file.
+    :return: the network, with a single class, in channels-last memory and evaluation mode, and the path of the file.
     :raises ModelError: weights that leave something of the backbone, or a layer between frames, as it was drawn.
     """
     spec = specification(name)
@@ -102,7 +102,27 @@ def build_pretrained(name: str, init: str) -> tuple[Classifier, str]:
             f"tsn_{spec.backbone}",
             path,
         )
-    return model, path
+    channels_last(model)
+    return model.eval(), path
+
+
+def seen_as_published(name: str, num_frames: int) -> dict[str, Any]:
+    """What a network by its name in ``ssan models`` sees of a video, with weights that were not trained here.
+
+    Unsaid by the paper, our choice: pictures as classifiers of ImageNet are tested, resized by their short side and cut
+    out of the middle (256 and 224 px); a network that is whole by itself sees what it was published with.
+
+    :param num_frames: of a clip, unless the network was published with a number.
+    :return: fields of ``Preprocess``, which are keys of a recipe too.
+    """
+    spec = specification(name)
+    usual = {
+        "num_frames": num_frames,
+        "resize": "short_side",
+        "size_px": round(spec.size_px * 256 / 224),
+        "crop_px": spec.size_px,
+    }
+    return {**usual, **spec.preprocess}
 
 
 def read_initial(init: str) -> Initial:

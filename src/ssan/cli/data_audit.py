@@ -25,10 +25,7 @@ SHOWN = 20  # in words
 def audit(
     context: typer.Context,
     source: "DataSource",
-    model: Annotated[
-        str,
-        typer.Option(help="A model file, a run's folder, or as of `ssan probe`."),
-    ],
+    model: Annotated[str, typer.Option(help=f"{options.A_MODEL}; with --init a network's name.")],
     out: Annotated[
         str | None,
         typer.Option(metavar="DIR", help=f"Folder for {PAGE}, {TABLE} to mend, and the features."),

@@ -22,7 +22,7 @@ MAX_PX, MAX_FRAMES = 8192, 4096  # those of a recipe, whose file takes long to i
 @options.reads_data
 def evaluate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or a name of `ssan weights list`.")],
+    model: options.Model,
     split: options.Split = "val",
     views: Annotated[int, typer.Option(min=1, max=1000, help="Clips of each video, spread over it.")] = 1,
     crops: Annotated[int, typer.Option(help="1 (centre), 3 (along the longer side) or 10.")] = 1,

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @options.reads_data
 def extract(
-    model: Annotated[
-        str,
-        typer.Argument(help="A model file, a run's folder, a name of `ssan weights list`, or with --init a network's."),
-    ],
+    model: options.ModelOrName,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of the features; what is there is not done again.")],
     split: options.Split = "all",
     window_seconds: Annotated[

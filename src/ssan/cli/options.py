@@ -44,6 +44,9 @@ MoreEpochs = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Fetch named weights that are not here, without asking.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+A_MODEL = "A model file, a run's folder, a name of `ssan weights list`, or hf:FOLDER"
+Model = Annotated[str, typer.Argument(help=f"{A_MODEL}.")]
+ModelOrName = Annotated[str, typer.Argument(help=f"{A_MODEL}; with --init a network's name.")]
 Workers = Annotated[int | None, typer.Option(min=0, help="Processes that read videos; by default by the machine.")]
 Recipe = Annotated[str | None, typer.Option(help="A YAML file, or a name from `ssan recipes list`.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Change the recipe.")]

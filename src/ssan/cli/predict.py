@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def predict(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model file, a run's folder, or a name of `ssan weights list`.")],
+    model: options.Model,
     paths: Annotated[list[str], typer.Argument(help="Videos, folders of frames, or folders of videos.")],
     top: Annotated[int, typer.Option(min=1, help="Labels to print of each video.")] = 5,
     threshold: Annotated[

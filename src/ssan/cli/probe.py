@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 @options.reads_data
 def probe(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A model file, a run's folder, a name of `ssan weights list`, hf:FOLDER; with --init a network's name."
-        ),
-    ],
+    model: options.ModelOrName,
     out: Annotated[str, typer.Option(help="Folder of the run.")],
     head: Annotated[
         Literal["linear", "attentive"],

@@ -1,6 +1,7 @@
 """``ssan``: the door. Maps verbs to their files, and errors to one line and an exit status."""
 
 import errno
+import gc
 import sys
 from typing import Annotated, Any
 
@@ -93,6 +94,7 @@ def run() -> None:
         pass
     except OutputLostError as error:
         code = _lost(error)
+    gc.freeze()  # all of it goes at once; to look for what could go first takes seconds where torch is imported
     sys.exit(code)
 
 

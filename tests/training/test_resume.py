@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -591,27 +591,71 @@ def _launch_pair(data: Path, out: Path, *overrides: str) -> tuple[ForkedCommand,
     return start(str(out), first), start(f"{out}.1", second)
 
 
-@pytest.mark.slow
-def test_two_processes_equal_one_and_resume_exactly(order_set: Path, tmp_path: Path) -> None:
-    # 28 videos in batches of 7: one process gets 4 of them, the other 3.
-    keys = {"epochs": 3, "optimizer": "sgd", "lr": 0.01, "dropout": 0.0, "freeze_bn": True, "schedule": "constant"}
-    overrides = [f"{key}={str(value).lower()}" for key, value in {**KEYS, **keys, "batch": 4}.items() if key != "model"]
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    pair = _launch_pair(order_set, out, *overrides)
+# 28 videos in batches of 7: one process gets 4 of them, the other 3.
+OF_TWO = {"epochs": 3, "optimizer": "sgd", "lr": 0.01, "dropout": 0.0, "freeze_bn": True, "schedule": "constant"}
+WORDS_OF_TWO = [
+    f"{key}={str(value).lower()}" for key, value in {**KEYS, **OF_TWO, "batch": 4}.items() if key != "model"
+]
+
+
+def _wait_for_step(step: int, out: Path, processes: Sequence["subprocess.Popen[bytes] | ForkedCommand"]) -> None:
+    """Wait until a run under way has saved its state at a step, or after it."""
     deadline = time.monotonic() + 120
-    while not (out / "last" / "state.ckpt").exists() or state_of(out)["global_step"] < 6:
-        assert all(process.poll() is None for process in pair), Path(f"{out}.log").read_text()
+    while not (out / "last" / "state.ckpt").exists() or state_of(out)["global_step"] < step:
+        assert all(process.poll() is None for process in processes), Path(f"{out}.log").read_text()
         assert time.monotonic() < deadline, "no step in two minutes"
-        time.sleep(0.01)
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def left_by_one(order_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A run of two processes of torchrun's, the second of which was killed, and torchrun's exit status."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    process = _launch(order_set, out, 2, *WORDS_OF_TWO)
+    try:
+        _wait_for_step(1, out, [process])
+        children = itertools.chain(*(
+            path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+        ))  # fmt: skip
+        victim = next(int(pid) for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+        os.kill(victim, 9)
+        return out, process.wait(60)
+    finally:
+        training_runs.kill_all(process)
+
+
+@pytest.mark.slow
+def test_when_one_process_is_killed_the_other_ends_and_says_why(left_by_one: tuple[Path, int]) -> None:
+    out, status_of_torchrun = left_by_one
+    assert status_of_torchrun == 1
+    said = Path(f"{out}.log").read_text()
+    assert "ssan: a process that this one works with has ended" in said
+    assert "[rank0]: Traceback" not in said
+    assert torch.isfinite(state_of(out)["state_dict"]["module.fc.weight"]).all()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_resume_exactly(
+    order_set: Path, tmp_path: Path, left_by_one: tuple[Path, int]
+) -> None:
+    # Begun under torchrun, where one process was killed; gone on with until both were; and once more, to the end.
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    shutil.copytree(left_by_one[0], out)
+    begun = state_of(out)["global_step"]
+    assert 1 <= begun < 7
+    pair = _launch_pair(order_set, out, *WORDS_OF_TWO)
+    _wait_for_step(max(6, begun + 1), out, pair)
     for process in pair:
         training_runs.kill_all(process)
-    first, second = _launch_pair(order_set, out, *overrides)
+    first, second = _launch_pair(order_set, out, *WORDS_OF_TWO)
     assert training_runs.finish(first, out, 120)["resumed_from_step"] >= 6
     assert second.wait(120) == 0
-    training_runs.finish(_launch(order_set, whole, 2, *overrides), whole, 120)
+    first, second = _launch_pair(order_set, whole, *WORDS_OF_TWO)
+    assert training_runs.finish(first, whole, 120)["resumed_from_step"] is None
+    assert second.wait(120) == 0
     assert_same_run(whole, out)
 
-    train(recipe(**keys), DataSource(str(order_set)), tmp_path / "one", quiet=True)
+    train(recipe(**OF_TWO), DataSource(str(order_set)), tmp_path / "one", quiet=True)
     one, two = state_of(tmp_path / "one")["state_dict"], state_of(whole)["state_dict"]
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
     (end,) = read_journal(tmp_path / "one" / "journal.jsonl", "end")
@@ -620,27 +664,6 @@ def test_two_processes_equal_one_and_resume_exactly(order_set: Path, tmp_path: P
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert end["steps"] == 12
-
-
-@pytest.mark.slow
-def test_when_one_process_is_killed_the_other_ends_and_says_why(order_set: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = _launch(order_set, out, 2, "epochs=500", "checkpoint_every_steps=1")
-    deadline = time.monotonic() + 120
-    while not (out / "last" / "state.ckpt").exists():
-        assert process.poll() is None, Path(f"{out}.log").read_text()
-        assert time.monotonic() < deadline, "no step in two minutes"
-        time.sleep(0.05)
-    children = itertools.chain(*(
-        path.read_text().split() for path in Path(f"/proc/{process.pid}/task").glob("*/children")
-    ))  # fmt: skip
-    victim = next(int(pid) for pid in children if b"RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
-    os.kill(victim, 9)
-    assert process.wait(60) == 1
-    said = Path(f"{out}.log").read_text()
-    assert "ssan: a process that this one works with has ended" in said
-    assert "[rank0]: Traceback" not in said
-    assert torch.isfinite(state_of(out)["state_dict"]["module.fc.weight"]).all()
 
 
 # ------------------------------------------------------------------------------- what is frozen first, even draws

@@ -24,6 +24,7 @@ LONGEST = (
     "reproduce/test_reproduce.py", "training/test_resume.py", "contracts/test_every_entry.py", "video/test_oracle.py",
     "attachment/test_attach.py", "weights/test_imported.py", "training/test_scale.py", "layers/test_ssa.py",
     "recognition/test_train.py", "reproduce/test_joint_tables.py", "datasets/test_fuzz.py", "cli/test_command_line.py",
+    "video/test_hostile.py",
 )  # fmt: skip
 
 

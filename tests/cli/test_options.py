@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ HOW = ["--format", "--annotations", "--videos", "--reader"]
 WHICH = ["--splits", "--val-groups", "--val-fraction", "--fold", "--groups"]
 
 
+@cache
 def flags(*words: str) -> dict[str, Any]:
     """The options of a command, by name."""
     command: Any = typer.main.get_command(app)

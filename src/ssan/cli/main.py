@@ -3,6 +3,7 @@
 import errno
 import gc
 import sys
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -98,11 +99,16 @@ def run() -> None:
     sys.exit(code)
 
 
+@cache
+def _command() -> Any:
+    """All verbs with their options, put together once: that takes longer than most refusals."""
+    return typer.main.get_command(app)
+
+
 def status(arguments: list[str]) -> int:
     """Run a command and return its exit status; a mistake of the user prints one line on standard error."""
     try:
-        command = typer.main.get_command(app)
-        result: Any = command.main(args=arguments or ["--help"], prog_name="ssan", standalone_mode=False)
+        result: Any = _command().main(args=arguments or ["--help"], prog_name="ssan", standalone_mode=False)
     except SsanError as error:
         return _refuse(str(error))
     except CommandLineError as error:

@@ -1,8 +1,8 @@
 """Layers attached to somebody else's image network: keys, outputs, videos kept apart, compiled, exported, copied."""
 
 import copy
-import io
 import logging
+import os
 import pickle
 import re
 import subprocess
@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import image_resnet
 import ssan
+from image_resnet import ResNet
 from ssan.attachment.attach import attached_layers
 from ssan.errors import ModelError, UsageError
 from ssan.models.catalogue import build
@@ -37,48 +39,6 @@ IMAGE = torch.zeros(1, 3, 32, 32)  # as large as the networks here need
 def _torch_writes_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under pytest's log capture torch writes down every step of a compilation, which takes longer than the step."""
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
-
-
-class Block(nn.Module):
-    """torchvision's basic block, with its names and with its one ReLU that runs twice."""
-
-    def __init__(self, num_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(num_in, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or num_in != width:
-            self.downsample = nn.Sequential(nn.Conv2d(num_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return self.relu(y)
-
-
-class ResNet(nn.Module):
-    """A ResNet-18 as torchvision names it, as narrow as one likes."""
-
-    def __init__(self, width: int = 7, num_classes: int = 11) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        for n in range(4):
-            first = Block(width * 2 ** max(n - 1, 0), width * 2**n, 2 if n else 1)
-            self.add_module(f"layer{n + 1}", nn.Sequential(first, Block(width * 2**n, width * 2**n, 1)))
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(width * 8, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
 class ConvNextBlock(nn.Module):
@@ -145,19 +105,33 @@ def clip(b: int = B, t: int = T, side: int = S) -> Tensor:
     return torch.randn(b, t, 3, side, side)
 
 
-def with_ssa(start: bool = False, places: str = "layer[12].*.conv2", side: Any = "before") -> nn.Module:
+def with_ssa(start: bool = False, places: str = "layer[12].*.conv2", side: Any = "before", **sizes: int) -> nn.Module:
     """A ResNet with SSA in the paper's place, which does something from the start unless ``start`` is the identity."""
-    return randomised(ssan.attach(ResNet(), places, "ssa", side=side, example=IMAGE, identity_start=start))
+    return randomised(ssan.attach(ResNet(**sizes), places, "ssa", side=side, example=IMAGE, identity_start=start))
+
+
+def with_shifts(**sizes: int) -> nn.Module:
+    network = ResNet(11, **sizes)
+    return randomised(ssan.attach(network, "layer[12].*.conv1", "temporal_shift", side="before", example=IMAGE))
+
+
+def channels_last() -> nn.Module:
+    return ssan.attach(ConvNext(), "stages.*.mlp", "ssa", identity_start=False).eval()
 
 
 ATTACHED: dict[str, Callable[[], nn.Module]] = {
     "before conv2": with_ssa,
     "after bn1": lambda: with_ssa(places="layer[12].*.bn1", side="after"),
     "after stages": lambda: with_ssa(places="layer[12]", side="after"),
-    "channels last": lambda: ssan.attach(ConvNext(), "stages.*.mlp", "ssa", identity_start=False).eval(),
-    "shift": lambda: randomised(
-        ssan.attach(ResNet(11), "layer[12].*.conv1", "temporal_shift", side="before", example=IMAGE)
-    ),
+    "channels last": channels_last,
+    "shift": with_shifts,
+}
+# Compiling takes as long as there are modules, so only stages that have a layer, and in each the block that all have.
+FEW = {"num_blocks": 1, "num_stages": 2}
+COMPILED: dict[str, Callable[[], nn.Module]] = {
+    "before conv2": lambda: with_ssa(**FEW),
+    "channels last": channels_last,
+    "shift": lambda: with_shifts(**FEW),
 }
 
 
@@ -434,24 +408,40 @@ def test_a_deep_copy_has_layers_of_its_own() -> None:
     assert list(copied.state_dict()) == list(ResNet().state_dict())
 
 
-@pytest.mark.slow
-def test_a_pickled_network_is_the_same_network_in_another_process(tmp_path: Path) -> None:
-    """Also with a hook added there: numbers of hooks begin anew in each process."""
+IN_ANOTHER_PROCESS = """
+import sys, ssan
+print('attach' in dir(ssan), 'torch' in sys.modules)
+ssan.attach
+print('torch' in sys.modules, flush=True)
+import torch, image_resnet
+network, x, expected = torch.load(sys.argv[1], weights_only=False)
+seen = []
+for module in network.modules(): module.register_forward_pre_hook(lambda *_: seen.append(1))
+assert torch.equal(network(x), expected) and seen
+assert list(ssan.detach(network).state_dict()) == list(image_resnet.ResNet().state_dict())
+"""
+
+
+@pytest.fixture(scope="module")
+def another_process(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter, which takes attach from the package and then reads a pickled network."""
     network, x = with_ssa(), clip()
-    buffer = io.BytesIO()
-    torch.save((network, x, network(x)), buffer)
-    (tmp_path / "network.pt").write_bytes(buffer.getvalue())
-    code = (
-        "import sys, torch, ssan; sys.path.insert(0, sys.argv[1]); import test_attach\n"
-        "network, x, expected = torch.load(sys.argv[2], weights_only=False)\n"
-        "seen = []\n"
-        "for module in network.modules(): module.register_forward_pre_hook(lambda *_: seen.append(1))\n"
-        "assert torch.equal(network(x), expected) and seen\n"
-        "assert list(ssan.detach(network).state_dict()) == list(test_attach.ResNet().state_dict())\n"
-    )
-    arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "network.pt")]
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    file = tmp_path_factory.mktemp("pickled") / "network.pt"
+    torch.save((network, x, network(x)), file)
+    path = os.pathsep.join(filter(None, [str(Path(image_resnet.__file__).parent), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(file)],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_pickled_network_is_the_same_network_in_another_process(
+    another_process: subprocess.CompletedProcess[str],
+) -> None:
+    """Also with a hook added there: numbers of hooks begin anew in each process."""
+    assert another_process.returncode == 0, another_process.stderr
+    network = with_ssa()
     assert type(pickle.loads(pickle.dumps(network))) is type(network)
 
 
@@ -459,10 +449,11 @@ def test_a_pickled_network_is_the_same_network_in_another_process(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attached", ["before conv2", "channels last", "shift"], indirect=True)
+@pytest.mark.parametrize("kind", COMPILED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_it_compiles_in_one_piece_for_any_number_of_frames(attached: nn.Module) -> None:
+def test_it_compiles_in_one_piece_for_any_number_of_frames(kind: str) -> None:
     torch._dynamo.reset()
+    attached = COMPILED[kind]()
     compiled = torch.compile(attached, backend="eager", fullgraph=True)
     with torch.no_grad():
         for x in (clip(), clip(3, 5)):
@@ -472,7 +463,7 @@ def test_it_compiles_in_one_piece_for_any_number_of_frames(attached: nn.Module) 
 @pytest.mark.slow
 def test_a_compiled_stage_of_it_knows_the_frames_too() -> None:
     torch._dynamo.reset()
-    network, x, y = with_ssa(), clip(), clip(1, 5)
+    network, x, y = with_ssa(**FEW), clip(), clip(1, 5)
     with torch.no_grad():
         expected = network(x), network(y)
         network.layer1.compile(backend="eager")
@@ -480,11 +471,12 @@ def test_a_compiled_stage_of_it_knows_the_frames_too() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attached", ["before conv2", "channels last", "shift"], indirect=True)
+@pytest.mark.parametrize("kind", COMPILED)
 @pytest.mark.parametrize("strict", [False, True], ids=["not strict", "strict"])
 # Strict export says that the number of frames is set and put back; that is what is wanted.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*side effects happened")
-def test_it_exports_with_any_number_of_videos_and_frames(attached: nn.Module, strict: bool) -> None:
+def test_it_exports_with_any_number_of_videos_and_frames(kind: str, strict: bool) -> None:
+    attached = COMPILED[kind]()
     sizes = ({0: torch.export.Dim("b"), 1: torch.export.Dim("t", min=3, max=64)},)
     program = torch.export.export(attached, (clip(),), dynamic_shapes=sizes, strict=strict).module()
     with torch.no_grad():
@@ -716,12 +708,9 @@ def test_a_recipe_that_says_how_to_build_another_network_is_refused(order_set: P
 
 
 @pytest.mark.slow
-def test_the_package_offers_attach_without_importing_torch_before() -> None:
-    code = (
-        "import sys, ssan; assert 'attach' in dir(ssan); assert 'torch' not in sys.modules; "
-        "ssan.attach; print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"
+def test_the_package_offers_attach_without_importing_torch_before(
+    another_process: subprocess.CompletedProcess[str],
+) -> None:
+    assert another_process.stdout.splitlines() == ["True False", "True"]
     with pytest.raises(AttributeError, match="no attribute 'atach'"):
         ssan.atach  # noqa: B018

@@ -1,6 +1,7 @@
 """SeparableSelfAttention against a twin written in loops, numbers worked by hand, and what it may and may not know."""
 
 import itertools
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -33,6 +34,12 @@ COMBINATIONS = [
     # "plain" needs e = c; without a position branch there are no keys to pool.
     if not (values[0] == 5 and values[8] == "plain") and not (values[9] and not values[2])
 ]
+
+
+@pytest.fixture(autouse=True)
+def _torch_writes_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under pytest's log capture torch writes down every step of a compilation, which takes longer than the step."""
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
 
 
 @pytest.mark.parametrize("part", range(8))
@@ -258,9 +265,13 @@ def test_compiled_to_machine_code_it_gives_the_same_values_and_gradients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch._inductor.config
+    import torch._inductor.cpu_vec_isa as sets
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # each of several would import torch first
+    # Vectors of one kind, where the processor has it: else it is tried out first which of six can be compiled and run.
+    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", True)
+    monkeypatch.setattr(sets, "supported_vec_isa_list", [sets.VecAVX2()], raising=False)
     layer = randomised(SeparableSelfAttention(C, embedding=5).double()).eval()
     check_compiled(layer, video(), "inductor", atol=1e-10)
 

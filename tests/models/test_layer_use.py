@@ -1,5 +1,6 @@
 """Layers and models as a library's: exported with sizes left open, mapped over, in other precisions, made wrongly."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,6 +32,12 @@ def _torchs_own_advice_is_no_fault() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _torch_writes_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under pytest's log capture torch writes down every step of a compilation, which takes longer than the step."""
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
 
 
 @pytest.mark.slow

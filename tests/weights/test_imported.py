@@ -26,7 +26,7 @@ from ssan.models.classifier import Classifier
 from ssan.video.preprocess import segment_indices
 from ssan.weights.classifier_file import load_labeller
 from ssan.weights.imported import import_weights, read_class_names
-from ssan.weights.layouts import LAYOUTS, fit, names_in, num_frames_in
+from ssan.weights.layouts import LAYOUTS, Outline, fit, names_in, num_frames_in
 from ssan.weights.model_file import read_model_file
 
 GOLDEN: dict[str, Any] = json.loads(
@@ -178,6 +178,15 @@ def test_a_network_is_in_the_files_of_those_toolkits_that_have_it(model: str, la
     network = on_meta(model, 7)
     has = {name for name, layout in LAYOUTS.items() if names_in(layout, network, layout.classifiers[0]) is not None}
     assert has == layouts
+
+
+def test_a_family_that_no_toolkit_has_on_the_smallest_backbone_is_in_no_layout_on_any_other() -> None:
+    """So the network nearest to a file is sought among the others alone."""
+    for family in ("nl3d", "nl2d", "nl1d", "nl2d1d", "a2", "ssan"):
+        for backbone in ("tiny", "r18", "mobilenet_v2", "efficientnet_lite0"):
+            assert Outline.of(on_meta(f"{family}_{backbone}", 7)).names == {}, (family, backbone)
+    for family in ("tsn", "tsm", "tsn_nl", "tsm_nl", "trn"):
+        assert Outline.of(on_meta(f"{family}_tiny", 7)).names != {}, family
 
 
 def test_keys_that_are_not_pooled_show_in_the_names() -> None:

@@ -4,7 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from torch import Tensor
 from ssan.errors import ModelError, UsageError, few, named, quoted
 from ssan.files import read_json, read_text, sha256
 from ssan.models.catalogue import MODELS, ModelSpec, build, specification, without_memory
-from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
-from ssan.weights.layouts import LAYOUTS, LayoutFit, fit, not_ours, num_classes_in, num_frames_in
+from ssan.weights.layouts import LAYOUTS, LayoutFit, Outline, fit, not_ours, num_classes_in, num_frames_in
 from ssan.weights.model_file import wrong_model
 from ssan.weights.state_dict import read_state_dict
 
@@ -98,7 +97,8 @@ def import_weights(
             path,
         )
     with without_memory():  # sizes from elsewhere are compared with the tensors before any memory is taken
-        found = fit(state, build_from(recipe, num_classes))
+        network = build_from(recipe, num_classes)
+    found = fit(state, network)
     if found is None or found.num_wrong:
         raise wrong_model(_misfit(state, model, num_classes, found), path)
     names, named_in = _class_names(classes, num_classes)
@@ -107,8 +107,7 @@ def import_weights(
         notes.append(f"{len(found.counters)} counters of batches (num_batches_tracked) are not in the file; set to 0")
     notes += _differences(found, spec, recipe)
 
-    network = build_from(recipe, num_classes)
-    fresh = network.state_dict()
+    fresh = network.to_empty(device="cpu").state_dict()  # every value of it is written below
     counters = {key: torch.zeros_like(fresh[key]) for key in fresh if key not in (*found.tensors, *found.ones)}
     network.load_state_dict({**found.tensors, **counters, **{key: torch.ones_like(fresh[key]) for key in found.ones}})
     protocol = {
@@ -255,19 +254,46 @@ def _misfit(state: Mapping[str, Tensor], model: str, num_classes: int, found: La
 
 def _nearest(state: Mapping[str, Tensor], num_classes: int) -> tuple[str, LayoutFit]:
     """The named model that leaves the fewest names of a file unaccounted for."""
-    # Only a consensus is made for a number of frames; all others are made once.
     num_frames = num_frames_in(state) or 8
-    fits = [
-        (name, fit(state, _without_memory(name, num_classes, num_frames if spec.consensus else 8)))
-        for name, spec in MODELS.items()
-    ]
-    return min(((name, found) for name, found in fits if found is not None), key=lambda pair: pair[1].num_wrong)
+    best: tuple[str, LayoutFit] | None = None
+    for name, spec in MODELS.items():
+        if not _in_some_layout(spec):
+            continue
+        # Only a consensus is made for a number of frames; all others are made once.
+        outline = _outline(name, num_frames if spec.consensus else 8)
+        found = fit(state, _for_classes(outline, num_classes))
+        if found is not None and (best is None or found.num_wrong < best[1].num_wrong):
+            best = name, found
+            if not found.num_wrong:
+                break
+    assert best is not None
+    return best
+
+
+def _in_some_layout(spec: ModelSpec) -> bool:
+    """Whether any toolkit has the family: it puts the same layers into slots of the same kind on every backbone."""
+    smallest = f"{spec.family}_tiny"
+    return smallest not in MODELS or bool(_outline(smallest, 8).names)
+
+
+# A number of classes that no other size of a network equals.
+ANY_NUMBER = 65_521
 
 
 @cache
-def _without_memory(name: str, num_classes: int, num_frames: int) -> Classifier:
+def _outline(name: str, num_frames: int) -> Outline:
+    """A named model's shapes, with ``ANY_NUMBER`` where they are those of its classes."""
     with without_memory():
-        return build(name, num_classes, num_frames=num_frames)
+        return Outline.of(build(name, ANY_NUMBER, num_frames=num_frames))
+
+
+def _for_classes(outline: Outline, num_classes: int) -> Outline:
+    shapes = {key: tensor.shape for key, tensor in outline.own.items() if ANY_NUMBER in tensor.shape}
+    scoring = {
+        key: torch.empty([num_classes if size == ANY_NUMBER else size for size in shape], device="meta")
+        for key, shape in shapes.items()
+    }
+    return replace(outline, own={**outline.own, **scoring})
 
 
 def read_class_names(path: str | Path) -> list[str]:

@@ -348,16 +348,36 @@ def _in_relations(key: str, num_scales: int) -> str:
     return f"{num_scales - 1 - int(scale)}.{1 if step == 'fuse' else 3}.{tensor}"
 
 
-def fit(state: Mapping[str, Tensor], model: Classifier) -> LayoutFit | None:
+@dataclass(frozen=True)
+class Outline:
+    """What of a network is compared with a file, so that one network can be compared with many files.
+
+    :param own: its tensors, whose shapes and kinds count.
+    :param names: the name of each in every layout that has such a network, by the layout and by the network's own, with
+        the first of the layout's ``classifiers``.
+    """
+
+    own: Mapping[str, Tensor]
+    names: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def of(cls, model: Classifier) -> "Outline":
+        found = {name: names_in(layout, model, layout.classifiers[0]) for name, layout in LAYOUTS.items()}
+        return cls(model.state_dict(), {name: names for name, names in found.items() if names is not None})
+
+
+def fit(state: Mapping[str, Tensor], model: Classifier | Outline) -> LayoutFit | None:
     """A file's tensors under the layout that leaves the fewest unaccounted for; None if no layout has such a network.
 
     :param state: as ``read_state_dict`` returns it.
     """
+    outline = model if isinstance(model, Outline) else Outline.of(model)
     fits = []
-    for name, layout in LAYOUTS.items():
-        present = [prefix for prefix in layout.classifiers if f"{prefix}bias" in state] or layout.classifiers
-        if (names := names_in(layout, model, present[0])) is not None:
-            fits.append(_compare(name, names, state, model.state_dict()))
+    for name, names in outline.names.items():
+        first = LAYOUTS[name].classifiers[0]
+        present = next((prefix for prefix in LAYOUTS[name].classifiers if f"{prefix}bias" in state), first)
+        ends = {key: present + theirs.removeprefix(first) for key, theirs in names.items() if key.startswith("fc.")}
+        fits.append(_compare(name, {**names, **ends}, state, outline.own))
     return min(fits, key=lambda found: found.num_wrong, default=None)
 
 

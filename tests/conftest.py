@@ -1,5 +1,6 @@
 """What all tests share: random state that a test cannot leak, sockets that reach no further than this machine."""
 
+import gc
 import json
 import random
 import shutil
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest come first: begun last, one of them would keep one core waiting for the other."""
     rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays for good: without it, whoever looks for garbage does not look there each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,9 @@ def test_the_standardisation_is_folded_into_weight_and_bias_by_hand(monkeypatch:
         coef_, intercept_, n_iter_ = np.array([[3.0]]), np.array([1.0]), np.array([1])
 
         def set_params(self, **_: object) -> None: ...
-        def fit(self, rows: np.ndarray, labels: np.ndarray) -> None:
+        def fit(self, rows: np.ndarray, labels: np.ndarray, *, sample_weight: np.ndarray) -> None:
             assert rows.ravel().tolist() == [-1.0, 1.0]
+            assert sample_weight.tolist() == [1.0, 1.0]
 
     monkeypatch.setattr(linear, "_regression", Fixed)
     head = fit_linear(np.array([[2.0], [6.0]]), np.array([0, 1]), 2, 1.0)

@@ -114,8 +114,8 @@ def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tm
         table = JOINT_TABLES["table7"]
         return RetrievalRequest(
             table, table.chosen(["ssa", "tsn"]), [small_captions(tmp_path)], tmp_path, mini="tiny",
-            overrides=["epochs=2"], execution=Execution(jobs=2, device="cpu", workers=0, threads=1),
-            classifier=["epochs=1"], num_videos=60,
+            overrides=["epochs=1"], execution=Execution(jobs=2, device="cpu", workers=0, threads=1),
+            classifier=["epochs=1"], num_videos=24,
         )  # fmt: skip
 
     answer = reproduce_table(asked(), quiet=True)
@@ -125,7 +125,7 @@ def test_the_small_table_is_trained_from_videos_to_recalls_and_not_made_twice(tm
     assert "resnext" not in rows  # its features have no small version
     for name in ("ssa", "tsn"):
         (figures,) = rows[name]["seeds"]
-        assert figures["num_queries"] == figures["num_candidates"] == 12
+        assert figures["num_queries"] == figures["num_candidates"] == 4
         assert 0 <= figures["r1"] <= figures["r5"] <= 1
         assert 0 <= figures["direction"] <= 1
         assert 0 <= figures["object"] <= 1

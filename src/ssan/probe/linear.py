@@ -103,7 +103,7 @@ def _fit(standard: _Standard, labels: np.ndarray, num_classes: int, strength: fl
         model.set_params(C=strength)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(standard.rows, labels)
+            model.fit(standard.rows, labels, sample_weight=balanced(labels))
         converged = bool(np.max(model.n_iter_) < MOST_ITERATIONS)
         found, offset = model.coef_, model.intercept_
         if len(known) == 2:  # one row, of the second class against the first
@@ -119,7 +119,7 @@ def _fit(standard: _Standard, labels: np.ndarray, num_classes: int, strength: fl
 def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(class_weight="balanced", max_iter=MOST_ITERATIONS, warm_start=True)
+    return LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
 
 
 def _centred(of_classes: np.ndarray) -> np.ndarray:

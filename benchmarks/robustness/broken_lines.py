@@ -101,7 +101,7 @@ BREAKAGES = [
              "each + (number in more)", "len(items)", "training/test_batches.py"),
     Breakage("freezing: what is frozen at first is trained", "training/fit.py",
              "parameter.grad = None", "pass", "training/test_resume.py"),
-    Breakage("freezing: the stages go on from the last", "recognition/train.py",
+    Breakage("freezing: the stages go on from the last", "recognition/trainable.py",
              "of_stages[:num_stages]", "of_stages[-num_stages:]", "recognition/test_taking_part.py"),
     Breakage("loss: frequent classes count more", "recognition/train.py",
              "len(class_of_each) / (len(counts) * num)", "num / len(class_of_each)", "recognition/test_taking_part.py"),

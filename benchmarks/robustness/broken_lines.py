@@ -191,6 +191,12 @@ BREAKAGES = [
     # Reports, tables, the ground and the door.
     Breakage("report: minutes for hours", "report/formatting.py",
              "{minutes // 60} h {minutes % 60:02d} min", "{minutes % 60} h {minutes // 60:02d} min", "report"),
+    Breakage("report: the answers that stay count as changed", "report/one_run.py",
+             "changed = found.num - round(found.same_prediction * found.num)",
+             "changed = round(found.same_prediction * found.num)", "report/test_report.py"),
+    Breakage("report: a model has the threshold of an earlier one", "report/journal_runs.py",
+             "before.threshold if before.outdated == found.outdated else None", "before.threshold",
+             "report/test_report.py"),
     Breakage("tables: standard deviation of all seeds that could be", "reproduce/results.py",
              "statistics.stdev(values) if", "statistics.pstdev(values) if", "reproduce"),
     Breakage("errors: the code is lost between processes", "errors.py",

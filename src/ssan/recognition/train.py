@@ -46,15 +46,13 @@ from ssan.training.conditions import Files
 from ssan.training.environment import environment, precision_note
 from ssan.training.fit import AtFirst, Loss, Task, check_machine, fit
 from ssan.training.journal import Journal
+from ssan.training.metrics import TOOK_NO_PART
 from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.run_folder import changes, ending_in_the_journal, epochs_to_make, open_run
 from ssan.video.mirror import FlipMap, flip_pairs
 from ssan.video.preprocess import Augmentation
 from ssan.weights.classifier_file import OWN, build_from, load_labeller, preprocess_of, save_labeller
 from ssan.weights.initial import Start, start_from
-
-TOOK_NO_PART = 0.99
-"""The share of videos with the same answer to reversed frames from which on the layer between frames counts as idle."""
 
 
 def complete(recipe: Recipe) -> Recipe:

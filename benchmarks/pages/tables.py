@@ -278,6 +278,32 @@ def parity(content: Content) -> list[str]:
     return [line("other toolkits' own networks, imported, against themselves", text)]
 
 
+def i3d(content: Content) -> list[str]:
+    """Our I3D's forward pass over that of a port of its authors' code; a line for each number of threads."""
+    content = content or {}
+    cells = [
+        f"{row['ratio_median']:.2f} of its processor time ({row['num_frames']} frames of {content['size_px']} px, "
+        f"{row['threads']} thread{'s' * (row['threads'] > 1)} of {content['machine']['cpu']}, median of "
+        f"{row['rounds']} rounds)"
+        for row in content.get("rows", [])
+    ]
+    return [line("I3D's forward pass, over a port of its authors' code", cell) for cell in cells or [""]]
+
+
+def i3d_parity(content: Content) -> list[str]:
+    rows = (content or {}).get("rows", [])
+    text = ""
+    if rows:
+        worst = max(gap / row["largest_logit"] for row in rows for gap in row["largest_difference"].values())
+        ports = {port for row in rows for port in row["largest_difference"]}
+        videos = {row["video"] for row in rows}
+        text = (
+            f"{len(ports)} port{'s' * (len(ports) > 1)}, {len(rows)} clips of {len(videos)} videos: logits differ by "
+            f"{worst:.0e} of the largest at most"
+        )
+    return [line("I3D with its released weights, against ports of its authors' code", text)]
+
+
 def from_results(make: Callable[[Content], list[str]], results: Path, name: str = "") -> list[str]:
     """What ``make`` makes of the file of results of that name, its own by default, or of None where there is none."""
     path = results / f"{name or make.__name__}.json"
@@ -288,7 +314,8 @@ def page(results: Path = RESULTS) -> str:
     """docs/measured.md."""
     tables = [from_results(make, results) for make in (decode, loader, block, step, models, attach, start)]
     counts = ["**Counted.**", "", *heading("", "result")]
-    counts += [row for make in (exactness, soak, hostile, parity) for row in from_results(make, results)]
+    for make in (exactness, soak, hostile, parity, i3d_parity, i3d):
+        counts += from_results(make, results)
     return "\n".join([HEAD, *("\n".join([*lines, ""]) for lines in [*tables, counts])])
 
 
@@ -298,13 +325,13 @@ def headline(results: Path = RESULTS) -> str:
     return "\n".join(rows + [row for make in (exactness, soak, parity) for row in from_results(make, results)])
 
 
-def between_marks(readme: str, name: str, text: str) -> str:
-    """``readme`` with ``text`` between the two marks of that name."""
+def between_marks(page: str, name: str, text: str) -> str:
+    """A page with ``text`` between the two marks of that name."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = readme.partition(begin)
+    before, _, rest = page.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit(f"README.md lacks the marks {begin} and {end}")
+        raise SystemExit(f"the page lacks the marks {begin} and {end}")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 

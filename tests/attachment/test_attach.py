@@ -28,7 +28,8 @@ from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, evaluate
-from ssan.recognition.train import DataSource, freeze_batch_norm, new_parameters, train
+from ssan.recognition.train import DataSource, train
+from ssan.recognition.trainable import freeze_batch_norm, new_parameters
 from ssan.weights.classifier_file import load_labeller
 
 B, T, S = 2, 3, 31  # videos, frames, side in pixels of most clips here

@@ -200,6 +200,7 @@ def test_what_was_not_run_is_blank(tmp_path: Path) -> None:
                 "| training runs",
                 "| damaged",
                 "| other toolkits",
+                "| I3D",
                 "| as it is",
                 "| SSA attached",
             )
@@ -248,6 +249,21 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tmp_path: Path) -> 
         "hostile": {"files": 503, "tracebacks": 0, "hangs": 0, "codes": {"no_video": 7, "ok": 3}},
         "parity": {"rows": [{"largest_difference": 3e-7}, {"largest_difference": 2e-6}, {"refused": "it has"}]},
         "exactness": {"files": 354, "frames": 83116, "differences": 0},
+        "i3d": {
+            "machine": {"cpu": "A processor"},
+            "size_px": 160,
+            "rows": [
+                {"threads": 1, "num_frames": 64, "rounds": 5, "ratio_min": 0.9, "ratio_median": 0.625},
+                {"threads": 2, "num_frames": 16, "rounds": 3, "ratio_min": 0.9, "ratio_median": 0.875},
+            ],
+        },
+        "i3d_parity": {
+            "rows": [
+                {"video": "a.mp4", "largest_logit": 20.0, "largest_difference": {"one": 4e-6, "other": 8e-6}},
+                {"video": "a.mp4", "largest_logit": 10.0, "largest_difference": {"one": 5e-6}},
+                {"video": "b.mp4", "largest_logit": 40.0, "largest_difference": {"one": 9e-6}},
+            ]
+        },
     }
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
@@ -260,6 +276,9 @@ def test_a_figure_stands_in_the_row_and_column_it_belongs_to(tmp_path: Path) -> 
     assert "| as it is | 0.70 M | 0.375 | 0.750 | 0.500 | 0.312 |" in text
     assert "| `new_r50` | ssan | 13 | 23.9 M | 32.7 G | 1.50 | 2.25 |" in text
     assert "| MViTv2-S | torchvision |  |  |  |  |  |" in text
+    assert "| 0.62 of its processor time (64 frames of 160 px, 1 thread of A processor, median of 5 rounds) |" in text
+    assert "| 0.88 of its processor time (16 frames of 160 px, 2 threads of A processor, median of 3 rounds) |" in text
+    assert "| 2 ports, 3 clips of 2 videos: logits differ by 5e-07 of the largest at most |" in text
     assert "| 101 kills in 23 runs: final weights of 0 differ |" in text
     assert "| 2 networks: logits differ by 2e-06 at most; 1 refused |" in text
     assert "| 503 files: 0 tracebacks, 0 hangs (no_video 7, ok 3) |" in text

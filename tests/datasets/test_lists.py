@@ -604,6 +604,14 @@ def test_without_a_column_split_only_all_can_be_read(tmp_path: Path) -> None:
     assert len(read("csv", path, "all")) == 1
 
 
+@pytest.mark.parametrize("header", ["path,label", "path,label,split"])
+def test_a_csv_file_takes_no_other_file_of_splits(tmp_path: Path, header: str) -> None:
+    path = _csv(tmp_path, f"{header}\n1.mp4,run{',train' * (header.count(',') - 1)}\n")
+    error = _refused("csv", path, "all", splits=str(tmp_path / "splits.csv"))
+    assert error.message == "--splits: a table has its splits in a column 'split'; write them there"
+    assert error.path == str(path)
+
+
 def test_a_folder_where_a_csv_file_was_expected_is_refused(tmp_path: Path) -> None:
     assert "a CSV file was expected" in _refused("csv", tmp_path).message
 

@@ -1,6 +1,5 @@
 """Readers of the data sets that people train on: official layouts, real lists, and what is wrong named by its line."""
 
-import inspect
 import json
 import os
 import string
@@ -17,6 +16,7 @@ from ssan.datasets import FORMATS, Samples, detect, read
 from ssan.datasets.kinetics import canonical_label
 from ssan.datasets.lists import split_named
 from ssan.datasets.samples import inside, is_plain
+from ssan.datasets.source import options_of
 from ssan.datasets.tables import class_names, table, table_with_header
 from ssan.errors import AnnotationError, SsanError, UsageError
 from ssan.video.mirror import flip_pairs
@@ -883,7 +883,7 @@ def test_the_page_on_data_has_a_section_for_every_format_with_its_options() -> N
     sections = {text.split(":")[0]: text for text in page.split("\n### ")[1:]}
     assert set(sections) == set(FORMATS)
     for format, reader in FORMATS.items():
-        for option in set(inspect.signature(reader).parameters) - {"root", "split", "annotations", "videos"}:
+        for option in set(options_of(reader)) - {"annotations", "videos"}:
             alike = {"jester": "sthv1", "mmaction2_list": "tsm_list"}.get(format, format)
             alike = "label_studio" if format in ("cvat", "elan", "via") else alike
             assert option.replace("_", "-") in (sections[format] + sections[alike]).replace("_", "-"), (format, option)

@@ -20,7 +20,8 @@ from ssan.recipe import (
     recipe_keys,
     write_recipe,
 )
-from ssan.recognition.train import complete, new_parameters
+from ssan.recognition.train import complete
+from ssan.recognition.trainable import new_parameters
 from ssan.shipped import FOLDER, JOINT, shipped
 from ssan.weights.classifier_file import build_from, preprocess_of
 

@@ -19,16 +19,8 @@ from ssan.processes import processes
 from ssan.recipe import OptimisationKeys, Recipe, make_recipe
 from ssan.recognition import train as train_module
 from ssan.recognition.evaluate import Protocol, evaluate, reversal
-from ssan.recognition.train import (
-    balanced_weights,
-    complete,
-    freeze_batch_norm,
-    freeze_stages,
-    knows_order,
-    new_norm_weights,
-    train,
-    weighted_loss,
-)
+from ssan.recognition.train import balanced_weights, complete, knows_order, train, weighted_loss
+from ssan.recognition.trainable import freeze_batch_norm, freeze_stages, new_norm_weights
 from ssan.training.batches import Batches, BatchPlan, Draw, DrawAgain
 from ssan.training.fit import AtFirst, Task, fit
 from ssan.training.journal import read_journal

@@ -20,7 +20,8 @@ from ssan.errors import TrainingError, UsageError, VideoError
 from ssan.models.catalogue import build
 from ssan.recipe import OptimisationKeys, Recipe, make_recipe
 from ssan.recognition import train as train_module
-from ssan.recognition.train import DataSource, complete, freeze_batch_norm, new_parameters, train
+from ssan.recognition.train import DataSource, complete, train
+from ssan.recognition.trainable import freeze_batch_norm, new_parameters
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.fit import Task, TrainingModule, fit, step_weights
 from ssan.training.journal import read_journal

@@ -44,6 +44,19 @@ def test_confusions_of_few_classes_are_a_table_whose_names_are_text(page: Page) 
     assert shades[0] == "background:rgb(31 111 139/0.57)"  # 4 of 7
 
 
+def test_a_number_is_white_where_that_has_more_contrast_than_the_ink_of_the_page() -> None:
+    def luminance(colour: Any) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in np.asarray(colour) / 255]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for right in range(1, 100):
+        cell = right / 100 * np.array([31, 111, 139]) + (1 - right / 100) * np.array([255, 255, 255])
+        white, ink = 1.05 / (luminance(cell) + 0.05), (luminance(cell) + 0.05) / (luminance((29, 35, 39)) + 0.05)
+        table = str(confusion_table(np.array([[right, 100 - right], [0, 1]]), ["a", "b"]))
+        is_white = f'class="strong" style="background:rgb(31 111 139/{right / 100:.2f})"' in table
+        assert is_white == (white > ink) or abs(white - ink) < 0.2, right
+
+
 def test_pairs_have_lines_between_them() -> None:
     counts = np.eye(6, dtype=int)
     lined = str(confusion_table(counts, list("abcdef"), paired=True))
@@ -70,6 +83,16 @@ def test_an_axis_of_one_epoch_shows_that_epoch(
     for axes in [axes for figure in figures for axes in figure.axes]:
         assert axes.get_xlim() == (low, high)
         assert axes.get_xticks().tolist() == ticks
+
+
+def test_a_small_learning_rate_leaves_the_title_of_its_curve_in_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(plots, "as_drawing", lambda figure, _: figures.append(figure))
+    plots.lines_plot([plots.Line([1, 2], [1e-6, 2e-6], "k")], "learning rate", "alt")
+    figures[0].draw_without_rendering()
+    (axes,) = figures[0].axes
+    assert axes.yaxis.get_offset_text().get_text() == ""
+    assert {"1e-06", "2e-06"} <= {label.get_text() for label in axes.get_yticklabels()}
 
 
 def test_names_that_no_font_has_are_numbers_in_a_picture_and_never_boxes() -> None:

@@ -28,6 +28,7 @@ from ssan.recognition.train import cost
 from ssan.report.formatting import duration, protocol
 from ssan.report.html import as_text
 from ssan.report.journal_runs import Spread, comparable, grouped, read_runs, spread
+from ssan.report.one_run import order_text, status_text
 from ssan.training.environment import environment, source_commit
 from ssan.training.journal import Journal, read_journal
 from ssan.training.metrics import confusion_counts
@@ -372,6 +373,104 @@ def test_the_journal_says_how_a_run_stands(
     assert said in page.text
     if {"event": "resumed", "step": 41, "epoch": 2} in events:
         assert page.row("", "gone on with in epoch 2, from step 41") == []
+
+
+def page_of(folder: Path, events: list[dict[str, Any]]) -> Page:
+    assert status(["report", write(folder, events)]) == 0
+    return Page(folder / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reversed_num": 200, "reversed_same_prediction": 0.25, "reversed_top1": 0.31},
+         # 150 of 200: Wilson's interval is 0.745289 -+ 0.059630.
+         "With their frames reversed, 150 of 200 validation videos, drawn of 211, got another answer from the best "
+         "model (0.7500, 95 % interval 0.6857 to 0.8049); top-1 is 0.3100 then. Epoch by epoch"),
+        ({"reversed_num": 211, "reversed_same_prediction": 210 / 211},
+         "With their frames reversed, 1 of 211 validation videos got another answer from the best model (0.0047, 95 % "
+         "interval 0.0008 to 0.0264). As from a network of single frames: the layer between frames took no part."),
+    ],
+)  # fmt: skip
+def test_the_page_says_how_much_the_order_of_frames_changed_the_answers(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    page = page_of(tmp_path / "run", [start(), epoch(1, 0.5), {**END, **changes}])
+    assert said in page.text
+    idle = [a for tag, a in page.tags if tag == "p" and a.get("class") == "warning"]
+    assert len(idle) == ("took no part" in said)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [END],
+        [{**END, "reversed_num": 0, "reversed_same_prediction": 0.5}],
+        [{**END, "reversed_num": 9, "reversed_same_prediction": 1.5}],
+        [{**END, "reversed_num": 9, "reversed_same_prediction": 0.5}, {"event": "resumed"}],
+    ],
+)
+def test_of_a_run_whose_end_does_not_say_so_or_that_went_on_nothing_is_said_of_the_order_of_frames(
+    events: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    (run,) = read_runs([write(tmp_path / "run", [start(), epoch(1, 0.5), *events])])
+    assert order_text(run) == ""
+
+
+@pytest.mark.parametrize(
+    ("patience", "said"),
+    [
+        (None, "finished early: no epoch was better any more"),
+        (1, "finished early after epoch 3, which was no better than epoch 1"),
+        (2, "finished early after epoch 3, 2 in a row were no better than epoch 1"),
+    ],
+)
+def test_a_run_that_stopped_early_says_after_which_epoch(patience: int | None, said: str, tmp_path: Path) -> None:
+    made = [epoch(1, 0.5), epoch(2, 0.4), epoch(3, 0.3)]
+    begun = start(recipe={"early_stop": patience})
+    (run,) = read_runs([write(tmp_path / "run", [begun, *made, {**END, "stopped_early": True}])])
+    assert status_text(run) == said
+
+
+CHOSEN = {
+    "threshold": 0.61234, "false_alarms_wanted": 0.05, "of": "none", "num": 120, "num_false_alarms": 5,
+    "false_alarms": 5 / 120, "interval95": [0.0179, 0.0938], "right_answered": 0.9375,
+}  # fmt: skip
+KEPT = {**CHOSEN, "written": "run/model.safetensors"}
+
+
+def test_a_chosen_threshold_is_there_with_what_it_does_to_the_videos(tmp_path: Path) -> None:
+    page = page_of(tmp_path / "kept", [start(), evaluated(threshold=KEPT)])
+    # 5 of 120: Wilson's interval is 0.055884 -+ 0.037957.
+    assert (
+        "An answer is given from a score of 0.6123 on. Of 120 videos of none of the classes 5 get one all the same "
+        "(0.0417, 95 % interval 0.0179 to 0.0938; at most 0.05 was asked for). Of the right answers 0.9375 are given. "
+        "The model's file keeps it for ssan predict ."
+    ) in page.text
+    assert "answers from a score of 0.6123 on, kept in the model's file" in page.text
+    page = page_of(tmp_path / "wrong", [start(), evaluated(threshold={**CHOSEN, "of": "wrong"})])
+    assert "Of 120 videos whose answer is wrong 5 get one all the same" in page.text
+    assert "The model's file does not keep it: --write does." in page.text
+    assert "None of these" not in page_of(tmp_path / "none", [start(), evaluated()]).text
+
+
+@pytest.mark.parametrize(
+    ("later", "threshold", "kept"),
+    [
+        ([evaluated()], 0.61234, True),
+        ([evaluated(threshold={**CHOSEN, "threshold": 0.5})], 0.61234, True),
+        ([evaluated(threshold={**KEPT, "threshold": 0.5})], 0.5, True),
+        ([epoch(1, 0.5), evaluated()], None, None),
+        ([epoch(1, 0.5), evaluated(threshold=CHOSEN)], 0.61234, False),
+    ],
+)
+def test_a_threshold_that_was_kept_stays_when_the_same_model_is_evaluated_again(
+    later: list[dict[str, Any]], threshold: float | None, kept: bool | None, tmp_path: Path
+) -> None:
+    (run,) = read_runs([write(tmp_path / "run", [start(), evaluated(threshold=KEPT), *later])])
+    (evaluation,) = run.evaluations
+    found = evaluation.threshold
+    assert (threshold, kept) == (None, None) if found is None else (found.threshold, found.kept) == (threshold, kept)
 
 
 def test_of_two_records_of_an_epoch_the_later_counts(tmp_path: Path) -> None:
@@ -776,6 +875,9 @@ def test_protocols_and_durations_are_said_in_words() -> None:
         "8 frames (segment), 2 views x 3 crops, crop 48 px, resized to square 52 px, mean of logits"
     )
     assert protocol({"views": 1, "crops": 10, "twice": True}) == "1 view x 10 crops, twice=true"
+    assert protocol({"num_frames": 8, "sampling": "dense", "stride": 2}) == "8 frames (dense), stride=2"
+    assert protocol({"num_frames": 8, "sampling": "segment", "stride": 2, "kind": "split"}) == "8 frames (segment)"
+    assert protocol({"kind": "folds", "crop_px": 48}) == "each fold left out in turn, crop 48 px"
     assert [duration(s) for s in (None, 8.25, 59.99, 60, 151.7, 3599, 11103)] == [
         "", "8.2 s", "60.0 s", "1 min 00 s", "2 min 31 s", "59 min 59 s", "3 h 05 min",
     ]  # fmt: skip

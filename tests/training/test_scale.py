@@ -22,16 +22,8 @@ from ssan.models.catalogue import build
 from ssan.models.classifier import Classifier
 from ssan.processes import processes
 from ssan.recipe import Recipe, make_recipe
-from ssan.recognition.train import (
-    DataSource,
-    _difference,
-    _open_run,
-    complete,
-    freeze_batch_norm,
-    is_last,
-    synchronise_batch_norm,
-    train,
-)
+from ssan.recognition.train import DataSource, _difference, _open_run, complete, train
+from ssan.recognition.trainable import freeze_batch_norm, is_last, synchronise_batch_norm
 from ssan.training import fit as fit_module
 from ssan.training.activation_checkpointing import recompute
 from ssan.training.fit import TrainingModule

@@ -55,7 +55,6 @@ def audit(
     Heads on a frozen model's features are fitted on the other clips, with --groups on those of other groups, and asked
     how probable each clip's label is.
     """
-    from ssan.cli.probe import open_network
     from ssan.files import one_writer
     from ssan.probe.features import own_store
     from ssan.probe.label_audit import audit_labels
@@ -70,7 +69,7 @@ def audit(
             "features of this one with --features)",
             path=table,
         )
-    labeller = open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
+    labeller = options.open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="ssan-audit-") as scratch:
         if out is not None:
             context.with_resource(one_writer(out, folder=True))

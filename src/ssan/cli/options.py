@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ssan.datasets.samples import Samples
     from ssan.datasets.source import DataSource
+    from ssan.weights.classifier_file import Labeller
     from ssan.weights.fetching import Fetched
     from ssan.weights.named import NamedWeights
 
@@ -287,6 +288,21 @@ def fetch(weights: "NamedWeights", *, yes: bool, quiet: bool) -> "Fetched":
             told=bar.update,
             wait=lambda who: tell(f"{who} is fetching it; waiting"),
         )
+
+
+def open_network(model: str, init: str | None, device: str, *, yes: bool, quiet: bool) -> "Labeller":
+    """The network that the words name: a file of ours, or a name with weights from elsewhere."""
+    from ssan.models.catalogue import MODELS
+    from ssan.probe.probe import labeller_of_weights
+    from ssan.weights.open_model import open_model
+
+    if init is not None:
+        if os.path.exists(model) and model not in MODELS:
+            raise UsageError("a model file has its weights already; leave out --init", path=model)
+        have(init, yes=yes, quiet=quiet)
+        return labeller_of_weights(model, init, device)
+    have(model, yes=yes, quiet=quiet)
+    return open_model(model, device)
 
 
 def choose_device(device: str) -> Literal["cpu", "cuda"]:

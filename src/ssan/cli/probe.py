@@ -1,6 +1,5 @@
 """``ssan probe``."""
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -8,11 +7,9 @@ import typer
 
 from ssan.cli import options
 from ssan.cli.screen import tell
-from ssan.errors import UsageError
 
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
-    from ssan.weights.classifier_file import Labeller
 
 
 @options.reads_data
@@ -58,7 +55,7 @@ def probe(
     from ssan.probe.probe import probe
     from ssan.training.callbacks import InterruptedRun
 
-    labeller = open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
+    labeller = options.open_network(model, init, options.choose_device(device), yes=yes, quiet=quiet)
     try:
         answer = probe(
             labeller,
@@ -100,18 +97,3 @@ def _lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"features {took['features']:.1f} s, heads {took['head']:.1f} s"
     for warning in answer["warnings"]:
         tell(f"warning: {warning}")
-
-
-def open_network(model: str, init: str | None, device: str, *, yes: bool, quiet: bool) -> "Labeller":
-    """The network that the words name: a file of ours, or a name with weights from elsewhere."""
-    from ssan.models.catalogue import MODELS
-    from ssan.probe.probe import labeller_of_weights
-    from ssan.weights.open_model import open_model
-
-    if init is not None:
-        if os.path.exists(model) and model not in MODELS:
-            raise UsageError("a model file has its weights already; leave out --init", path=model)
-        options.have(init, yes=yes, quiet=quiet)
-        return labeller_of_weights(model, init, device)
-    options.have(model, yes=yes, quiet=quiet)
-    return open_model(model, device)

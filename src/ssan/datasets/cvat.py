@@ -27,12 +27,7 @@ def read_cvat(
     videos: str | None = None,
     attribute: str | None = None,
     frames: str | None = None,
-    splits: str | None = None,
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
 ) -> Samples:
     """CVAT: ``annotations.xml`` of a task, a job or a project of videos, or all XML files in a folder.
 
@@ -57,7 +52,6 @@ def read_cvat(
     notes: Counter[str] = Counter()
     for path in files:
         spans += _Export(path, attribute, frames == "task", finder, notes).spans()
-    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     said = [f"{num} {what}" for what, num in notes.items()]
     return samples_of(spans, split, folder, annotations or root, rule, said)
 

@@ -23,12 +23,7 @@ def read_elan(
     videos: str | None = None,
     tier: str | None = None,
     media: str | None = None,
-    splits: str | None = None,
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
 ) -> Samples:
     """ELAN: the annotations of one tier; an ``.eaf`` file, or all in a folder.
 
@@ -53,7 +48,6 @@ def read_elan(
     if not any(chosen in document.tiers for document in documents):
         there = sorted({name for document in documents for name in document.tiers})
         raise fault(f"no tier is called {quoted(chosen)}; expected one of {few(there, 10, named)}", annotations or root)
-    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     said = [f"{num} {what}" for what, num in notes.items()]
     return samples_of(spans, split, folder, annotations or root, rule, said)
 

@@ -39,27 +39,14 @@ def read_folder(
     root: str,
     split: str,
     *,
-    splits: str | None = None,
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
     class_folder: str | None = None,
 ) -> Samples:
     """A folder of classes: ``ROOT/{train,val,test}/CLASS/FILE``, or ``ROOT/CLASS/FILE`` with a rule for the split.
 
     :param split: ``train``, ``val``, ``test``, or ``all``, which needs no rule; and no classes, so that videos without
         labels can be listed and checked. Two files of one name but for the suffix are refused unless it is ``all``.
-    :param splits: a CSV file with columns ``path,split``; paths are relative to ``root``. Videos that it does not name
-        belong to no split.
-    :param val_groups: ``REGEX=a,b,c``: a video whose file name matches, with one of a, b, c as the regex's group, is in
-        ``val``, all others in ``train``. For splitting by person, place or source rather than at random. A regex that
-        is in no file name is searched in the paths below the folder.
-    :param val_fraction: the share of videos for ``val``, drawn from each class, or from whole groups.
-    :param fold: ``K/N``: the Kth of N parts is ``val``.
-    :param groups: the regex whose group says which videos stay together, for ``val_fraction`` and ``fold``.
-    :param split_seed: of the draw for these.
+    :param rule: which of the videos are for validation, where the folder does not say it.
     :param class_folder: whether the ``first`` folder on the way to a video names its class, the default, or the
         ``last``, in which the video itself lies.
     :raises UsageError: no such folder, no class in it, or no way to tell the split.
@@ -68,7 +55,6 @@ def read_folder(
         raise UsageError("no such folder; --data names the folder of videos", code="missing", path=root)
     if class_folder not in (None, "first", "last"):
         raise UsageError(f"class_folder is {class_folder!r}; it must be 'first' or 'last'")
-    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     tree = _Tree(root, class_folder)
     has_own_split = tree.look_at_all(rule.given)
     homes: dict[str, str] = {}
@@ -223,11 +209,7 @@ def read_csv(
     annotations: str | None = None,
     videos: str | None = None,
     class_order: str = "sorted",
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
 ) -> Samples:
     """A CSV file with a header: ``path,label``, and any of ``split,caption,id,num_frames`` and the bounds of parts.
 
@@ -240,13 +222,14 @@ def read_csv(
     :param root: the file, or the folder of videos where ``annotations`` names the file.
     :param videos: the folder that paths are relative to; by default the one that the file is in.
     :param class_order: class indices by ``sorted`` label, or by first appearance in the ``file``.
-    :param val_groups: this, ``val_fraction``, ``fold``, ``groups`` and ``split_seed`` are those of ``read_folder``.
+    :param rule: which of the videos are for validation, where there is no column ``split``; it has no ``splits``.
     """
     table = annotations or root
-    rule = SplitRule(None, val_groups, val_fraction, fold, groups, split_seed)
     folder = videos or (root if annotations else os.path.dirname(os.path.abspath(root)))
     if class_order not in ("sorted", "file"):
         raise UsageError(f"class_order is {class_order!r}; it must be 'sorted' or 'file'")
+    if rule.splits is not None:
+        raise UsageError("--splits: a table has its splits in a column 'split'; write them there", path=table)
     rows = table_with_header(table, ("path", "label"))
     has_own_split = bool(rows) and "split" in rows[0][1]
     if has_own_split and rule.given:

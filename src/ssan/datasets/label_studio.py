@@ -33,12 +33,7 @@ def read_label_studio(
     first_frame: str | None = None,
     video: str | None = None,
     annotator: str | None = None,
-    splits: str | None = None,
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
 ) -> Samples:
     """Label Studio: an export, JSON or JSON_MIN, or all in a folder.
 
@@ -64,7 +59,6 @@ def read_label_studio(
     finder = MediaFiles(folder)
     notes: Counter[str] = Counter()
     spans = [span for task in tasks for span in task.spans(control, how, finder, notes)]
-    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     said = [f"{num} {what}" for what, num in notes.items()]
     return samples_of(spans, split, folder, annotations or root, rule, said)
 

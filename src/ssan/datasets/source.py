@@ -1,6 +1,7 @@
 """Formats of labelled videos, and sources, which say where videos are as a command names them.
 
-A reader is ``read(root, split, **options) -> Samples``; a new format is one function and one line in ``FORMATS``.
+A reader is ``read(root, split, **options) -> Samples``; a new format is one function and one line in ``FORMATS``. One
+whose videos are split by a rule takes it as ``rule``, and so all that a ``SplitRule`` has as its options.
 """
 
 import gc
@@ -9,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ssan.datasets.captions import is_captions_csv, read_captions_csv
 from ssan.datasets.cvat import read_cvat
@@ -31,6 +33,7 @@ from ssan.datasets.something import (
     read_something_v1,
     read_something_v2,
 )
+from ssan.datasets.splits import SplitRule
 from ssan.datasets.tables import beginning_of
 from ssan.datasets.tree import is_tree, names_in, subfolders
 from ssan.datasets.ucf_hmdb import find_hmdb_lists, find_ucf_lists, read_hmdb51, read_ucf101
@@ -39,6 +42,7 @@ from ssan.datasets.youcook2 import find_youcook, is_youcook, read_youcook2
 from ssan.errors import UsageError, printable, unknown
 from ssan.video.clip import RATE_VARIABLE, TIMES_FILE, assumed_rate
 
+OF_A_RULE = [field.name for field in fields(SplitRule)]
 FORMATS: dict[str, Callable[..., Samples]] = {
     "folder": read_folder,
     "csv": read_csv,
@@ -131,6 +135,12 @@ def _format_of_lists(paths: list[str]) -> str | None:
     return None
 
 
+def options_of(reader: Callable[..., Samples]) -> list[str]:
+    """What a reader takes besides the root and the split; in the place of a rule for splits, what a rule is made of."""
+    names = list(inspect.signature(reader).parameters)[2:]
+    return [option for name in names for option in (OF_A_RULE if name == "rule" else [name])]
+
+
 def read(format: str, root: str | os.PathLike[str], split: str, **options: str | None) -> Samples:
     """The samples of one split (``train``, ``val``, ``test``, ``all``) of the data at ``root``.
 
@@ -147,12 +157,15 @@ def read(format: str, root: str | os.PathLike[str], split: str, **options: str |
     if format not in FORMATS:
         raise UsageError(unknown("format", format, [*FORMATS, "auto"]))
     reader = FORMATS[format]
-    known = list(inspect.signature(reader).parameters)[2:]
+    known = options_of(reader)
     for name in given:
         if name not in known:
             raise UsageError(f"the format {format} does not take {name!r}; it takes {', '.join(known)}")
+    taken: dict[str, Any] = dict(given)
+    if "rule" in inspect.signature(reader).parameters:
+        taken["rule"] = SplitRule(**{name: taken.pop(name) for name in OF_A_RULE if name in taken})
     with _collecting_paused():
-        samples = reader(root, canonical_split(split), **given)
+        samples = reader(root, canonical_split(split), **taken)
     if found_out and format == "folder":
         samples.notes += [
             f"{printable(path)} is not taken for a list, as no line of it names a video that is here; --annotations "

@@ -19,15 +19,18 @@ _FOLD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How the videos of a folder are split, as options say it; nothing said is None.
+    """How the videos of a folder are split, as options of its reader say it; nothing said is None.
 
-    :param splits: a CSV file with columns ``path,split``; paths are relative to the folder.
-    :param val_groups: ``REGEX=a,b,c``: the videos with one of a, b, c as the regex's group are in ``val``.
+    :param splits: a CSV file with columns ``path,split``; paths are relative to the folder. Videos that it does not
+        name belong to no split.
+    :param val_groups: ``REGEX=a,b,c``: the videos with one of a, b, c as the regex's group are in ``val``, all others
+        in ``train``. For splitting by person, place or source rather than at random. A regex that is in no file name is
+        searched in the paths below the folder.
     :param val_fraction: so large a share of the videos is in ``val``: of every class, or of whole ``groups``.
     :param fold: ``K/N``: of N parts of the same size the Kth is ``val``; each has every class, or whole ``groups``.
     :param groups: a regex, whose group tells which videos must stay together: a person, a place, a source.
-    :param seed: of the draw for ``val_fraction`` and ``fold``, "0" by default. It depends on the names of the videos,
-        without suffix, and on nothing else: a video that is added leaves almost all others where they are.
+    :param split_seed: of the draw for ``val_fraction`` and ``fold``, "0" by default. It depends on the names of the
+        videos, without suffix, and on nothing else: a video that is added leaves almost all others where they are.
     """
 
     splits: str | None = None
@@ -35,7 +38,7 @@ class SplitRule:
     val_fraction: str | float | None = None
     fold: str | None = None
     groups: str | None = None
-    seed: str | int | None = None
+    split_seed: str | int | None = None
 
     @property
     def given(self) -> list[str]:
@@ -80,9 +83,9 @@ class SplitRule:
 
     def _seed(self) -> int:
         try:
-            return int(self.seed or 0)
+            return int(self.split_seed or 0)
         except ValueError:
-            raise UsageError(f"split_seed is {self.seed!r}; expected a whole number") from None
+            raise UsageError(f"split_seed is {self.split_seed!r}; expected a whole number") from None
 
     def _drawn(self, root: str, videos: Sequence[tuple[str | None, str]]) -> set[str]:
         """The paths of the videos for validation, by a share or a fold."""

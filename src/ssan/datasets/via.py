@@ -23,12 +23,7 @@ def read_via(
     annotations: str | None = None,
     videos: str | None = None,
     attribute: str | None = None,
-    splits: str | None = None,
-    val_groups: str | None = None,
-    val_fraction: str | None = None,
-    fold: str | None = None,
-    groups: str | None = None,
-    split_seed: str | None = None,
+    rule: SplitRule,
 ) -> Samples:
     """VIA 3: the temporal segments of a project, a JSON file as VIA saves it, or all in a folder.
 
@@ -48,7 +43,6 @@ def read_via(
     for path, project in projects:
         chosen = _attribute(project, attribute, path)
         spans += _segments(project, chosen, path, finder, notes)
-    rule = SplitRule(splits, val_groups, val_fraction, fold, groups, split_seed)
     said = [f"{num} {what}" for what, num in notes.items()]
     return samples_of(spans, split, folder, annotations or root, rule, said)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import itertools
 import json
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssan.attachment.attach import attached_layers
 from ssan.datasets import Samples
@@ -30,25 +28,31 @@ from ssan.layers import LAYERS, SeparableSelfAttention
 from ssan.models.catalogue import FAMILIES, specification
 from ssan.models.classifier import Classifier
 from ssan.models.cost import multiply_adds, num_parameters
-from ssan.models.slots import layers_in_slots
 from ssan.processes import Processes, processes
 from ssan.recipe import Recipe, make_recipe, write_recipe
 from ssan.recognition.evaluate import Reversal, reversal
+from ssan.recognition.trainable import (
+    batch_norms_of_backbone,
+    freeze_batch_norm,
+    freeze_stages,
+    is_last,
+    new_norm_weights,
+    new_parameters,
+    synchronise_batch_norm,
+)
 from ssan.training.activation_checkpointing import recompute
 from ssan.training.batches import Batches, BatchPlan
 from ssan.training.conditions import Files
 from ssan.training.environment import environment, precision_note
 from ssan.training.fit import AtFirst, Loss, Task, check_machine, fit
 from ssan.training.journal import Journal
-from ssan.training.optim import NORMS, LearningRate, make_optimizer, scaled_lr, tsm_multiples
+from ssan.training.metrics import TOOK_NO_PART
+from ssan.training.optim import LearningRate, make_optimizer, scaled_lr, tsm_multiples
 from ssan.training.run_folder import changes, ending_in_the_journal, epochs_to_make, open_run
 from ssan.video.mirror import FlipMap, flip_pairs
 from ssan.video.preprocess import Augmentation
 from ssan.weights.classifier_file import OWN, build_from, load_labeller, preprocess_of, save_labeller
 from ssan.weights.initial import Start, start_from
-
-TOOK_NO_PART = 0.99
-"""The share of videos with the same answer to reversed frames from which on the layer between frames counts as idle."""
 
 
 def complete(recipe: Recipe) -> Recipe:
@@ -245,7 +249,7 @@ def _task(
     if recipe.frozen_epochs:
         waiting = [(name, parameter) for name, parameter in model.named_parameters() if name not in new]
         trained_later = [parameter for _, parameter in waiting if parameter.requires_grad]
-        at_first = AtFirst(recipe.frozen_epochs, trained_later, _batch_norms_of_backbone(model))
+        at_first = AtFirst(recipe.frozen_epochs, trained_later, batch_norms_of_backbone(model))
     of_each = [sample.label_index or 0 for sample in train_samples]
     augment = Augmentation(crop=recipe.crop, crop_px=preprocess.crop_px, flip=recipe.flip, flip_pairs=flips)
 
@@ -335,25 +339,6 @@ def measure(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
     }
 
 
-def new_layers(model: Classifier) -> list[nn.Module]:
-    """What no image network brings along: the classifier, the consensus, and the layers in slots or attached."""
-    return [model.fc, model.consensus, *layers_in_slots(model).values(), *attached_layers(model).values()]
-
-
-def new_parameters(model: Classifier) -> set[str]:
-    """The names of the parameters of ``new_layers``."""
-    new = {id(parameter) for layer in new_layers(model) for parameter in layer.parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in new}
-
-
-def new_norm_weights(model: Classifier) -> set[str]:
-    """The names of the weights of the norms in the layers in slots or attached: what lets these layers in."""
-    layers = [*layers_in_slots(model).values(), *attached_layers(model).values()]
-    norms = [module for layer in layers for module in layer.modules() if isinstance(module, NORMS)]
-    scales = {id(norm.weight) for norm in norms if norm.weight is not None}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in scales}
-
-
 def knows_order(model: Classifier, recipe: Recipe) -> bool:
     """Whether the network's answers can depend on the order of frames.
 
@@ -371,15 +356,6 @@ def knows_order(model: Classifier, recipe: Recipe) -> bool:
         and not (isinstance(layer, SeparableSelfAttention) and layer.temporal.kernel_size[0] == 1)
         for layer in attached_layers(model).values()
     )
-
-
-def is_last(name: str) -> bool:
-    """Whether a parameter belongs to what turns features into scores: the classifier, and the consensus if it learns.
-
-    Unsaid by TSM's recipe, our choice: with temporal relations that is all of their layers. TSM's code treats every
-    linear layer so, and has one; those of a layer in a slot are none of these (pinned in tests/training/test_scale.py).
-    """
-    return name.startswith(("fc.", "consensus."))
 
 
 def _at_scale(model: Classifier, recipe: Recipe, processes_here: Processes, device: str) -> list[str]:
@@ -405,81 +381,6 @@ def _at_scale(model: Classifier, recipe: Recipe, processes_here: Processes, devi
             )
         recompute(block for blocks in stages.values() for block in blocks)
     return notes
-
-
-def synchronise_batch_norm(model: nn.Module, device: str) -> None:
-    """Let every BatchNorm take its statistics over the batches of all processes; names and weights stay.
-
-    :raises UsageError: not on GPUs, where torch can do it, or something is hooked to a BatchNorm, and would be lost.
-    """
-    if device != "cuda":
-        raise UsageError(
-            f"sync_bn is true, but torch synchronises BatchNorm on GPUs alone, and this run computes on {device}; "
-            "leave sync_bn out, or freeze the statistics with freeze_bn=true"
-        )
-    for name, part in model.named_modules():
-        if isinstance(part, _BatchNorm) and (part._forward_hooks or part._forward_pre_hooks):
-            raise UsageError(
-                f"sync_bn is true, but a layer is attached to the BatchNorm {name}, which would be replaced; attach it "
-                "to the convolution beside, or leave sync_bn out"
-            )
-    nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def freeze_batch_norm(model: Classifier, *, of_new_layers: bool = True) -> list[nn.Module]:
-    """Stop training the backbone's BatchNorm, and return what is to be in evaluation mode while the rest trains.
-
-    The weight and bias of those in new layers learn either way: from the identity start they are what lets the layer
-    in.
-
-    :param of_new_layers: whether those of new layers use their stored statistics too. These are 0 and 1 at first and
-        then stay so: such a layer's output is never normalised. If not, they use the statistics of batches and gather
-        them, as in any training.
-    """
-    of_backbone = _batch_norms_of_backbone(model)
-    for module in of_backbone:
-        module.requires_grad_(False)
-    return [module for module in model.modules() if isinstance(module, _BatchNorm)] if of_new_layers else of_backbone
-
-
-def _batch_norms_of_backbone(model: Classifier) -> list[nn.Module]:
-    """All BatchNorm but that of new layers."""
-    new = {id(module) for layer in new_layers(model) for module in layer.modules()}
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and id(module) not in new]
-
-
-def freeze_stages(model: Classifier, num_stages: int) -> list[nn.Module]:
-    """Stop training the first stages of the backbone and what is before them; returns their BatchNorm, for evaluation.
-
-    New layers in their slots are trained all the same.
-
-    :param num_stages: of the backbone's ``stages``, in their order; 0 freezes nothing.
-    :raises UsageError: the backbone does not say its stages, or has fewer.
-    """
-    if not num_stages:
-        return []
-    stages = getattr(model.backbone, "stages", None)
-    if not isinstance(stages, dict):
-        raise UsageError(
-            f"frozen_stages is {num_stages}, but a {type(model.backbone).__name__} does not say which blocks its "
-            "stages are made of (stages, names to lists of blocks); leave the key out, and freeze them where the "
-            "network is made (requires_grad_(False))"
-        )
-    if num_stages > len(stages):
-        raise UsageError(
-            f"frozen_stages is {num_stages}, but the backbone has {len(stages)}: {', '.join(stages)}; expected as many "
-            "or fewer"
-        )
-    of_stages = list(stages.values())
-    begins = next(iter(of_stages[0]))
-    frozen = list(itertools.takewhile(lambda module: module is not begins, model.backbone.modules()))
-    frozen += [module for blocks in of_stages[:num_stages] for block in blocks for module in block.modules()]
-    new = {id(module) for layer in new_layers(model) for module in layer.modules()}
-    frozen = [module for module in frozen if id(module) not in new]
-    for module in frozen:
-        for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(False)
-    return [module for module in frozen if isinstance(module, _BatchNorm)]
 
 
 def _look_at_order(

@@ -9,6 +9,9 @@ from markupsafe import Markup
 
 from ssan.report.journal_runs import shown
 
+LEFT_OUT_IN_TURN = {"leave_one_group_out": "each group left out in turn", "folds": "each fold left out in turn"}
+"""How a head on frozen features is asked clips that it was not fitted on, where the data have no split."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -94,6 +97,13 @@ def protocol(given: dict[str, Any]) -> str:
         return [shown(left.pop(key)) for key in keys] if all(key in left for key in keys) else None
 
     left.pop("split", None)
+    if left.get("sampling") != "dense":
+        left.pop("stride", None)  # says nothing there
+    if kind := LEFT_OUT_IN_TURN.get(str(left.get("kind"))):
+        parts.append(kind)
+        left.pop("kind")
+    elif left.get("kind") == "split":
+        left.pop("kind")
     if frames := take("num_frames"):
         sampling = take("sampling")
         parts.append(f"{frames[0]} frames" + (f" ({sampling[0]})" if sampling else ""))

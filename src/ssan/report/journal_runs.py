@@ -49,6 +49,35 @@ class WrongAnswer:
 
 
 @dataclass(frozen=True)
+class JournalThreshold:
+    """A threshold that ``ssan eval --choose-threshold`` chose, and what it does to the videos it was chosen by.
+
+    :param of_none: whether those that should have no answer are of none of the classes; else they are the wrong ones.
+    :param num: of them, ``num_answered`` with an answer all the same.
+    :param wanted: the largest share of these that was asked for.
+    :param right_answered: share of the right answers that are given.
+    :param kept: whether it was written to the model's file.
+    """
+
+    threshold: float
+    of_none: bool
+    num: int | None
+    num_answered: int | None
+    wanted: float | None
+    right_answered: float | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class JournalReversal:
+    """What the end of training found of the order of frames: ``num`` videos asked again with their frames reversed."""
+
+    num: int
+    same_prediction: float
+    top1: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One ``evaluated`` event.
 
@@ -56,6 +85,8 @@ class Evaluation:
     :param videos: the start of a hash of the list of videos; None where the journal has none.
     :param outdated: whether the run went on after it, so that its best model may be another now.
     :param repeats: earlier evaluations of the same videos under the same protocol that this one stands for.
+    :param threshold: the last that was chosen here, or in one of those of the same model; one that was kept in its file
+        goes before one that was not.
     """
 
     time: float | None
@@ -73,6 +104,7 @@ class Evaluation:
     repeats: int
     num_wrong: int | None = None
     wrong: list["WrongAnswer"] = field(default_factory=list)
+    threshold: JournalThreshold | None = None
 
     @property
     def testing(self) -> dict[str, Any]:
@@ -154,6 +186,23 @@ class JournalRun:
     @property
     def status(self) -> Status:
         return STATUS_AFTER[self.moments[-1]["event"]]
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """What training answered in the end; nothing of a run that has not ended, or went on since."""
+        return self.moments[-1] if self.status == "finished" else {}
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.end.get("stopped_early") is True
+
+    @property
+    def reversal(self) -> JournalReversal | None:
+        """What became of the best model's answers in the end with frames reversed; None where that was not asked."""
+        num, same = whole(self.end.get("reversed_num")), number(self.end.get("reversed_same_prediction"))
+        if num is None or num < 1 or same is None or not 0 <= same <= 1:
+            return None
+        return JournalReversal(num, same, number(self.end.get("reversed_top1")))
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -290,7 +339,7 @@ def _read(folder: str, name: str) -> JournalRun:
             found = _evaluation(event, str(path), outdated=index < last)
             key = (*found.of_what(sizes=True), as_key(found.input))
             before = evaluations.pop(key, None)  # made again, it moves to the end
-            evaluations[key] = replace(found, repeats=before.repeats + 1) if before else found
+            evaluations[key] = _again(found, before) if before else found
     times = [number(event.get("time")) for event in events]
     return JournalRun(
         folder=folder,
@@ -303,6 +352,14 @@ def _read(folder: str, name: str) -> JournalRun:
         measured=[event for event in events if event["event"] == "evaluated"] if is_retrieval else [],
         probed=next((event for event in reversed(events) if event["event"] == "probed"), {}),
     )
+
+
+def _again(found: Evaluation, before: Evaluation) -> Evaluation:
+    """An evaluation that was made before, under the same protocol."""
+    threshold, older = found.threshold, before.threshold if before.outdated == found.outdated else None
+    if older is not None and (threshold is None or (older.kept and not threshold.kept)):
+        threshold = older
+    return replace(found, repeats=before.repeats + 1, threshold=threshold)
 
 
 def _planned(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -340,6 +397,23 @@ def _evaluation(event: Mapping[str, Any], path: str, *, outdated: bool) -> Evalu
             for answer in map(_wrong, _sequence(event.get("wrong"))[:MOST_WRONG])
             if answer.path and answer.predicted
         ],
+        threshold=_threshold(event.get("threshold")),
+    )
+
+
+def _threshold(value: Any) -> JournalThreshold | None:
+    value = mapping(value)
+    threshold = number(value.get("threshold"))
+    if threshold is None:
+        return None
+    return JournalThreshold(
+        threshold,
+        value.get("of") == "none",
+        whole(value.get("num")),
+        whole(value.get("num_false_alarms")),
+        number(value.get("false_alarms_wanted")),
+        number(value.get("right_answered")),
+        word(value.get("written")) is not None,
     )
 
 

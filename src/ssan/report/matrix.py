@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from ssan.report.html import as_text
 
-STRONG = 0.6
-"""From this share on a cell is so dark that its number is white."""
+STRONG = 0.83
+"""From this share on a cell is so dark that white is easier to read on it than the ink of the page."""
 
 
 def confusion_table(counts: np.ndarray, classes: Sequence[str], *, paired: bool = False) -> Markup:
@@ -28,7 +28,7 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str], *, paired: bool 
             Markup("<td{}{}>{}</td>").format(
                 _class("edge" if m in within else "", "strong" if shares[n, m] > STRONG else ""),
                 Markup(' style="background:rgb(31 111 139/{})"').format(f"{shares[n, m]:.2f}") if counts[n, m] else "",
-                f"{counts[n, m]}" if counts[n, m] else "",
+                f"{counts[n, m]:,}" if counts[n, m] else "",
             )
             for m in range(len(classes))
         )

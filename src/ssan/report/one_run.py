@@ -9,9 +9,19 @@ from markupsafe import Markup
 from ssan.report import probe_run
 from ssan.report.film_strip import FilmStrips
 from ssan.report.formatting import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
-from ssan.report.journal_runs import Evaluation, JournalRun, WrongAnswer, number, shown, whole, word
+from ssan.report.journal_runs import (
+    Evaluation,
+    JournalRun,
+    JournalThreshold,
+    WrongAnswer,
+    number,
+    shown,
+    whole,
+    word,
+)
 from ssan.report.matrix import confusion_table
 from ssan.report.plots import COLOURS, Line, lines_plot, matrix_plot
+from ssan.training.metrics import TOOK_NO_PART, wilson_interval
 from ssan.video.clip import FramePart
 
 MOST_NAMED_CLASSES = 20  # of a confusion matrix with names and counts in it
@@ -66,6 +76,8 @@ def view(run: JournalRun, *, alone: bool, strips: FilmStrips | None = None) -> d
         }
         if run.best
         else None,
+        "order": order_text(run),
+        "idle": run.reversal is not None and run.reversal.same_prediction >= TOOK_NO_PART,
         "curves": _curves_of_one(run) if alone else [],
         "evaluations": [_evaluation_view(evaluation, run, strips) for evaluation in run.evaluations],
         "cost": cost_table([run]),
@@ -101,12 +113,54 @@ def history_table(run: JournalRun) -> Table:
 def status_text(run: JournalRun) -> str:
     last = run.moments[-1]
     if run.status == "finished":
-        return "finished"
+        return "finished" + (f" early{_stopped_text(run)}" if run.stopped_early else "")
     if run.status == "interrupted":
         return "interrupted; its state is saved, and --resume goes on with it"
     if run.status == "failed":
         return f"failed: {word(last.get('message')) or ''}"
     return f"not ended: running when this page was made, or killed after {when(run.last_time)}"
+
+
+def _stopped_text(run: JournalRun) -> str:
+    """Why training ended before its time."""
+    patience, best = whole(run.recipe.get("early_stop")), run.best
+    if patience is None or best is None:
+        return ": no epoch was better any more"
+    those = "which was" if patience == 1 else f"{patience} in a row were"
+    return f" after epoch {run.epochs[-1]['epoch']}, {those} no better than epoch {best['epoch']}"
+
+
+def order_text(run: JournalRun) -> str:
+    """How much the order of frames changed the answers at the end of training; "" where nothing is known."""
+    found = run.reversal
+    if found is None:
+        return ""
+    changed = found.num - round(found.same_prediction * found.num)
+    listed = whole(run.start.get("num_val"))
+    drawn = f", drawn of {listed:,}," if listed is not None and found.num < listed else ""
+    said = (
+        f"With their frames reversed, {changed:,} of {found.num:,} validation videos{drawn} got another answer from "
+        f"the best model ({share(changed / found.num)}, 95 % interval {interval(wilson_interval(changed, found.num))})"
+    )
+    return said + ("." if found.top1 is None else f"; top-1 is {share(found.top1)} then.")
+
+
+def _threshold_text(found: JournalThreshold | None) -> str:
+    """A sentence on the threshold that was chosen; "" where there is none."""
+    if found is None:
+        return ""
+    said = f"An answer is given from a score of {share(found.threshold)} on."
+    if found.num and found.num_answered is not None and 0 <= found.num_answered <= found.num:
+        which = "of none of the classes" if found.of_none else "whose answer is wrong"
+        wanted = "" if found.wanted is None else f"; at most {found.wanted:g} was asked for"
+        said += (
+            f" Of {found.num:,} videos {which} {found.num_answered:,} get one all the same "
+            f"({share(found.num_answered / found.num)}, 95 % interval "
+            f"{interval(wilson_interval(found.num_answered, found.num))}{wanted})."
+        )
+    if found.right_answered is not None:
+        said += f" Of the right answers {share(found.right_answered)} are given."
+    return said
 
 
 def _data(data: dict[str, Any]) -> str:
@@ -214,12 +268,16 @@ def _evaluation_view(evaluation: Evaluation, run: JournalRun, strips: FilmStrips
         "seconds": duration(figures["seconds"]),
         "notes": notes,
         "probe": _probe_row(evaluation),
+        "threshold": _threshold_text(evaluation.threshold),
+        "threshold_at": share(evaluation.threshold.threshold) if evaluation.threshold else "",
+        "threshold_kept": evaluation.threshold is not None and evaluation.threshold.kept,
         "confusion": _confusion_picture(evaluation),
         "confused": _confused(evaluation),
         "per_class": _per_class(evaluation),
         "num_wrong": evaluation.num_wrong,
         **_wrong(evaluation, strips),
         "num_classes": len(evaluation.classes),
+        "outdated": evaluation.outdated,
     }
 
 
@@ -259,9 +317,7 @@ def _probe_row(evaluation: Evaluation) -> Table | None:
     if evaluation.probe is None:
         return None
     values = [share(evaluation.figures["top1"]), *(share(evaluation.probe[key]) for key in evaluation.probe)]
-    return Table(
-        ("frames as sampled, top-1", "reversed, top-1", "shuffled, top-1", "same answer reversed"), [values], range(4)
-    )
+    return Table(("as sampled", "reversed", "shuffled", "same answer reversed"), [values], range(4))
 
 
 def _matrix(evaluation: Evaluation) -> np.ndarray | None:

@@ -82,6 +82,10 @@ def lines_plot(lines: Sequence[Line], title: str, alt: str, *, share: bool = Fal
         axes.set_yscale("log")
     elif min(values) >= 0:
         axes.set_ylim(0, 1.06 * max(values) or 1)
+    if (
+        not share and axes.get_yscale() == "linear"
+    ):  # a power of ten that all have in common would stand where the title is
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_title(title, fontsize=10, loc="left")
     _count_epochs(axes, [epoch for line in lines for epoch in line.epochs])
     axes.spines[["top", "right"]].set_visible(False)

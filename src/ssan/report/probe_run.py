@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from ssan.report.formatting import Table, count, duration, interval, share
+from ssan.report.formatting import LEFT_OUT_IN_TURN, Table, count, duration, interval, share
 from ssan.report.journal_runs import JournalRun, mapping, number, shown, whole, word
 from ssan.report.plots import growth_plot
 
 WAYS = {
     "split": "the data's own split",
-    "leave_one_group_out": "each group left out in turn, the head of the file fitted on all clips",
-    "folds": "each fold left out in turn, the head of the file fitted on all clips",
+    **{kind: f"{way}, the head of the file fitted on all clips" for kind, way in LEFT_OUT_IN_TURN.items()},
 }
 
 
@@ -23,7 +22,7 @@ def facts(run: JournalRun) -> list[tuple[str, str]]:
         ("head", word(start.get("head")) or ""),
         ("clips", "" if train is None or test is None else f"{train:,} for the head, {test:,} asked"),
         ("measured by", WAYS.get(str(how.get("kind")), "")),
-        ("groups", word(how.get("groups")) or ""),
+        *([("groups", groups)] if (groups := word(how.get("groups"))) else []),
         ("strength (C)", shown(number(how.get("strength")))),
         ("seed", shown(whole(start.get("probe_seed")))),
         ("features took", duration(number(took.get("features")))),

@@ -8,6 +8,8 @@ import numpy as np
 
 FEWEST_FOR_TOP5 = 6
 """Classes; of fewer, every answer has the right one among five."""
+TOOK_NO_PART = 0.99
+"""The share of videos with the same answer to reversed frames from which on the layer between frames counts as idle."""
 
 
 def ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from ssan.errors import UsageError
 
 if TYPE_CHECKING:
     from ssan.datasets.source import DataSource
-    from ssan.weights.classifier_file import Labeller
+    from ssan.weights.labeller import Labeller
 
 
 @options.reads_data
@@ -109,8 +109,9 @@ def open_network(model: str, init: str | None, device: str, *, yes: bool, quiet:
     from ssan.weights.open_model import open_model
 
     if init is not None:
-        if os.path.exists(model) and model not in MODELS:
-            raise UsageError("a model file has its weights already; leave out --init", path=model)
+        if model.startswith("hf:") or (os.path.exists(model) and model not in MODELS):
+            what = "a model of transformers" if model.startswith("hf:") else "a model file"
+            raise UsageError(f"{what} has its weights already; leave out --init", path=model)
         options.have(init, yes=yes, quiet=quiet)
         return labeller_of_weights(model, init, device)
     options.have(model, yes=yes, quiet=quiet)

@@ -153,6 +153,12 @@ def read_initial(init: str) -> Initial:
             "train --init`",
             path,
         )
+    if "encoder" in metadata:
+        raise wrong_model(
+            "it is a head on an encoder of transformers, and has no weights of a network of ours; take it with "
+            "`ssan predict`, or give another run",
+            path,
+        )
     classes = metadata.get("classes")
     try:
         recipe = make_recipe(metadata["recipe"]) if isinstance(metadata.get("recipe"), dict) else None

@@ -146,6 +146,8 @@ BREAKAGES = [
     Breakage("initial weights: classes taken by row, not by name", "weights/state_dict.py",
              "row_of = {name: row for row, name in enumerate(of_file)}",
              "row_of = {name: row for row, name in enumerate(sorted(of_file))}", "weights/test_state_dict.py"),
+    Breakage("initial weights: filters of pictures are not inflated", "weights/state_dict.py",
+             "given, inflated = _inflated(given, own)", "inflated: list[str] = []", "weights/test_initial.py"),
     Breakage("features: checksums are not looked at", "features/store.py",
              "if _checksum(rows, times) != entry.crc:", "if entry.crc is None:", "features/test_store.py"),
     # Recognition and retrieval.

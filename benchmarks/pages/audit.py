@@ -29,7 +29,7 @@ from ssan.datasets.source import DataSource
 from ssan.files import write_json, writing
 from ssan.probe.label_audit import audit_labels
 from ssan.probe.probe import labeller_of_weights
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 
 OUT = RESULTS / "audit.json"
 PAGE = ROOT / "docs" / "audit.md"

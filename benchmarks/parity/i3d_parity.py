@@ -32,7 +32,7 @@ from ssan.pickles import read_pickle
 from ssan.video.clip import Resize
 from ssan.video.preprocess import normalise
 from ssan.video.reader import read_clip
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 from ssan.weights.layouts import LAYOUTS, names_in
 from ssan.weights.named import file_of, find_named
 from ssan.weights.open_model import open_model

@@ -23,7 +23,8 @@ from ssan.report.plots import curves_plot, frame_strip
 from ssan.synthetic.dataset import keep_number, render
 from ssan.training.journal import read_journal
 from ssan.training.metrics import accuracy, confusion, pair_accuracies, wilson_interval
-from ssan.weights.classifier_file import Labeller, load_labeller
+from ssan.weights.classifier_file import load_labeller
+from ssan.weights.labeller import Labeller
 
 MODELS = ("tsn_tiny", "ssan_tiny")
 NUM_CLASSES = 6

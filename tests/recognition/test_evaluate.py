@@ -18,7 +18,8 @@ from ssan.recipe import make_recipe
 from ssan.recognition.evaluate import Protocol, evaluate, score
 from ssan.recognition.predict import predict
 from ssan.video.preprocess import Preprocess
-from ssan.weights.classifier_file import Labeller, build_from, load_labeller, save_labeller
+from ssan.weights.classifier_file import build_from, load_labeller, save_labeller
+from ssan.weights.labeller import Labeller
 
 
 @pytest.fixture(scope="module")

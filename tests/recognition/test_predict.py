@@ -12,7 +12,8 @@ from ssan.models.catalogue import build
 from ssan.recipe import make_recipe
 from ssan.recognition import predict as module
 from ssan.recognition.predict import predict, predict_each
-from ssan.weights.classifier_file import Labeller, load_labeller, save_labeller
+from ssan.weights.classifier_file import load_labeller, save_labeller
+from ssan.weights.labeller import Labeller
 
 
 @pytest.fixture(scope="module")

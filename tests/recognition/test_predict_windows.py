@@ -23,7 +23,8 @@ from ssan.recognition.predict import predict
 from ssan.recognition.predict_windows import COLUMNS, as_row, predict_windows
 from ssan.recognition.video_model import VideoModel
 from ssan.video.reader import VideoApart
-from ssan.weights.classifier_file import Labeller, load_labeller, save_labeller
+from ssan.weights.classifier_file import load_labeller, save_labeller
+from ssan.weights.labeller import Labeller
 
 SIDE, CLIP = 40, 3
 

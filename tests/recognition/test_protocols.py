@@ -28,7 +28,8 @@ from ssan.recognition.score_file import read_scores
 from ssan.training.batches import Batches
 from ssan.video.preprocess import Preprocess, resize_rule, three_boxes
 from ssan.video.reader import read_clip
-from ssan.weights.classifier_file import Labeller, build_from, preprocess_of, save_labeller
+from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
+from ssan.weights.labeller import Labeller
 from ssan.weights.model_file import write_model_file
 
 LENGTH, NUM_FRAMES, SIDE, NUM_CLASSES = 23, 3, 7, 5

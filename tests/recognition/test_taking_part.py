@@ -25,7 +25,8 @@ from ssan.training.batches import Batches, BatchPlan, Draw, DrawAgain
 from ssan.training.fit import AtFirst, Task, fit
 from ssan.training.journal import read_journal
 from ssan.training.optim import LearningRate
-from ssan.weights.classifier_file import Labeller, build_from, load_labeller, preprocess_of
+from ssan.weights.classifier_file import build_from, load_labeller, preprocess_of
+from ssan.weights.labeller import Labeller
 
 SMALL = {
     "model": "ssan_tiny", "crop_px": 32, "size_px": 36, "epochs": 1, "batch": 8, "num_frames": 3, "lr": 0.01,

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from ssan.models.catalogue import build
+from ssan.errors import ModelError
+from ssan.models.catalogue import MODELS, NETWORKS, Network, build, specification
 from ssan.recipe import make_recipe
 from ssan.recognition.train import complete
 from ssan.training.journal import read_journal
 from ssan.weights.classifier_file import build_from, save_labeller
+from ssan.weights.initial import start_from
 from ssan.weights.model_file import write_model_file
 
 KEYS = ["crop_px=32", "size_px=36", "epochs=1", "batch=8", "num_frames=3", "lr=1e-9", "dropout=0"]
@@ -142,6 +147,108 @@ def test_what_holds_no_network_for_videos_is_refused_in_a_line(train: Train, tmp
     write_model_file(tmp_path / "new.safetensors", {"a": torch.zeros(1)}, {"recipe": {"hue": 1}})
     answer = train(tmp_path / "new.safetensors")
     assert (answer.code, "its recipe cannot be read by this version" in answer.err) == (2, True)
+
+
+# --------------------------------------------------------------------------------- a network of volumes from pictures
+
+
+class Volumes(nn.Module):
+    """Clips (b, t, 3, h, w) to (b, t - 2, 5): two convolutions, of which the first one looks across frames."""
+
+    num_features = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(3, 4, (3, 3, 3), padding=(0, 1, 1), bias=False)
+        self.bn1 = nn.BatchNorm3d(4)
+        self.conv2 = nn.Conv3d(4, 5, 1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.conv2(self.bn1(self.conv1(clips.transpose(1, 2))).relu()).mean(dim=(3, 4)).transpose(1, 2)
+
+
+@pytest.fixture
+def volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the catalogue."""
+    monkeypatch.setitem(NETWORKS, "volumes", Network(Volumes, num_frames=3, size_px=32))
+    plain = specification("i3d")
+    monkeypatch.setitem(MODELS, "volumes", replace(plain, name="volumes", family="volumes", backbone="volumes"))
+
+
+def of_pictures(path: Path, **changes: Tensor | None) -> dict[str, Tensor]:
+    """A file of the same network for pictures; None leaves a tensor out."""
+    state = {
+        "conv1.weight": torch.randn(4, 3, 3, 3), "conv2.weight": torch.randn(5, 4, 1, 1), "conv2.bias": torch.randn(5),
+        "bn1.weight": torch.rand(4), "bn1.bias": torch.randn(4), "bn1.running_mean": torch.randn(4),
+        "bn1.running_var": torch.rand(4) + 0.5, "fc.weight": torch.randn(9, 5), "fc.bias": torch.randn(9),
+    }  # fmt: skip
+    state = {name: tensor for name, tensor in {**state, **changes}.items() if tensor is not None}
+    save_file(state, path)
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("volumes")
+def test_filters_of_pictures_are_inflated_for_a_network_of_volumes(train: Train, tmp_path: Path) -> None:
+    theirs = of_pictures(tmp_path / "pictures.safetensors")
+    answer = train(tmp_path / "pictures.safetensors", model="volumes")
+    assert answer.code == 0, answer.err
+    taken = answer.json["weights"]
+    assert (taken["matched"], taken["inflated"]) == (7, 2)
+    assert taken["missing"] == ["backbone.bn1.num_batches_tracked", "fc.weight", "fc.bias"]
+    assert "inflated: 2 of them are filters of pictures, now repeated over time and divided by its length" in answer.err
+    (start,) = read_journal(tmp_path / "run" / "journal.jsonl", "start")
+    assert start["weights"]["inflated"] == 2
+    ours = load_file(tmp_path / "run" / "model.safetensors")["backbone.conv1.weight"]
+    assert ours.shape == (4, 3, 3, 3, 3)
+    for moment in range(3):
+        torch.testing.assert_close(ours[:, :, moment], theirs["conv1.weight"] / 3, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("volumes")
+def test_an_inflated_network_has_of_a_still_video_the_pictures_features(tmp_path: Path) -> None:
+    path = tmp_path / "pictures.safetensors"
+    theirs = of_pictures(path)
+    recipe = complete(make_recipe({"model": "volumes", "init": str(path), "num_frames": 5}))
+    model = build_from(recipe, 4).eval()
+    start_from(model, recipe, ["a", "b", "c", "d"])
+    picture = torch.randn(2, 3, 12, 10)
+    found = F.conv2d(picture, theirs["conv1.weight"], padding=1)
+    norm = (theirs[f"bn1.{word}"] for word in ("running_mean", "running_var", "weight", "bias"))
+    found = F.conv2d(F.batch_norm(found, *norm).relu(), theirs["conv2.weight"], theirs["conv2.bias"]).mean(dim=(2, 3))
+    with torch.inference_mode():
+        volumes = model.time_features(picture[:, None].expand(-1, 5, -1, -1, -1))
+    torch.testing.assert_close(volumes, found[:, None].expand(-1, 3, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("volumes")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv1.weight": torch.ones(4, 3, 5, 5)},
+         r"1 of 10 keys do not fit, first backbone\.conv1\.weight \(\(4, 3, 5, 5\) for \(4, 3, 3, 3, 3\)\)"),
+        ({"conv1.weight": None, "stem.weight": torch.ones(4, 3, 3, 3)},
+         r"1 of 10 keys do not fit, first backbone\.conv1\.weight \(missing\); 1 keys are not known here, first stem"),
+        ({"conv2.weight": torch.ones(5, 4)}, r"1 of 10 keys .*conv2\.weight \(\(5, 4\) for \(5, 4, 1, 1, 1\)\)"),
+    ],
+)  # fmt: skip
+def test_pictures_weights_of_other_names_or_sizes_are_refused_as_before(
+    changes: dict[str, Tensor | None], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pictures.safetensors"
+    of_pictures(path, **changes)
+    recipe = complete(make_recipe({"model": "volumes", "init": str(path)}))
+    with pytest.raises(ModelError, match=f"these are another network's weights: {message}"):
+        start_from(build_from(recipe, 4), recipe, [])
+
+
+def test_a_network_of_pictures_takes_no_filters_of_volumes(tmp_path: Path) -> None:
+    state = build("tsn_tiny", 4).state_dict()
+    state["backbone.conv1.weight"] = state["backbone.conv1.weight"].unsqueeze(2).repeat(1, 1, 3, 1, 1)
+    save_file(state, tmp_path / "volumes.safetensors")
+    recipe = complete(make_recipe({"model": "tsn_tiny", "init": str(tmp_path / "volumes.safetensors")}))
+    with pytest.raises(ModelError, match=r"first backbone\.conv1\.weight"):
+        start_from(build_from(recipe, 4), recipe, [])
 
 
 @pytest.mark.slow

@@ -78,10 +78,11 @@ def _model(path: Path) -> dict[str, Any]:
     tensors, metadata = read_model_file(file)
     recipe, protocol, classes = (metadata.get(key) for key in ("recipe", "protocol", "classes"))
     recipe, protocol = mapping(recipe), mapping(protocol)
+    encoder = mapping(metadata.get("encoder"))  # of a head, whose file has nothing else of the network
     is_retrieval = metadata.get("kind") == "retrieval"
     labels = [str(label) for label in classes] if isinstance(classes, list) else []
     num_params = None
-    if labels and recipe.get("model") != OWN:
+    if labels and not encoder and recipe.get("model") != OWN:
         with without_memory():
             built = build_from(make_recipe(recipe, path=str(file)), len(labels))
         num_params = sum(parameter.numel() for parameter in built.parameters())
@@ -91,11 +92,12 @@ def _model(path: Path) -> dict[str, Any]:
         reached = {key: protocol[key] for key in ("split", "num_scored", "top1") if key in protocol}
     return {
         "task": "retrieval" if is_retrieval else "recognition",
-        "model": recipe.get("text") if is_retrieval else recipe.get("model"),
+        "model": recipe.get("text") if is_retrieval else encoder.get("source") or recipe.get("model"),
         "num_params": num_params,
         "num_tensors": len(tensors),
         "bytes": file.stat().st_size,
         "sha256": metadata["sha256"],
+        "encoder": encoder,
         "classes": labels,
         "takes": metadata.get("streams") if is_retrieval else mapping(metadata.get("preprocess")),
         "trained_on": {"init": recipe.get("init"), "imported_from": protocol.get("imported_from")},

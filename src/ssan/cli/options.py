@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ssan.datasets.samples import Samples
     from ssan.datasets.source import DataSource
-    from ssan.weights.classifier_file import Labeller
     from ssan.weights.fetching import Fetched
+    from ssan.weights.labeller import Labeller
     from ssan.weights.named import NamedWeights
 
 DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -297,8 +297,9 @@ def open_network(model: str, init: str | None, device: str, *, yes: bool, quiet:
     from ssan.weights.open_model import open_model
 
     if init is not None:
-        if os.path.exists(model) and model not in MODELS:
-            raise UsageError("a model file has its weights already; leave out --init", path=model)
+        if model.startswith("hf:") or (os.path.exists(model) and model not in MODELS):
+            what = "a model of transformers" if model.startswith("hf:") else "a model file"
+            raise UsageError(f"{what} has its weights already; leave out --init", path=model)
         have(init, yes=yes, quiet=quiet)
         return labeller_of_weights(model, init, device)
     have(model, yes=yes, quiet=quiet)

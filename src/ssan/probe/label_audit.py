@@ -26,7 +26,7 @@ from ssan.probe.probe import (
     refuse_single_class,
     splits_of,
 )
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 
 NOBODY = -1
 MOST_PAIRS = 1000

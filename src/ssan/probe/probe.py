@@ -39,8 +39,11 @@ from ssan.training.callbacks import InterruptedRun
 from ssan.training.environment import environment
 from ssan.training.journal import Journal
 from ssan.training.metrics import accuracies, confusion_counts, per_class, share_interval
-from ssan.weights.classifier_file import Labeller, build_from, preprocess_of, save_labeller
+from ssan.weights.classifier_file import build_from, preprocess_of, save_labeller
+from ssan.weights.head_file import OF_THE_ENCODER, HeadOnEncoder, save_head
+from ssan.weights.hub import TransformersNetwork
 from ssan.weights.initial import build_pretrained, seen_as_published
+from ssan.weights.labeller import Labeller
 
 # Of a protocol what says how the head came about, and nothing of how clips are looked at.
 OF_THE_HEAD = ("split", "interval", "head", "strength", "fitted_on", "num_folds")
@@ -245,7 +248,8 @@ def probe(
 ) -> dict[str, Any]:
     """Fit a head on a frozen network's features; the answer has the fields of ``ssan probe --json``.
 
-    ``OUT/model.safetensors`` is the network with the head. Of a split it is the head that was measured, fitted on the
+    ``OUT/model.safetensors`` is the network with the head; of a network of the transformers library the head alone,
+    which names the folder of its encoder. Of a split it is the head that was measured, fitted on the
     clips for training; of groups or folds left out in turn, one that was fitted on all clips.
 
     Of a probe that was made in ``out`` before, the features are taken up, and the rest is replaced.
@@ -268,7 +272,12 @@ def probe(
                 path=source.root,
             )
     frozen = frozen_network(labeller)
-    recipe = recipe_with_head(labeller, head)
+    if labeller.encoder is not None and head == "attentive":
+        raise UsageError(
+            f"--head attentive weighs the times of a clip, and {frozen.name} gives features of whole clips; take "
+            "--head linear"
+        )
+    recipe = recipe_with_head(labeller, head) if labeller.encoder is None else None
     with one_writer(out, folder=True), terminable():
         journal = _begin(out, labeller, frozen, recipe, source, asked, head, seed)
         try:
@@ -287,7 +296,9 @@ def probe(
 def frozen_network(labeller: Labeller) -> Frozen:
     """The network of a labeller, as the store of its features and what is computed of them name it."""
     name = labeller.name or ("" if labeller.recipe is None else labeller.recipe.model)
-    return Frozen(labeller.model, labeller.preprocess, labeller.hash, name, labeller.model.num_features)
+    # A head on an encoder changes no features: they are kept under the hash of the encoder alone.
+    digest = labeller.hash if labeller.encoder is None else labeller.encoder.sha256
+    return Frozen(labeller.model, labeller.preprocess, digest, name, labeller.model.num_features)
 
 
 def recipe_with_head(labeller: Labeller, head: Head) -> Recipe:
@@ -301,7 +312,8 @@ def recipe_with_head(labeller: Labeller, head: Head) -> Recipe:
     if recipe is None or recipe.model not in MODELS or not isinstance(labeller.model, Classifier):
         raise UsageError(
             "no recipe of ours builds this network, so that a model file with a head could not be read again; expected "
-            "a model that `ssan train` or `ssan import` wrote, a name of `ssan weights list`, or a name with --init"
+            "a model that `ssan train` or `ssan import` wrote, a name of `ssan weights list`, a name with --init, or "
+            "hf:FOLDER"
         )
     changes: dict[str, Any] = {"consensus": "attention" if head == "attentive" else None}
     spec = MODELS[recipe.model]
@@ -332,7 +344,7 @@ def _begin(
     out: Path,
     labeller: Labeller,
     frozen: Frozen,
-    recipe: Recipe,
+    recipe: Recipe | None,
     source: DataSource,
     asked: Asked,
     head: Head,
@@ -345,22 +357,28 @@ def _begin(
         if not starts or starts[-1].get("task") != "probe":
             raise UsageError("the folder holds a run that is no probe; name another with --out", path=str(out))
         path.unlink()
-        for name in ("metrics.csv", "model.safetensors", "skipped.csv"):
+        for name in ("metrics.csv", "model.safetensors", "recipe.yaml", "skipped.csv"):
             (out / name).unlink(missing_ok=True)
         for old in out.glob("events.out.tfevents.*"):
             old.unlink()
-    with writing(out / "recipe.yaml") as handle:
-        handle.write(write_recipe(recipe))
+    preprocess, network = labeller.preprocess, labeller.model
+    # Of a network without a recipe the journal has what a recipe would say of it.
+    described: dict[str, Any] = {"model": frozen.name, **preprocess.as_dict()}
+    if recipe is not None:
+        described = recipe.model_dump()
+        with writing(out / "recipe.yaml") as handle:
+            handle.write(write_recipe(recipe))
+    elif isinstance(network, TransformersNetwork):
+        network = HeadOnEncoder(network, len(asked.train.classes))
     journal = Journal(out)
     test = asked.train if asked.test is None else asked.test
     device = next(labeller.model.parameters()).device.type
-    assert recipe.crop_px is not None
     journal.record(
         "start",
         task="probe",
         head=head,
         frozen={"name": frozen.name, "hash": frozen.hash},
-        recipe=recipe.model_dump(),
+        recipe=described,
         data={"root": source.root, "format": source.format, "options": source.options},
         num_train=len(asked.train),
         num_val=len(test),
@@ -371,19 +389,19 @@ def _begin(
         probe_seed=seed,
         environment={**environment(device, 1), "scikit-learn": version("scikit-learn")},
         cost={
-            "params": num_parameters(labeller.model),
-            "macs": multiply_adds(labeller.model, recipe.num_frames, recipe.crop_px),
-            "num_frames": recipe.num_frames,
-            "crop_px": recipe.crop_px,
+            "params": num_parameters(network),
+            "macs": multiply_adds(network, preprocess.num_frames, preprocess.crop_px),
+            "num_frames": preprocess.num_frames,
+            "crop_px": preprocess.crop_px,
         },
     )
     return journal
 
 
 def _probe(
-    labeller: Labeller, frozen: Frozen, recipe: Recipe, source: DataSource, asked: Asked, names: list[str] | None,
-    out: Path, journal: Journal, began: float, *, head: Head, num_folds: int, views: int, store: str | Path | None,
-    curve: bool, batch: int, workers: int, seed: int, quiet: bool,
+    labeller: Labeller, frozen: Frozen, recipe: Recipe | None, source: DataSource, asked: Asked,
+    names: list[str] | None, out: Path, journal: Journal, began: float, *, head: Head, num_folds: int, views: int,
+    store: str | Path | None, curve: bool, batch: int, workers: int, seed: int, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
     listed = [*asked.train, *(asked.test or [])]
     sides = [0] * len(asked.train) + [1] * len(asked.test or [])
@@ -447,9 +465,16 @@ def _probe(
         **labeller.preprocess.as_dict(),
     }
     path = out / "model.safetensors"
-    model = model_with_head(labeller, recipe, len(classes), final_head)
     told_of = {"num_scored": len(tested), "top1": top1, "frozen": frozen.name, "frozen_hash": frozen.hash}
-    model_hash = save_labeller(path, model, classes, recipe, {**protocol, **told_of})
+    if labeller.encoder is not None:
+        told_of |= {key: labeller.protocol[key] for key in OF_THE_ENCODER if key in labeller.protocol}
+        model_hash = save_head(
+            path, *final_head.folded(), classes, labeller.encoder, labeller.preprocess, {**protocol, **told_of}
+        )
+    else:
+        assert recipe is not None
+        model = model_with_head(labeller, recipe, len(classes), final_head)
+        model_hash = save_labeller(path, model, classes, recipe, {**protocol, **told_of})
     seconds = {
         "features": round(features.seconds, 3),
         "head": round(time.perf_counter() - heads_began, 3),

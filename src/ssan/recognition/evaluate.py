@@ -24,7 +24,7 @@ from ssan.training.environment import out_of_memory
 from ssan.training.metrics import accuracies, accuracy, confusion_counts, per_class
 from ssan.training.together import ALONE, Together
 from ssan.video.preprocess import Preprocess
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 
 Average = Literal["logits", "probabilities"]
 ORDERS = ("as_sampled", "reversed", "shuffled")

@@ -15,7 +15,7 @@ from ssan.training.batches import Batches, BatchPlan, Draw
 from ssan.video.clip import Clip
 from ssan.video.container_length import announced_bytes
 from ssan.video.preprocess import Preprocess
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 
 
 def expand(paths: Sequence[str]) -> tuple[list[str], list[str]]:

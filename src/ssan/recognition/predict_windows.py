@@ -11,7 +11,7 @@ from ssan.errors import SsanError, UsageError, VideoError
 from ssan.recognition.predict import Look, early_end, label
 from ssan.training.workers import WorkerEndedError, begin, carried, handed_on
 from ssan.video.preprocess import Preprocess, Window
-from ssan.weights.classifier_file import Labeller
+from ssan.weights.labeller import Labeller
 
 COLUMNS = ("path", "start_seconds", "end_seconds", "label", "score")
 

@@ -21,8 +21,8 @@ from ssan.recognition.predict import class_shares, early_end, expand, likeliest
 from ssan.recognition.predict_windows import checked_step
 from ssan.video.clip import Clip
 from ssan.video.frame_array import FrameArray, frame_arrays
-from ssan.weights.classifier_file import Labeller
 from ssan.weights.fetching import fetch as fetch_weights
+from ssan.weights.labeller import Labeller
 from ssan.weights.named import NAMED
 from ssan.weights.open_model import open_model
 

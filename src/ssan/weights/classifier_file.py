@@ -1,7 +1,6 @@
 """Classifier files, a trained classifier each: weights, recipe, classes, preprocessing and protocol in one file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,12 @@ from torch import Tensor
 
 from ssan.errors import UsageError, quoted
 from ssan.models.catalogue import build, channels_last, without_memory
-from ssan.models.classifier import Classifier, VideoNetwork
+from ssan.models.classifier import Classifier
 from ssan.recipe import Recipe, make_recipe
 from ssan.video.preprocess import Preprocess
+from ssan.weights.head_file import load_head
+from ssan.weights.labeller import Labeller, metadata_part, protocol_in, threshold_in
 from ssan.weights.model_file import read_model_file, write_model_file, wrong_model
-
-
-@dataclass(frozen=True)
-class Labeller:
-    """A classifier, or a network without classes, with everything needed to use it on a video.
-
-    :param classes: in the order of its scores; empty of a network that describes videos by features alone.
-    :param recipe: None where nothing of ours describes the network.
-    :param hash: SHA-256 of its tensors, or of the files that they were read from.
-    :param name: of the network, for messages: one of ``ssan models`` or of ``ssan weights list``, or ``hf:FOLDER``.
-    :param threshold: the share of the softmax below which a video is none of the classes, where one was chosen.
-    """
-
-    model: VideoNetwork
-    classes: list[str]
-    preprocess: Preprocess
-    recipe: Recipe | None
-    protocol: dict[str, Any]
-    hash: str
-    name: str = ""
-    threshold: float | None = None
 
 
 def preprocess_of(recipe: Recipe) -> Preprocess:
@@ -96,22 +76,10 @@ def keep_threshold(path: str | Path, chosen: Mapping[str, Any]) -> None:
     write_model_file(path, tensors, {**metadata, "threshold": dict(chosen)})
 
 
-def _threshold(metadata: Mapping[str, Any], path: Path) -> float | None:
-    kept = metadata.get("threshold")
-    if kept is None:
-        return None
-    value = kept.get("threshold") if isinstance(kept, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise wrong_model(
-            f"its threshold is {quoted(str(value), 40)}; expected a share from 0 to 1. Choose it again with "
-            "`ssan eval --choose-threshold SHARE --write`",
-            path,
-        )
-    return float(value)
-
-
 def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | None = None) -> Labeller:
     """Read a classifier that ``save_labeller`` wrote, in evaluation mode; a run's folder stands for its best model.
+
+    A head that ``save_head`` wrote is one too, together with its encoder; see ``load_head``.
 
     :param model: for the file of a network of one's own (``train(..., model=...)``), that network, made once more by
         the code that made it; the weights are loaded into it.
@@ -125,12 +93,14 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         raise wrong_model(
             "it is a joint space of texts and videos, which has no classes; use it with `ssan retrieval eval`", path
         )
-    classes = [str(label) for label in _part(metadata, "classes", list, path)]
-    protocol = metadata.get("protocol") or {}
-    if not isinstance(protocol, dict):
-        raise wrong_model("its protocol is no mapping; copy the file again", path)
+    if "encoder" in metadata:
+        if model is not None:
+            raise wrong_model("it is a head on an encoder of transformers, which needs no model=; leave that out", path)
+        return load_head(path, tensors, metadata, device)
+    classes = [str(label) for label in metadata_part(metadata, "classes", list, path)]
+    protocol = protocol_in(metadata, path)
     try:
-        recipe = make_recipe(_part(metadata, "recipe", dict, path))
+        recipe = make_recipe(metadata_part(metadata, "recipe", dict, path))
         _check_whose_network(recipe, model, path)
         # Without memory: sizes from elsewhere are compared with the tensors that there are before any is made.
         with without_memory():
@@ -145,7 +115,7 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
     _check_shapes(tensors, empty, whose, advice, path)
     if (
         None in (recipe.crop_px, recipe.size_px)
-        or _part(metadata, "preprocess", dict, path) != preprocess_of(recipe).as_dict()
+        or metadata_part(metadata, "preprocess", dict, path) != preprocess_of(recipe).as_dict()
     ):
         raise wrong_model("its preprocessing is not that of its recipe; use the version that it was trained with", path)
     tensors = {name: tensor.to(empty[name].dtype) for name, tensor in tensors.items()}
@@ -160,15 +130,8 @@ def load_labeller(path: str | Path, device: str = "cpu", *, model: Classifier | 
         protocol=protocol,
         hash=metadata["sha256"],
         name=recipe.model,
-        threshold=_threshold(metadata, path),
+        threshold=threshold_in(metadata, path),
     )
-
-
-def _part(metadata: Mapping[str, Any], name: str, kind: type, path: Path) -> Any:
-    value = metadata.get(name)
-    if not isinstance(value, kind) or not value:
-        raise wrong_model(f"its metadata lacks {name!r}", path)
-    return value
 
 
 def _check_whose_network(recipe: Recipe, model: Classifier | None, path: Path) -> None:

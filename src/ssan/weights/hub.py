@@ -9,8 +9,9 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ from ssan.files import sha256
 from ssan.models.catalogue import without_memory
 from ssan.models.classifier import VideoNetwork
 from ssan.video.preprocess import Preprocess
-from ssan.weights.classifier_file import Labeller
-from ssan.weights.hub_files import local_folder
+from ssan.weights.hub_files import lasting, local_folder
+from ssan.weights.labeller import EncoderFiles, Labeller
 from ssan.weights.model_file import wrong_model
 from ssan.weights.processors import Processor, json_object, read_processor
 
@@ -122,6 +123,12 @@ class TransformersNetwork(VideoNetwork):
     def num_features(self) -> int:
         return self._num_features
 
+    def without_classes(self) -> "TransformersNetwork":
+        """The same network, its weights shared, without its classifier."""
+        plain = copy(self)
+        plain._modules = {**self._modules, "classifier": None}
+        return plain
+
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (b, t, 3, h, w) to logits (b, k).
 
@@ -173,7 +180,7 @@ class TransformersNetwork(VideoNetwork):
         return (clips * self.scale).sub_(self.shift).to(weight.dtype)
 
 
-def open_transformers(spec: str, device: str = "cpu") -> Labeller:
+def open_transformers(spec: str, device: str = "cpu", *, check: Callable[[str], None] | None = None) -> Labeller:
     """Open a video network of the transformers library, in evaluation mode, with its own preprocessing.
 
     How large frames are made and how they are normalised is its processor's; what resizes them is our decoder.
@@ -184,6 +191,7 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
 
     :param spec: ``hf:FOLDER``, a folder as ``save_pretrained`` writes it (config.json, preprocessor_config.json,
         model.safetensors), or ``hf://user/name``, a model of the hub that was fetched before.
+    :param check: is given the SHA-256 of its files before anything is made of them, and raises where it is not right.
     :raises UsageError: transformers is not installed, no such folder (code ``missing``), a name that was not fetched.
     :raises ModelError: code ``wrong_model``: no network of videos, or not one that can be read safely.
     """
@@ -199,6 +207,9 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
     architecture, kind = _kind(said, config_file)
     processor = read_processor(folder, kind.model_type)
     shapes, files = _shapes(folder)
+    digest = _hash(folder, [config_file.name, processor.file, *files])
+    if check is not None:
+        check(digest)
     _check_sizes(_described(said, path=config_file), config_file)
     transformers = _library()
     made_as = getattr(transformers, kind.made_as, None)
@@ -243,7 +254,6 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
         crop_px=processor.crop_px,
         frames_per_second=rate,
     )
-    digest = _hash(folder, [config_file.name, processor.file, *files])
     return Labeller(
         model=ours.eval().requires_grad_(False).to(device),
         classes=classes,
@@ -266,6 +276,7 @@ def open_transformers(spec: str, device: str = "cpu") -> Labeller:
         },
         hash=digest,
         name=spec,
+        encoder=EncoderFiles(lasting(spec, folder), digest),
     )
 
 

@@ -64,6 +64,17 @@ def local_folder(spec: str) -> Path:
     )
 
 
+def lasting(spec: str, folder: Path) -> str:
+    """The same from anywhere on this machine, and for the same files: an absolute path, or a name with its commit.
+
+    :param folder: that ``local_folder`` gave for ``spec``.
+    """
+    if not spec.startswith(HUB):
+        return f"{PREFIX}/{os.path.abspath(folder).lstrip('/')}"
+    commit = folder.name
+    return f"{HUB}{hub_name(spec)[0]}@{commit}" if re.fullmatch(r"[0-9a-f]{40}", commit) else spec
+
+
 def fetch_from_hub(spec: str, consent: Callable[[str, int], bool]) -> Path:
     """Fetch a model of the hub into the cache of huggingface_hub, as far as it is used here; its folder.
 

@@ -153,6 +153,12 @@ def read_initial(init: str) -> Initial:
             "train --init`",
             path,
         )
+    if "encoder" in metadata:
+        raise wrong_model(
+            "it is a head on an encoder of transformers, and has no weights of a network of ours; take it with "
+            "`ssan predict`, or give another run",
+            path,
+        )
     classes = metadata.get("classes")
     try:
         recipe = make_recipe(metadata["recipe"]) if isinstance(metadata.get("recipe"), dict) else None
@@ -194,6 +200,11 @@ def _differences(old: Recipe | None, new: Recipe) -> list[str]:
 def _told(report: LoadReport, given: Initial, model: Classifier, classes: Sequence[str]) -> list[str]:
     num = report.matched + len(report.missing)
     lines = [f"weights of {given.path}: {report.matched} of the model's {num} tensors taken"]
+    if report.inflated:
+        lines.append(
+            f"  inflated: {report.inflated} of them are filters of pictures, now repeated over time and divided by its "
+            "length"
+        )
     if report.classes_taken:
         lines.append(f"  the classifier starts with {report.classes_taken} of {len(classes)} classes, by their names")
     elif any(name.startswith(("fc.", "classifier.1.", "consensus.")) for name in given.state):

@@ -11,9 +11,11 @@ from ssan.errors import ModelError, UsageError, few, unknown
 from ssan.models.catalogue import MODELS, build, without_memory
 from ssan.models.classifier import Classifier
 from ssan.recipe import make_recipe
-from ssan.weights.classifier_file import Labeller, build_from, load_labeller, preprocess_of
+from ssan.weights.classifier_file import build_from, load_labeller, preprocess_of
 from ssan.weights.fetching import agreed, fetch
+from ssan.weights.hub import open_transformers
 from ssan.weights.imported import read_class_names
+from ssan.weights.labeller import Labeller
 from ssan.weights.layouts import all_by_our_names, num_classes_in
 from ssan.weights.model_file import hash_tensors, wrong_model
 from ssan.weights.named import NAMED, NamedWeights, file_of, is_here
@@ -50,8 +52,6 @@ def open_model(spec: str, device: str = "cpu", *, model: Classifier | None = Non
     :raises UsageError: it is the name of a network, which has no weights.
     """
     if spec.startswith(TRANSFORMERS):
-        from ssan.weights.hub import open_transformers
-
         return open_transformers(spec, device)
     if os.path.exists(spec):
         return load_labeller(Path(spec), device, model=model)

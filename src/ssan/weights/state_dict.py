@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ssan.errors import ModelError, first_line, named, quoted
 from ssan.models.classifier import Classifier
+from ssan.models.inflate import inflated_to
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle, read_pickle
 from ssan.weights.efficientnet_names import our_name
@@ -47,6 +48,7 @@ class LoadReport:
         also listed under ``missing``.
     :param classes_taken: classes of the model whose scores start as those of the file's classes of the same name.
     :param lost: keys of the file's layers between frames that were not loaded.
+    :param inflated: of the tensors loaded those that were filters of pictures and are now filters over time too.
     """
 
     matched: int = 0
@@ -55,6 +57,7 @@ class LoadReport:
     reshaped: list[str] = field(default_factory=list)
     classes_taken: int = 0
     lost: list[str] = field(default_factory=list)
+    inflated: int = 0
 
     def as_dict(self) -> dict[str, object]:
         return dict(vars(self))
@@ -200,6 +203,9 @@ def load_backbone(
     and its consensus, where they fit. What scores the classes is loaded class by class, by their names: a class that
     the file does not name keeps its random start, and so do all where names are not known, however many there are.
 
+    A filter of pictures, (o, i, h, w), for a parameter (o, i, t, h, w) of the same name is inflated: repeated over time
+    and divided by t, as ``ssan.models.inflate`` says.
+
     Keys of classifier, consensus and layers in slots may stay missing; nothing else may. Keys that the backbone's own
     parts do not have mean another network; other unknown keys are reported.
 
@@ -209,6 +215,7 @@ def load_backbone(
     :raises ModelError: a backbone key is missing, has another shape or is too many: the weights are another network's.
     """
     given, own = _by_our_names(state), model.state_dict()
+    given, inflated = _inflated(given, own)
     slots = slots_of(model.backbone)
     row_of = {name: row for row, name in enumerate(of_file)}
     rows = {index: row_of[name] for index, name in enumerate(classes) if name in row_of}
@@ -225,6 +232,7 @@ def load_backbone(
         matched=len(fitting),
         missing=[key for key in own if key not in fitting],
         unexpected=[name for key, (name, _) in given.items() if key not in own],
+        inflated=len(inflated),
     )
     report.reshaped = [
         key for key in report.missing if key in given and (key in partly or given[key][1].shape != own[key].shape)
@@ -277,6 +285,16 @@ def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
         own_name = ours if ours.startswith("consensus.") else f"backbone.{ours.removeprefix('backbone.')}"
         renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)
     return renamed
+
+
+def _inflated(
+    given: Mapping[str, tuple[str, Tensor]], own: Mapping[str, Tensor]
+) -> tuple[dict[str, tuple[str, Tensor]], list[str]]:
+    """The tensors of a file by our names, those of pictures as volumes where the model has these, and their names."""
+    tensors = {key: tensor for key, (_, tensor) in given.items()}
+    made = inflated_to(tensors, {key: tensor.shape for key, tensor in own.items()})
+    changed = [key for key, tensor in made.items() if tensor is not tensors[key]]
+    return {key: (name, made[key]) for key, (name, _) in given.items()}, changed
 
 
 def _with_rows(tensor: Tensor, given: Tensor, rows: Mapping[int, int]) -> Tensor:

@@ -126,6 +126,7 @@ class Network:
     :param size_px: side of its input.
     :param preprocess: fields of ``Preprocess``, and keys of a recipe, as it was published with, where these are not the
         usual ones.
+    :param small: the network of the same kind that stands for it in small tables (``ssan reproduce --mini``).
     """
 
     build: Callable[..., nn.Module]
@@ -133,6 +134,7 @@ class Network:
     size_px: int
     knows_order: bool = True
     preprocess: Mapping[str, Any] = field(default_factory=dict)
+    small: str | None = None
 
 
 NETWORKS: dict[str, Network] = {
@@ -142,7 +144,9 @@ NETWORKS: dict[str, Network] = {
         num_frames=64,
         size_px=224,
         preprocess={"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"},
+        small="i3d_tiny",
     ),
+    "i3d_tiny": Network(partial(InceptionI3D, width=0.125), num_frames=16, size_px=48),
 }
 
 

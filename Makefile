@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-fast lint format clean
 
 # Two files of tests at a time, each on one core, in the order of tests/conftest.py: those that take longest first.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# What is compiled is kept for the processes that tests start, whatever the environment says.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(READY)
 	$(BIN)/ssan demo --out demo-out

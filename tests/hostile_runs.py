@@ -34,12 +34,9 @@ from tests.hostile_watch import Outside, Watch
 
 import ssan
 from ssan.errors import CODES, SsanError
-from ssan.recipe import make_recipe
-from ssan.recognition.train import complete
 from ssan.training.journal import read_journal
 from ssan.video.preprocess import segment_indices
 from ssan.video.reader import read_clip
-from ssan.weights.classifier_file import build_from, save_labeller
 
 ROOT = Path(__file__).parents[1]
 TRAININGS = ("at_once", "strange_names", "within")
@@ -386,6 +383,10 @@ def sequential(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], int
 
 def save_model(path: Path) -> None:
     """A tiny network with random weights."""
+    from ssan.recipe import make_recipe
+    from ssan.recognition.train import complete  # not in the process that compares frames, which never trains
+    from ssan.weights.classifier_file import build_from, save_labeller
+
     torch.manual_seed(0)
     recipe = complete(make_recipe({"model": "tsn_tiny"}, [setting for setting in SETTINGS if "crop=" not in setting]))
     save_labeller(path, build_from(recipe, 2), ["one", "other"], recipe, {})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.pages import families, relation, trainings
 
-from ssan.models.catalogue import FAMILIES
+from ssan.models.catalogue import FAMILIES, NETWORKS
 from ssan.recipe import Recipe, read_recipe
 from ssan.recognition.score_file import write_scores
 from ssan.recognition.train import complete
@@ -49,7 +49,13 @@ def test_every_family_has_a_recipe_for_each_task_and_recipes_of_a_task_differ_in
     for key in Recipe.model_fields:
         if key != "model":
             assert len({repr(getattr(recipe, key)) for recipe in recipes.values()}) == 1, key
-    others = [name for name in shipped() if name.startswith(f"{task}/") and name.split("/")[1][:-5] not in recipes]
+    small = {network.small for network in NETWORKS.values() if network.small}
+    for name in small:  # of its kind's frames, and otherwise alike
+        whole, of_network = recipes["tsn"].model_dump(), read_recipe(shipped()[f"{task}/{name}"]).model_dump()
+        assert of_network["model"] == name
+        assert {key for key in whole if whole[key] != of_network[key]} <= {"model", "num_frames"}
+    there = [name.removeprefix(f"{task}/") for name in shipped() if name.startswith(f"{task}/")]
+    others = [f"{task}/{name}" for name in there if name not in small and name.removesuffix("_tiny") not in recipes]
     assert others == (["relation/ssan_without_space_tiny"] if task == "relation" else [])
     for name in others:
         whole, part = recipes["ssan"].model_dump(), read_recipe(shipped()[name]).model_dump()

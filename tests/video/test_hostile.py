@@ -49,6 +49,17 @@ def test_where_the_answer_is_known_it_is_given(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_read_of_damaged_files_has_its_frames_where_decoding_from_the_beginning_has(
+    results: dict[str, Any],
+) -> None:
+    """Pixels may differ: what damage there is in frames that need not be decoded stays unseen."""
+    frames = results["frames"]
+    assert frames["files"] > 5
+    assert frames["compared"] > 8 * 5
+    assert [row for row in frames["rows"] if not row["different"]] == []
+
+
+@pytest.mark.slow
 def test_training_with_skip_bad_leaves_out_what_is_bad_and_counts_it(results: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in results["train"]}
     assert rows["at_once"]["strict"]["status"] == 2

@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -616,9 +615,7 @@ def test_what_is_no_model_is_told_apart(spec: str, kind: type[SsanError], said: 
 
 def test_a_model_of_transformers_is_handed_to_its_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    adapter = ModuleType("ssan.weights.hub")
-    adapter.open_transformers = lambda *given: asked.append(given) or "labeller"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ssan.weights.hub", adapter)
+    monkeypatch.setattr(open_model, "open_transformers", lambda *given: asked.append(given) or "labeller")
     assert open_model.open_model("hf:some/folder", "cpu") == "labeller"
     assert asked == [("hf:some/folder", "cpu")]
 

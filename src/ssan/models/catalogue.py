@@ -146,7 +146,7 @@ NETWORKS: dict[str, Network] = {
         preprocess={"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"},
         small="i3d_tiny",
     ),
-    "i3d_tiny": Network(partial(InceptionI3D, width=0.125), num_frames=16, size_px=48),
+    "i3d_tiny": Network(partial(InceptionI3D, width=0.25), num_frames=16, size_px=48),
 }
 
 

@@ -4,9 +4,11 @@ A recipe is read from YAML, changed by ``key=value`` on the command line, and wr
 word is the key in the file, the field here, the override and the report's column. Unknown keys are errors.
 """
 
+import copy
 import json
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -305,7 +307,7 @@ def _read(kind: type[AnyRecipe], path: str | Path, overrides: Sequence[str]) -> 
         raise UsageError("no such recipe; `ssan recipes list` shows those that come with ssan", path=str(path))
     text = read_text(path, "a few dozen lines of YAML; this is not a recipe", most_bytes=MAX_RECIPE_BYTES)
     values, lines = _parse(text, str(path))
-    return _make(kind, values, overrides, path=str(path), lines=lines)
+    return _make(kind, copy.deepcopy(values), overrides, path=str(path), lines=lines)
 
 
 def make_recipe(
@@ -404,6 +406,7 @@ def recipe_from_json(text: str, *, path: str) -> Recipe:
     return make_recipe(values, path=path)
 
 
+@lru_cache(maxsize=256)  # a table reads its rows' recipes again and again; what is returned is nobody's to change
 def _parse(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     """YAML text to its mapping and the line of each key; objects, aliases and repeated keys are refused."""
     try:

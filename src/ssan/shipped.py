@@ -2,16 +2,21 @@
 
 import difflib
 import os
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from ssan.errors import UsageError
 
 FOLDER = Path(__file__).parent / "recipes"
 
 
-def shipped() -> dict[str, Path]:
-    """Recipes by name, such as ``demo/ssan_tiny``."""
-    return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.yaml"))}
+@cache
+def shipped() -> Mapping[str, Path]:
+    """Recipes by name, such as ``demo/ssan_tiny``; looked up once a process."""
+    found = sorted(FOLDER.rglob("*.yaml"))
+    return MappingProxyType({path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in found})
 
 
 JOINT = ("table7/", "table8/", "retrieval/")

@@ -42,25 +42,19 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _random_state_is_restored() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def _random_state_and_threads_are_restored() -> Iterator[None]:
+    """A command shares the cores out between threads and loader processes; sums are rounded differently after it."""
+    states, threads = (random.getstate(), np.random.get_state(), torch.get_rng_state()), torch.get_num_threads()
     torch.manual_seed(0)
     yield
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
-
-
-@pytest.fixture(autouse=True)
-def _number_of_threads_is_restored() -> Iterator[None]:
-    """A command shares the cores out between threads and loader processes; sums are rounded differently after it."""
-    threads = torch.get_num_threads()
-    yield
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _only_loopback() -> Iterator[None]:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
@@ -69,7 +63,9 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
             raise AssertionError(f"a test tried to reach {host}")
         connect(self, address)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -135,8 +135,8 @@ def test_each_file_is_imported_whole(layout: str, tmp_path: Path, capfd: pytest.
     assert ("5 tensors of another part are left out: text_module.word_embd.weight" in said.err) == (layout == "milnce")
     assert ("give backbone.pixels=kinetics" in said.err) == (layout == "torchvision")
     labeller = load_labeller(out)
-    frames, rate = (32, 10.0) if layout == "milnce" else (64, 25.0)
-    assert labeller.preprocess == Preprocess(frames, "dense", 1, "short_side", 256, 224, rate)
+    frames, size_px, rate = (32, 224, 10.0) if layout == "milnce" else (64, 256, 25.0)
+    assert labeller.preprocess == Preprocess(frames, "dense", 1, "short_side", size_px, 224, rate)
     own = {key.replace(".unit.", "."): tensor for key, tensor in labeller.model.state_dict().items()}
     for key, places in PLACES.items():
         values = state[f"module.{places[list(FILES).index(layout)]}"]

@@ -162,7 +162,7 @@ NETWORKS: dict[str, Network] = {
         partial(S3D, stem="space_to_depth", gating=True),
         num_frames=32,
         size_px=224,
-        preprocess={"sampling": "dense", "stride": 1, "frames_per_second": 10.0, "resize": "short_side"},
+        preprocess={**_AS_I3D, "frames_per_second": 10.0, "size_px": 224},
     ),
 }
 

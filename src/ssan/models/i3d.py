@@ -196,7 +196,10 @@ class InflatedInception(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
     def feature_map(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to the last module's features (b, 1024, t / 8, h / 32, w / 32), each rounded up."""
+        """Clips (b, t, 3, h, w) to the last module's features (b, 1024, t / 8, h / 32, w / 32).
+
+        Each is rounded up, but for symmetric padding, whose 2x2x2 pooling leaves out a last odd one.
+        """
         x = self.conv_1a(clips.transpose(1, 2))
         x = max_pool(x, (1, 3, 3), (1, 2, 2), self.padding)
         x = self.conv_2c(self.conv_2b(x))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import naive
 from ssan.errors import UsageError
 from ssan.layers import LAYERS, DoubleAttention, NonLocal, NonLocalPair, SeparableSelfAttention, TemporalShift
-from ssan.models.catalogue import MODELS, ModelSpec, build, without_memory
+from ssan.models.catalogue import MODELS, NETWORKS, ModelSpec, build, without_memory
 from ssan.models.classifier import Classifier
 
 C = 11  # channels of the layers under test; at least the 8 of a shift by an eighth
@@ -30,6 +30,8 @@ TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
 # More of the blocks of ResNet-18 and 50, which are tried with numbers: these on shapes alone.
 SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
 DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
+# Wider than their small versions, likewise; one network over time and space is tried with numbers all the same.
+WIDE = [name for name, network in NETWORKS.items() if network.small and name != "i3d"]
 
 
 @pytest.fixture(autouse=True)
@@ -140,8 +142,8 @@ def check_order_is_known(module: nn.Module, knows_order: bool) -> None:
     with torch.no_grad():
         scores = module(torch.cat([clip[:, order] for order in orders]))
     gaps = (scores[1:] - scores[0]).abs().amax(dim=1) / scores.abs().max()
-    if knows_order:
-        assert (gaps > 1e-6).all(), f"permuting the frames changes the scores by only {gaps.tolist()}"
+    if knows_order:  # S3D-G's gates let half of it through, ten times in a row
+        assert (gaps > 1e-8).all(), f"permuting the frames changes the scores by only {gaps.tolist()}"
     else:
         assert (gaps < 1e-10).all(), f"permuting the frames changes the scores by {gaps.tolist()}"
 
@@ -251,7 +253,7 @@ class Named:
         return self.spec.consensus is None
 
 
-@pytest.fixture(scope="module", params=large_ones_slow(name for name in MODELS if name not in DEEP))
+@pytest.fixture(scope="module", params=large_ones_slow(name for name in MODELS if name not in (*DEEP, *WIDE)))
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
     return Named(MODELS[request.param], model_of(request.param))
@@ -308,7 +310,17 @@ def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_wide_network_is_its_small_one_with_more_channels(name: str) -> None:
+    wide, small = shapes_of(name), shapes_of(NETWORKS[name].small or "")
+    assert kinds_by_stage(wide) == kinds_by_stage(small)
+    narrower = small.state_dict()
+    assert wide.state_dict().keys() == narrower.keys()
+    assert all(tensor.numel() >= narrower[key].numel() for key, tensor in wide.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *WIDE])
 def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
     model = shapes_of(name)
     model.zero_grad()

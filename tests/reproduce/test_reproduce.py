@@ -184,7 +184,10 @@ def test_overrides_reach_every_recipe() -> None:
         (["table2", "--mini", "--tasks", ","], "--tasks names none; expected order or relation"),
         (["table2", "--mini", "layer.similarity_scale=1"], "similarity_scale"),
         (["table2", "--data", "nowhere"], "nowhere: no Something-Something V2 annotations here"),
-        (["table1", "--mini", "--rows", "s3d"], "none of the rows can be trained here: s3d; choose others with --rows"),
+        (
+            ["table1", "--mini", "--rows", "nl_i3d_gcn"],
+            "none of the rows can be trained here: nl_i3d_gcn; choose others with --rows",
+        ),
         (["table2", "--mini", "epoch=2"], "unknown key 'epoch'. Did you mean 'epochs'?"),
         (["table2", "--mini", "--backbone", "r19"], "unknown backbone 'r19'. Did you mean 'r18'?"),
     ],

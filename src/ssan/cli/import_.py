@@ -9,7 +9,7 @@ from ssan.cli.screen import tell
 
 
 def import_(
-    file: Annotated[str, typer.Argument(help="Weights of torchvision, TSM's repository, mmaction2 or an I3D.")],
+    file: Annotated[str, typer.Argument(help="Weights of torchvision, TSM's repository, mmaction2, an I3D or S3D.")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="The network, a name from `ssan models`.")],
     out: Annotated[str, typer.Option("--out", "-o", help="The model file to write.")],
     overrides: Annotated[

@@ -22,6 +22,7 @@ from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssan.models.s3d import S3D
 from ssan.models.slots import SlotChoice, fill_slots
 
 # No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
@@ -137,16 +138,32 @@ class Network:
     small: str | None = None
 
 
+# I3D's authors, and S3D's after them.
+_AS_I3D = {"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"}
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
         InceptionI3D,
         num_frames=64,
         size_px=224,
-        preprocess={"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"},
+        preprocess=_AS_I3D,
         small="i3d_tiny",
     ),
     "i3d_tiny": Network(partial(InceptionI3D, width=0.25), num_frames=16, size_px=48),
+    "s3d": Network(S3D, num_frames=64, size_px=224, preprocess=_AS_I3D, small="s3d_tiny"),
+    "s3d_tiny": Network(partial(S3D, width=0.25), num_frames=16, size_px=48),
+    "s3dg": Network(
+        partial(S3D, stem="tensorflow", gating=True), num_frames=64, size_px=224, preprocess=_AS_I3D, small="s3dg_tiny"
+    ),
+    "s3dg_tiny": Network(partial(S3D, stem="tensorflow", gating=True, width=0.25), num_frames=16, size_px=48),
+    # MIL-NCE's video tower: 32 frames in a row at 10 a second, a centre square (S3D_HowTo100M, issue 3).
+    "s3d_milnce": Network(
+        partial(S3D, stem="space_to_depth", gating=True),
+        num_frames=32,
+        size_px=224,
+        preprocess={**_AS_I3D, "frames_per_second": 10.0, "size_px": 224},
+    ),
 }
 
 

@@ -114,8 +114,8 @@ _TABLES = (
         (
             Row("i3d", "I3D", "64", "table1/i3d", top1=0.458, top5=0.765, test_top1=0.272, note=IN_RESNET_I3D),
             Row("nl_i3d_gcn", "NL I3D + GCN", "32+32", top1=0.461, top5=0.768, test_top1=0.450, note=NOT_OURS),
-            Row("s3d", "S3D", "64", top1=0.473, top5=0.781, note=NOT_OURS),
-            Row("s3dg", "S3D-G", "64", top1=0.482, top5=0.787, test_top1=0.420, note=NOT_OURS),
+            Row("s3d", "S3D", "64", "table1/s3d", top1=0.473, top5=0.781, note=ITS_OWN),
+            Row("s3dg", "S3D-G", "64", "table1/s3dg", top1=0.482, top5=0.787, test_top1=0.420, note=ITS_OWN),
             Row("tsn", "TSN", "8", "table1/tsn_8f", top1=0.195, note=IN_BNINCEPTION),
             Row("trn", "TRN", "8", "table1/trn_8f", top1=0.344, test_top1=0.336, note=IN_BNINCEPTION),
             Row("blvnet_r50", "bLVNet-TAM, bLResNet-50", "16x2", top1=0.484, top5=0.788, note=NOT_OURS),
@@ -171,7 +171,7 @@ _TABLES = (
         (
             Row("c3d", "C3D", "-", top1=0.656, top5=0.857, note=NOT_OURS),
             Row("i3d", "I3D", "64", "table4/i3d", top1=0.711, top5=0.893, note=ITS_OWN),
-            Row("s3d", "S3D", "64", top1=0.722, top5=0.906, note=NOT_OURS),
+            Row("s3d", "S3D", "64", "table4/s3d", top1=0.722, top5=0.906, note=ITS_OWN),
             Row("tsn", "TSN", "8", "table4/tsn_8f", top1=0.706, top5=0.892),
             Row("tsm_8f", "TSM", "8", "table4/tsm_8f", top1=0.741, top5=0.912, note=TEN_CLIPS),
             Row("tsm_16f", "TSM", "16", "table4/tsm_16f", top1=0.747, note=TEN_CLIPS),

@@ -182,6 +182,12 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
         shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
         if shown:
             notes.append(f"neither names nor shapes tell how non-local blocks compare positions: {shown} unless given")
+    if found.left_out:
+        notes.append(f"{len(found.left_out)} tensors of another part are left out: {few(found.left_out, show=named)}")
+    if found.layout == "torchvision" and spec.name == "s3d" and "pixels" not in recipe.backbone:
+        notes.append(
+            "torchvision normalises pixels in its own way, which names do not tell: give backbone.pixels=kinetics"
+        )
     if found.ones:
         notes.append(f"{len(found.ones)} scales of BatchNorm, which such files do not have, are one each")
     if spec.consensus == "relation":

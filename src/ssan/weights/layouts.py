@@ -30,8 +30,9 @@ from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
+from ssan.models.s3d import S3D
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import i3d_names
+from ssan.weights import i3d_names, s3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -65,6 +66,7 @@ class Layout:
     :param last_bias: whether the last convolution of a non-local block has a bias before its BatchNorm.
     :param flax: whether tensors are as flax has them: convolutions are called ``kernel`` and have their channels last,
         statistics may have leading axes of length 1.
+    :param other_part: how the names of a part begin that is no network over frames, and is left out.
     :param relations: before the numbers of the scales of a temporal relation network, which begin with the largest;
         without, such networks are not in such files.
     """
@@ -80,6 +82,7 @@ class Layout:
     last_bias: bool = False
     relations: str = ""
     flax: bool = False
+    other_part: str = ""
 
 
 def _as_ours(part: WeightsPart) -> str:
@@ -139,7 +142,9 @@ def _mobilenet_blocks() -> list[tuple[int, int]]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "torchvision": Layout("", _as_ours, _as_ours, CLASSIFIER_PREFIXES, shows_shift=False),
+    "torchvision": Layout(
+        "", _as_ours, _as_ours, CLASSIFIER_PREFIXES, {S3D: s3d_names.in_torchvision}, shows_shift=False
+    ),
     # ops/models.py, ops/temporal_shift.py and archs/mobilenet_v2.py there; without dropout the classifier stays inside.
     # Non-local blocks: ops/non_local.py.
     "tsm": Layout(
@@ -182,6 +187,10 @@ LAYOUTS: dict[str, Layout] = {
     "kinetics_i3d_pytorch": Layout(
         "", None, None, ("conv3d_0c_1x1.conv3d.",), {InceptionI3D: i3d_names.in_kinetics_i3d_pytorch}
     ),
+    # kylemin/S3D, model.py.
+    "kylemin_s3d": Layout("", None, None, ("fc.0.",), {S3D: s3d_names.in_kylemin}),
+    # antoine77340/S3D_HowTo100M, s3dg.py: the classifier is the map to the joint space.
+    "milnce": Layout("", None, None, ("fc.",), {S3D: s3d_names.in_milnce}, other_part="text_module."),
 }
 
 # What such files hold that no network of ours does, by names that tell of it.
@@ -207,6 +216,7 @@ class LayoutFit:
     :param unexpected: names in the file that the network has no tensor for.
     :param reshaped: names whose tensors are of another shape or kind, with both.
     :param counters: BatchNorm's counters of batches that an old file does not have; they change nothing.
+    :param left_out: names in the file of the layout's ``other_part``.
     :param ones: the network's names of tensors that are one everywhere, and for which such files have none.
     """
 
@@ -219,6 +229,7 @@ class LayoutFit:
     reshaped: list[str] = field(default_factory=list)
     counters: list[str] = field(default_factory=list)
     ones: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def num_wrong(self) -> int:
@@ -406,8 +417,11 @@ def _compare(name: str, names: dict[str, str], state: Mapping[str, Tensor], own:
             found.tensors[mean] = (found.tensors[mean].double() - bias.double()).to(own[mean].dtype)
     known = set(names.values())
     pixels = dict(zip(LAYOUTS[name].pixels, (IMAGENET_MEAN, IMAGENET_STD), strict=False))
+    other_part = LAYOUTS[name].other_part
     for theirs, tensor in state.items():
-        if theirs not in known and not (theirs in pixels and _are(tensor, pixels[theirs])):
+        if other_part and theirs.startswith(other_part):
+            found.left_out.append(theirs)
+        elif theirs not in known and not (theirs in pixels and _are(tensor, pixels[theirs])):
             found.unexpected.append(theirs)
     return found
 

@@ -26,6 +26,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "cost.json"
 PAGE = ROOT / "docs" / "cost.md"
 LISTS = "mmaction2's model lists"
 LITE = "TensorFlow's EfficientNet-Lite"
+BLVNET = "its authors' code, counted layer by layer"
 
 
 class Row(NamedTuple):
@@ -67,6 +68,10 @@ ROWS = [
     Row("TSN, EfficientNet-Lite0", "tsn_efficientnet_lite0"),
     Row("SSAN, EfficientNet-Lite0", "ssan_efficientnet_lite0"),
     Row("I3D", "i3d", 12.70, 111.15, "a port, counted layer by layer", num_frames=64, num_classes=400),
+    Row("bLVNet-TAM 8x2, bLResNet-50", "blvnet_r50", 25.02, 23.85, BLVNET, num_frames=16),
+    Row("bLVNet-TAM 16x2, bLResNet-50", "blvnet_r50", 25.02, 47.70, BLVNET, num_frames=32),
+    Row("bLVNet-TAM 8x2, bLResNet-101", "blvnet_r101", 40.18, 32.15, BLVNET, num_frames=16),
+    Row("bLVNet-TAM 16x2, bLResNet-101", "blvnet_r101", 40.18, 64.30, BLVNET, num_frames=32),
 ]
 
 

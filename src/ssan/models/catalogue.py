@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
+from ssan.models.blvnet import BLVNet
 from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
@@ -137,6 +138,16 @@ class Network:
     small: str | None = None
 
 
+def _blvnet(*num_blocks: int) -> Network:
+    return Network(
+        partial(BLVNet, num_blocks),
+        num_frames=16,
+        size_px=224,
+        preprocess={"resize": "short_side", "size_px": 224},
+        small="blvnet_tiny",
+    )
+
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
@@ -147,6 +158,11 @@ NETWORKS: dict[str, Network] = {
         small="i3d_tiny",
     ),
     "i3d_tiny": Network(partial(InceptionI3D, width=0.25), num_frames=16, size_px=48),
+    # 8x2 of its tables; pictures whole by their short side, as its authors test without scaling up. The depth of 101 is
+    # Big-Little Net's own.
+    "blvnet_r50": _blvnet(3, 4, 6, 3),
+    "blvnet_r101": _blvnet(4, 8, 18, 3),
+    "blvnet_tiny": Network(partial(BLVNet, (3, 3, 3, 1), width=16), num_frames=8, size_px=48),
 }
 
 

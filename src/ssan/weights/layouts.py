@@ -25,13 +25,14 @@ from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
 from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
+from ssan.models.blvnet import BLVNet
 from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import i3d_names
+from ssan.weights import blvnet_names, i3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -181,6 +182,10 @@ LAYOUTS: dict[str, Layout] = {
     # hassony2/kinetics_i3d_pytorch, src/i3dpt.py.
     "kinetics_i3d_pytorch": Layout(
         "", None, None, ("conv3d_0c_1x1.conv3d.",), {InceptionI3D: i3d_names.in_kinetics_i3d_pytorch}
+    ),
+    # IBM/bLVNet-TAM, core/models/blvnet_tam_backbone.py; without dropout the classifier stays inside.
+    "blvnet_tam": Layout(
+        "baseline_model.", None, None, ("new_fc.", "baseline_model.fc."), {BLVNet: blvnet_names.in_blvnet_tam}
     ),
 }
 

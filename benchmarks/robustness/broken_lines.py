@@ -46,6 +46,10 @@ BREAKAGES = [
     # Models and what is attached.
     Breakage("consensus: largest score instead of the mean", "models/classifier.py",
              "return scores_btk.mean(dim=1)", "return scores_btk.amax(dim=1)", "models/test_networks.py"),
+    Breakage("BN-Inception: filters for blue, green, red see red, green, blue", "models/bninception.py",
+             "self.weight.flip(1)", "self.weight", "models/test_bninception.py"),
+    Breakage("BN-Inception: the last module pools by the mean", "models/bninception.py",
+             'POOLED_BY_MAX = ("3c", "4e", "5b")', 'POOLED_BY_MAX = ("3c", "4e")', "models/test_bninception.py"),
     Breakage("bLVNet: a shortcut without layers takes the aggregated features", "models/blvnet.py",
              "y + (x.flatten(0, 1) if self", "y + (aggregated if self", "models/test_blvnet.py"),
     Breakage("bLVNet: the other frame of a pair in the deep branch", "models/blvnet.py",

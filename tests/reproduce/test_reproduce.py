@@ -138,8 +138,11 @@ def test_a_small_network_has_the_layer_options_and_frames_of_its_row(pair: tuple
         build_from(complete(small), 6)
 
 
-# Rows that differ in what their small network does not have: depth, or frames of a network that is whole by itself.
-ONE_WHEN_SMALL = [{"blvnet_r50", "blvnet_r101"}, {"blvnet_8", "blvnet_16", "blvnet_24"}]
+# Rows that differ in what their small network does not have: backbone, depth, frames of a network whole by itself.
+ONE_WHEN_SMALL = [
+    {"blvnet_r50", "blvnet_r101"}, {"blvnet_8", "blvnet_16", "blvnet_24"}, {"tsn", "tsn_bninception"},
+    {"trn", "trn_bninception"},
+]  # fmt: skip
 
 
 @pytest.mark.slow

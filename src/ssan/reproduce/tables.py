@@ -118,7 +118,12 @@ _TABLES = (
             Row("s3d", "S3D", "64", top1=0.473, top5=0.781, note=NOT_OURS),
             Row("s3dg", "S3D-G", "64", top1=0.482, top5=0.787, test_top1=0.420, note=NOT_OURS),
             Row("tsn", "TSN", "8", "table1/tsn_8f", top1=0.195, note=IN_BNINCEPTION),
+            Row("tsn_bninception", "TSN, BN-Inception", "8", "table1/tsn_bninception_8f", top1=0.195, note=ITS_OWN),
             Row("trn", "TRN", "8", "table1/trn_8f", top1=0.344, test_top1=0.336, note=IN_BNINCEPTION),
+            Row(
+                "trn_bninception", "TRN, BN-Inception", "8", "table1/trn_bninception_8f", top1=0.344, test_top1=0.336,
+                note=ITS_OWN,
+            ),
             Row(
                 "blvnet_r50", "bLVNet-TAM, bLResNet-50", "16x2", "table1/blvnet_r50", top1=0.484, top5=0.788,
                 note=ITS_OWN,
@@ -158,6 +163,10 @@ _TABLES = (
         (
             Row("tsn", "TSN", "8", "table3/tsn_8f", top1=0.319),
             Row("trn", "TRN", "8", "table3/trn_r50", top1=0.488, test_top1=0.509, note=IN_BNINCEPTION),
+            Row(
+                "trn_bninception", "TRN, BN-Inception", "8", "table3/trn_bninception", top1=0.488, test_top1=0.509,
+                note=ITS_OWN,
+            ),
             Row("blvnet_r50", "bLVNet-TAM, bLResNet-50", "16+16", "table3/blvnet_r50", top1=0.617, note=ITS_OWN),
             Row("blvnet_r101", "bLVNet-TAM, bLResNet-101", "16+16", "table3/blvnet_r101", top1=0.619, note=ITS_OWN),
             Row("tsm_8f", "TSM", "8", "table3/tsm_8f", top1=0.591),

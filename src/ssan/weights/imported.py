@@ -182,6 +182,11 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
         shown = ", ".join(f"layer.{key}={value}" for key, value in supposed.items() if key not in recipe.layer)
         if shown:
             notes.append(f"neither names nor shapes tell how non-local blocks compare positions: {shown} unless given")
+    if spec.backbone == "bninception" and spec.consensus is None:
+        notes.append(
+            f"neither names nor shapes tell whether BN-Inception shifts; it is read as {spec.name}, which "
+            f"{'does' if spec.layer else 'does not'}"
+        )
     if found.ones:
         notes.append(f"{len(found.ones)} scales of BatchNorm, which such files do not have, are one each")
     if spec.consensus == "relation":

@@ -271,6 +271,19 @@ def temporal_shift(x: np.ndarray, divisor: int, direction: str = "both") -> np.n
     return out
 
 
+def temporal_aggregation(x: np.ndarray, params: dict[str, np.ndarray]) -> np.ndarray:
+    """bLVNet-TAM's module with three frames, on (b, t, c, h, w)."""
+    b, t, c, h, w = x.shape
+    out = np.zeros_like(x)
+    for i, j, k, y, z in itertools.product(range(b), range(t), range(c), range(h), range(w)):
+        total = 0.0
+        for name, source in (("prev", j - 1), ("curr", j), ("next", j + 1)):
+            if 0 <= source < t:
+                total += params[f"{name}.weight"][k, 0, 0, 0] * x[i, source, k, y, z]
+        out[i, j, k, y, z] = max(total, 0.0)
+    return out
+
+
 def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value))
 

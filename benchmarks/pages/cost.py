@@ -26,6 +26,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "cost.json"
 PAGE = ROOT / "docs" / "cost.md"
 LISTS = "mmaction2's model lists"
 LITE = "TensorFlow's EfficientNet-Lite"
+TSMS = "TSM's code, counted layer by layer"
+BLVNET = "its authors' code, counted layer by layer"
 
 
 class Row(NamedTuple):
@@ -66,11 +68,18 @@ ROWS = [
     Row("EfficientNet-Lite0, one picture", "tsn_efficientnet_lite0", 4.7, 0.407, LITE, num_frames=1, num_classes=1000),
     Row("TSN, EfficientNet-Lite0", "tsn_efficientnet_lite0"),
     Row("SSAN, EfficientNet-Lite0", "ssan_efficientnet_lite0"),
+    Row("BN-Inception, one picture", "tsn_bninception", 11.30, 2.03, TSMS, num_frames=1, num_classes=1000),
+    Row("TSN, BN-Inception", "tsn_bninception"),
+    Row("TRN, BN-Inception", "trn_bninception"),
     Row("I3D", "i3d", 12.70, 111.15, "a port, counted layer by layer", num_frames=64, num_classes=400),
     Row("S3D", "s3d", 8.320048, 71.92, "torchvision, counted layer by layer", num_frames=64, num_classes=400),
     Row("S3D-G", "s3dg", num_frames=64, num_classes=400),
     Row("MIL-NCE's S3D-G", "s3d_milnce", 9.67, 37.1, "its code, counted likewise", num_frames=32, num_classes=512),
     Row("MIL-NCE's S3D-G", "s3d_milnce", 9.67, 73.6, "its code, counted likewise", num_frames=64, num_classes=512),
+    Row("bLVNet-TAM 8x2, bLResNet-50", "blvnet_r50", 25.02, 23.85, BLVNET, num_frames=16),
+    Row("bLVNet-TAM 16x2, bLResNet-50", "blvnet_r50", 25.02, 47.70, BLVNET, num_frames=32),
+    Row("bLVNet-TAM 8x2, bLResNet-101", "blvnet_r101", 40.18, 32.15, BLVNET, num_frames=16),
+    Row("bLVNet-TAM 16x2, bLResNet-101", "blvnet_r101", 40.18, 64.30, BLVNET, num_frames=32),
 ]
 
 

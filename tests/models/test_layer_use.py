@@ -15,6 +15,7 @@ from ssan.layers import LAYERS, TemporalRelation
 from ssan.models.catalogue import build
 
 C = 8
+WITHOUT_WIDTH = ("temporal_shift", "temporal_aggregation")
 FORMS: list[tuple[str, dict[str, Any]]] = [
     *[(name, {}) for name in LAYERS],
     ("ssa", {"pool_keys": True}),
@@ -97,8 +98,8 @@ def test_a_consensus_for_other_features_says_so() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        *[lambda name=name: LAYERS[name](8, embedding=2.5) for name in LAYERS if name != "temporal_shift"],
-        *[lambda name=name: LAYERS[name](8, embedding=True) for name in LAYERS if name != "temporal_shift"],
+        *[lambda name=name: LAYERS[name](8, embedding=2.5) for name in LAYERS if name not in WITHOUT_WIDTH],
+        *[lambda name=name: LAYERS[name](8, embedding=True) for name in LAYERS if name not in WITHOUT_WIDTH],
         lambda: LAYERS["temporal_shift"](8, divisor=2.5),
         lambda: LAYERS["temporal_shift"](8, divisor="2"),
         lambda: TemporalRelation(2, 3, num_relations=2.5),

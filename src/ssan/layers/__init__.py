@@ -19,6 +19,7 @@ from ssan.layers.double_attention import DoubleAttention
 from ssan.layers.nonlocal_block import NonLocal, NonLocalPair
 from ssan.layers.relation import TemporalRelation
 from ssan.layers.ssa import SeparableSelfAttention
+from ssan.layers.temporal_aggregation import TemporalAggregation
 from ssan.layers.temporal_shift import TemporalShift
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +28,7 @@ LAYERS: dict[str, Callable[..., nn.Module]] = {
     "nonlocal": NonLocal,
     "nonlocal_pair": NonLocalPair,
     "double_attention": DoubleAttention,
+    "temporal_aggregation": TemporalAggregation,
 }
 
 CONSENSUSES: dict[str, Callable[..., nn.Module]] = {

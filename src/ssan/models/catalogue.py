@@ -1,7 +1,8 @@
 """Named models: a family (what looks across frames, and where) on a backbone, or a network that is whole by itself.
 
 ``ssan_r50`` is the family ``ssan`` on the backbone ``r50``. Each family is one entry below, each backbone another, and
-``MODELS`` is their product, and beside it the networks that are whole by themselves, such as ``i3d``.
+``MODELS`` is their product, but for backbones that are offered with some families alone, and beside it the networks
+that are whole by themselves, such as ``i3d``.
 """
 
 import inspect
@@ -17,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
+from ssan.models.blvnet import BLVNet
+from ssan.models.bninception import BNInception
 from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
@@ -36,12 +39,14 @@ class Backbone:
     :param build: makes it; keyword arguments are options of the backbone, such as ``stride_in``.
     :param ssa_slot: where attention goes in its blocks.
     :param shift_every: TSM shifts in every block, in every second one where a stage has 23 blocks or more.
+    :param families: those that it is offered with; all of them without any named.
     """
 
     build: Callable[..., nn.Module]
     size_px: int = 224
     ssa_slot: str = "after_conv1"
     shift_every: int = 1
+    families: tuple[str, ...] = ()
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -52,6 +57,8 @@ BACKBONES: dict[str, Backbone] = {
     "r152": Backbone(partial(ResNet, Bottleneck, (3, 8, 36, 3)), shift_every=2),
     "mobilenet_v2": Backbone(MobileNetV2, ssa_slot="after_projection"),
     "efficientnet_lite0": Backbone(EfficientNetLite, ssa_slot="after_projection"),
+    # Of TSN's, TRN's and TSM's own figures.
+    "bninception": Backbone(BNInception, families=("tsn", "tsm", "trn")),
     # For the demo and for experiments on a laptop: three bottlenecks of width 16.
     "tiny": Backbone(partial(ResNet, Bottleneck, (1, 1, 1), width=16), size_px=48),
 }
@@ -141,6 +148,17 @@ class Network:
 # I3D's authors, and S3D's after them.
 _AS_I3D = {"sampling": "dense", "stride": 1, "frames_per_second": 25.0, "resize": "short_side"}
 
+
+def _blvnet(*num_blocks: int) -> Network:
+    return Network(
+        partial(BLVNet, num_blocks),
+        num_frames=16,
+        size_px=224,
+        preprocess={"resize": "short_side", "size_px": 224},
+        small="blvnet_tiny",
+    )
+
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
@@ -164,6 +182,11 @@ NETWORKS: dict[str, Network] = {
         size_px=224,
         preprocess={**_AS_I3D, "frames_per_second": 10.0, "size_px": 224},
     ),
+    # 8x2 of its tables; pictures whole by their short side, as its authors test without scaling up. The depth of 101 is
+    # Big-Little Net's own.
+    "blvnet_r50": _blvnet(3, 4, 6, 3),
+    "blvnet_r101": _blvnet(4, 8, 18, 3),
+    "blvnet_tiny": Network(partial(BLVNet, (3, 3, 3, 1), width=16), num_frames=8, size_px=48),
 }
 
 
@@ -231,7 +254,12 @@ def _specify_whole(name: str) -> ModelSpec:
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
-        *(_specify(family, backbone) for family in FAMILIES for backbone in BACKBONES),
+        *(
+            _specify(family, name)
+            for family in FAMILIES
+            for name, backbone in BACKBONES.items()
+            if not backbone.families or family in backbone.families
+        ),
         *map(_specify_whole, NETWORKS),
     )
 }

@@ -188,6 +188,11 @@ def _differences(found: LayoutFit, spec: ModelSpec, recipe: Recipe) -> list[str]
         notes.append(
             "torchvision normalises pixels in its own way, which names do not tell: give backbone.pixels=kinetics"
         )
+    if spec.backbone == "bninception" and spec.consensus is None:
+        notes.append(
+            f"neither names nor shapes tell whether BN-Inception shifts; it is read as {spec.name}, which "
+            f"{'does' if spec.layer else 'does not'}"
+        )
     if found.ones:
         notes.append(f"{len(found.ones)} scales of BatchNorm, which such files do not have, are one each")
     if spec.consensus == "relation":
@@ -203,10 +208,14 @@ def _told_by_name(name: str, spec: ModelSpec) -> tuple[dict[str, Any], list[str]
 
     TSM's code names a file ``TSM_DATA_RGB_resnet50_shift8_blockres_avg_segment8_e50[_dense][_nl].pth``; mmaction2 puts
     ``1x1x8`` (frames of a clip, their distance, clips), ``dense`` and, with non-local blocks, ``nl-dot-product`` (how
-    they compare positions) into it.
+    they compare positions) into it. bLVNet-TAM's authors put ``f8x2`` into theirs, of 8 pairs of frames.
     """
     if spec.preprocess:  # a network that is whole by itself, and was published with its input
-        return dict(spec.preprocess), []
+        pairs = re.search(r"-bLVNet-TAM-\d+-.*-f(\d{1,3})x2(?=[-_.]|$)", name)
+        if pairs is None or not spec.name.startswith("blvnet_"):
+            return dict(spec.preprocess), []
+        num_frames = 2 * int(pairs[1])
+        return {**spec.preprocess, "num_frames": num_frames}, [f"from the file's name: num_frames={num_frames}"]
     values: dict[str, Any] = {}
     layer: dict[str, Any] = {}
     notes: list[str] = []

@@ -6,8 +6,8 @@ file and not in a network, or the other way round, is found by comparing two set
 The wrappers of other toolkits show in their names: where TSM's code shifts, the convolution that follows is called
 ``net``, and a block with a non-local block behind it is called ``block``. A file trained with the shift therefore fits
 only the network that shifts in the same places, and one trained without it only the network that does not. What leaves
-no trace in names or shapes (the share of channels that is shifted, whether a bottleneck strides in its 1x1 or its 3x3,
-how a non-local block compares positions) has to be known from elsewhere.
+no trace in names or shapes (the share of channels that is shifted, whether BN-Inception shifts at all, whether a
+bottleneck strides in its 1x1 or its 3x3, how a non-local block compares positions) has to be known from elsewhere.
 
 A non-local block of theirs has two biases that ours does without, each for a reason that holds exactly: the last
 convolution's is folded into the mean that the BatchNorm behind it subtracts, and that of phi adds the same to a whole
@@ -25,6 +25,8 @@ from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
 from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
+from ssan.models.blvnet import BLVNet
+from ssan.models.bninception import BNInception
 from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
@@ -32,7 +34,7 @@ from ssan.models.mobilenet import MobileNetV2
 from ssan.models.resnet import ResNet
 from ssan.models.s3d import S3D
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import i3d_names, s3d_names
+from ssan.weights import blvnet_names, bninception_names, i3d_names, s3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -56,8 +58,8 @@ class Layout:
     :param prefix: before the names of the backbone.
     :param resnet, mobilenet: the name of a tensor of the backbone, without the prefix; None where such networks are not
         in such files.
-    :param whole: likewise of the networks that are whole by themselves, by their class; None of a tensor that is not in
-        such files, and is one everywhere.
+    :param whole: likewise of other networks, by their class, with all that they compute between frames but relations;
+        None of a tensor that is not in such files, and is one everywhere.
     :param classifiers: what stands for our ``fc.``; a file has one of them.
     :param shows_shift: whether a name tells of a shift; without, a network with shifts is not in such files.
     :param pixels: buffers that hold the mean and the deviation of pixel values, which may be there.
@@ -152,6 +154,7 @@ LAYOUTS: dict[str, Layout] = {
         _resnet_in_tsm,
         _mobilenet_in_tsm,
         ("new_fc.", "base_model.fc.", "base_model.classifier."),
+        {BNInception: bninception_names.published_name},
         non_local={
             "theta": "nl.theta",
             "phi": "nl.phi{pool}",
@@ -160,6 +163,16 @@ LAYOUTS: dict[str, Layout] = {
             "norm": "nl.W.1",
         },
         last_bias=True,
+    ),
+    # zhoubolei/TRN-pytorch, models.py and TRNmodule.py, which is TSN's code with relations.
+    "trn": Layout(
+        "base_model.",
+        _as_ours,
+        None,
+        ("new_fc.", "base_model.fc."),
+        {BNInception: bninception_names.published_name},
+        shows_shift=False,
+        relations="consensus.fc_fusion_scales.",
     ),
     # mmaction/models/backbones and heads there; ResNet with style="pytorch". Non-local blocks are mmcv's NonLocal3d.
     "mmaction2": Layout(
@@ -191,16 +204,19 @@ LAYOUTS: dict[str, Layout] = {
     "kylemin_s3d": Layout("", None, None, ("fc.0.",), {S3D: s3d_names.in_kylemin}),
     # antoine77340/S3D_HowTo100M, s3dg.py: the classifier is the map to the joint space.
     "milnce": Layout("", None, None, ("fc.",), {S3D: s3d_names.in_milnce}, other_part="text_module."),
+    # IBM/bLVNet-TAM, core/models/blvnet_tam_backbone.py; without dropout the classifier stays inside.
+    "blvnet_tam": Layout(
+        "baseline_model.", None, None, ("new_fc.", "baseline_model.fc."), {BLVNet: blvnet_names.in_blvnet_tam}
+    ),
 }
 
 # What such files hold that no network of ours does, by names that tell of it.
 NOT_OURS: dict[str, str] = {
     r"\.non_local_block\.concat_project\.": "non-local blocks that compare by concatenation",
     r"cls_head\.consensus\.classifier\.": "a relation head of one scale (TRN)",
-    r"^consensus\.(fc_fusion_scales|classifier)\.": "a relation head by the names of TRN's own code",
+    r"^consensus\.classifier\.": "a relation head of one scale by the names of TRN's own code",
     r"layer\d\.\d+\.net\.": "shifts around whole blocks (shift_place=block)",
     r"layer\d\.net\.": "temporal pooling",
-    r"conv1_7x7_s2|inception_": "an Inception network",
 }
 
 
@@ -285,12 +301,16 @@ def names_in(layout: Layout, model: Classifier, classifier: str) -> dict[str, st
 
 def _names_in_whole(
     layout: Layout, rename: Callable[[str], str | None], model: Classifier, classifier: str
-) -> dict[str, str]:
+) -> dict[str, str] | None:
     names = {}
     for key in model.state_dict():
         if key.startswith("fc."):
             tensor = key.removeprefix("fc.")
             names[key] = classifier + ("kernel" if layout.flax and tensor == "weight" else tensor)
+        elif key.startswith("consensus."):
+            if not isinstance(model.consensus, TemporalRelation) or not layout.relations:
+                return None
+            names[key] = layout.relations + _in_relations(key, len(model.consensus.fuse))
         elif (name := rename(key.removeprefix("backbone."))) is not None:
             names[key] = layout.prefix + name
     return names
@@ -366,12 +386,12 @@ def all_by_our_names(state: Mapping[str, Tensor], model: Classifier, source: str
 
 def num_classes_in(state: Mapping[str, Tensor]) -> int | None:
     """The number of classes that a file's network scores, under any layout's names; None if nothing there scores."""
-    for layout in LAYOUTS.values():
-        last = [f"{layout.relations}0.3."] if layout.relations else []  # it comes after the classifier
-        for prefix in (*last, *layout.classifiers):
-            bias = state.get(f"{prefix}bias")
-            if bias is not None and bias.dim() == 1 and len(bias) > 0:
-                return len(bias)
+    last = [f"{layout.relations}0.3." for layout in LAYOUTS.values() if layout.relations]
+    # Relations come after what is the classifier of other networks.
+    for prefix in (*last, *(prefix for layout in LAYOUTS.values() for prefix in layout.classifiers)):
+        bias = state.get(f"{prefix}bias")
+        if bias is not None and bias.dim() == 1 and len(bias) > 0:
+            return len(bias)
     return None
 
 

@@ -21,7 +21,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.inflate import inflated_to
 from ssan.models.slots import slots_of
 from ssan.pickles import DamagedPickle, read_pickle
-from ssan.weights.efficientnet_names import our_name
+from ssan.weights import bninception_names, efficientnet_names
 from ssan.weights.fetching import fetch
 from ssan.weights.model_file import wrong_model
 from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL, NAMED
@@ -280,7 +280,7 @@ def _by_our_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
     """The tensors of a file, each with its name there, by the names that a classifier of ours has for them."""
     renamed = {}
     for name, tensor in state.items():
-        ours = our_name(name)
+        ours = bninception_names.our_name(efficientnet_names.our_name(name))
         tail = next((ours[len(p) :] for p in CLASSIFIER_PREFIXES if ours.startswith(p)), None)
         own_name = ours if ours.startswith("consensus.") else f"backbone.{ours.removeprefix('backbone.')}"
         renamed[own_name if tail is None else f"fc.{tail}"] = (name, tensor)

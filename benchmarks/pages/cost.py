@@ -67,6 +67,18 @@ ROWS = [
     Row("TSN, EfficientNet-Lite0", "tsn_efficientnet_lite0"),
     Row("SSAN, EfficientNet-Lite0", "ssan_efficientnet_lite0"),
     Row("I3D", "i3d", 12.70, 111.15, "a port, counted layer by layer", num_frames=64, num_classes=400),
+    *(
+        Row(f"3-D ResNet-{depth}", f"r3d_r{depth}", *published, num_frames=16, size_px=112, num_classes=400)
+        for depth, published in ((18, (33.371472, 40.697, "torchvision")), (34, ()), (50, ()))
+    ),
+    Row(
+        "3-D ResNet-18, stride 2 over frames in its stem",
+        "r3d_r18",
+        num_frames=16,
+        size_px=112,
+        num_classes=400,
+        options={"time_stride": 2},
+    ),
 ]
 
 

@@ -30,6 +30,8 @@ TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
 # More of the blocks of ResNet-18 and 50, which are tried with numbers: these on shapes alone.
 SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
 DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
+# So these of the networks that are whole by themselves, which are large: of each kind a small one is tried.
+WHOLE_ON_SHAPES = ["r3d_r34", "r3d_r50"]
 
 
 @pytest.fixture(autouse=True)
@@ -251,7 +253,9 @@ class Named:
         return self.spec.consensus is None
 
 
-@pytest.fixture(scope="module", params=large_ones_slow(name for name in MODELS if name not in DEEP))
+@pytest.fixture(
+    scope="module", params=large_ones_slow(name for name in MODELS if name not in {*DEEP, *WHOLE_ON_SHAPES})
+)
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
     return Named(MODELS[request.param], model_of(request.param))
@@ -308,7 +312,9 @@ def test_a_deep_model_is_more_of_the_blocks_of_one_that_is_tried(name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")])
+@pytest.mark.parametrize(
+    "name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *WHOLE_ON_SHAPES]
+)
 def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
     model = shapes_of(name)
     model.zero_grad()

@@ -21,6 +21,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.r3d import BasicBlock3D, Bottleneck3D, ResNet3D
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssan.models.slots import SlotChoice, fill_slots
 
@@ -137,6 +138,10 @@ class Network:
     small: str | None = None
 
 
+# 16 frames in a row at 15 a second, as torchvision evaluates its weights (references/video_classification there), whose
+# pictures are squeezed to 171 x 128 px; here they keep their shape.
+_R3D = {"sampling": "dense", "stride": 1, "frames_per_second": 15.0, "resize": "short_side"}
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
@@ -147,6 +152,17 @@ NETWORKS: dict[str, Network] = {
         small="i3d_tiny",
     ),
     "i3d_tiny": Network(partial(InceptionI3D, width=0.25), num_frames=16, size_px=48),
+    **{
+        f"r3d_{name}": Network(
+            partial(ResNet3D, block, depths), num_frames=16, size_px=112, preprocess=_R3D, small="r3d_tiny"
+        )
+        for name, block, depths in (
+            ("r18", BasicBlock3D, (2, 2, 2, 2)),
+            ("r34", BasicBlock3D, (3, 4, 6, 3)),
+            ("r50", Bottleneck3D, (3, 4, 6, 3)),
+        )
+    },
+    "r3d_tiny": Network(partial(ResNet3D, BasicBlock3D, (1, 1, 1), width=16), num_frames=16, size_px=48),
 }
 
 

@@ -29,9 +29,10 @@ from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.r3d import ResNet3D
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import i3d_names
+from ssan.weights import i3d_names, r3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -139,7 +140,10 @@ def _mobilenet_blocks() -> list[tuple[int, int]]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "torchvision": Layout("", _as_ours, _as_ours, CLASSIFIER_PREFIXES, shows_shift=False),
+    # Its 3-D ResNets: models/video/resnet.py there.
+    "torchvision": Layout(
+        "", _as_ours, _as_ours, CLASSIFIER_PREFIXES, {ResNet3D: r3d_names.in_torchvision}, shows_shift=False
+    ),
     # ops/models.py, ops/temporal_shift.py and archs/mobilenet_v2.py there; without dropout the classifier stays inside.
     # Non-local blocks: ops/non_local.py.
     "tsm": Layout(

@@ -79,6 +79,7 @@ ROWS = [
         num_classes=400,
         options={"time_stride": 2},
     ),
+    Row("C3D", "c3d", 78.4, 38.5, LISTS, num_frames=16, size_px=112, num_classes=101),
 ]
 
 

@@ -38,6 +38,8 @@ BREAKAGES = [
              "(time_stride, 2, 2), padding", "(2, 2, 2), padding", "models/test_r3d.py"),
     Breakage("3-D ResNet: the names of a convolution and its norm exchanged", "weights/r3d_names.py",
              "0 if kind == 'conv' else 1", "1 if kind == 'conv' else 0", "weights/test_volume_files.py"),
+    Breakage("C3D: the last pooling is not padded", "models/c3d.py",
+             "padding=number == 5)", "padding=False)", "models/test_c3d.py"),
     Breakage("shift: direction", "layers/temporal_shift.py",
              "((0, n, -1), (n, 2 * n, 1))", "((0, n, 1), (n, 2 * n, -1))", "layers/test_temporal_shift.py"),
     Breakage("shift: gradient goes the way of the features", "layers/temporal_shift.py",

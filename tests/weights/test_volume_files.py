@@ -53,6 +53,16 @@ FILES = [
             "backbone.layer1.0.downsample.0.weight": "layer1.0.downsample.0.weight",
         },
     ),
+    File(
+        "c3d", "c3d", "c3d", "mmaction2", 22,
+        {
+            "backbone.conv1a.weight": "backbone.conv1a.conv.weight",
+            "backbone.conv5b.bias": "backbone.conv5b.conv.bias",
+            "backbone.fc6.weight": "backbone.fc6.weight",
+            "fc.weight": "cls_head.fc_cls.weight",
+        },
+        num_classes=101,
+    ),
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
+from ssan.models.c3d import C3D
 from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
@@ -163,6 +164,15 @@ NETWORKS: dict[str, Network] = {
         )
     },
     "r3d_tiny": Network(partial(ResNet3D, BasicBlock3D, (1, 1, 1), width=16), num_frames=16, size_px=48),
+    # 16 frames in a row (section 3.3 there), pictures by their short side (mmaction2's configs/recognition/c3d).
+    "c3d": Network(
+        C3D,
+        num_frames=16,
+        size_px=112,
+        preprocess={"sampling": "dense", "stride": 1, "resize": "short_side"},
+        small="c3d_tiny",
+    ),
+    "c3d_tiny": Network(partial(C3D, width=0.125, side=2), num_frames=16, size_px=48),
 }
 
 

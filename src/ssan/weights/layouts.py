@@ -25,6 +25,7 @@ from ssan.errors import few, named
 from ssan.layers.nonlocal_block import NonLocal
 from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
+from ssan.models.c3d import C3D
 from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
@@ -32,7 +33,7 @@ from ssan.models.mobilenet import MobileNetV2
 from ssan.models.r3d import ResNet3D
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import i3d_names, r3d_names
+from ssan.weights import c3d_names, i3d_names, r3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -166,6 +167,7 @@ LAYOUTS: dict[str, Layout] = {
         _resnet_in_mmaction2,
         _mobilenet_in_mmaction2,
         ("cls_head.fc_cls.",),
+        {C3D: c3d_names.in_mmaction2},
         pixels=("data_preprocessor.mean", "data_preprocessor.std"),
         non_local={
             "theta": "non_local_block.theta.conv",

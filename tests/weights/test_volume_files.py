@@ -63,6 +63,17 @@ FILES = [
         },
         num_classes=101,
     ),
+    File(
+        "nl_i3d", "pytorch_resnet3d", "nl_i3d_r50", "pytorch_resnet3d", 385,
+        {
+            "backbone.layer2.3.after_block.theta.weight": "layer2.3.nl.theta.weight",
+            "backbone.layer3.5.after_block.norm.running_var": "layer3.5.nl.bn.running_var",
+            "backbone.layer3.1.after_block.out.bias": "layer3.1.nl.out.bias",
+            "backbone.layer1.0.bn1.weight": "layer1.0.bn1.weight",
+            "fc.bias": "fc.bias",
+        },
+        num_dropped=5,
+    ),
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.nl_i3d import NonLocalI3D
 from ssan.models.r3d import BasicBlock3D, Bottleneck3D, ResNet3D
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
 from ssan.models.slots import SlotChoice, fill_slots
@@ -143,6 +144,8 @@ class Network:
 # pictures are squeezed to 171 x 128 px; here they keep their shape.
 _R3D = {"sampling": "dense", "stride": 1, "frames_per_second": 15.0, "resize": "short_side"}
 
+_NON_LOCAL = {"sampling": "dense", "stride": 8, "frames_per_second": 30.0, "resize": "short_side"}
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
@@ -172,6 +175,13 @@ NETWORKS: dict[str, Network] = {
         preprocess={"sampling": "dense", "stride": 1, "resize": "short_side"},
         small="c3d_tiny",
     ),
+    # 8 frames 8 apart, at 30 a second; 32 and 128 frames are told by time_stride=2.
+    "nl_i3d_r50": Network(NonLocalI3D, num_frames=8, size_px=224, preprocess=_NON_LOCAL, small="nl_i3d_tiny"),
+    # It knows which frames are neighbours, and not which comes first.
+    "c2d_nl_r50": Network(
+        partial(NonLocalI3D, inflated=False), num_frames=8, size_px=224, preprocess=_NON_LOCAL, small="nl_i3d_tiny"
+    ),
+    "nl_i3d_tiny": Network(partial(NonLocalI3D, (1, 2, 2), width=16), num_frames=8, size_px=48),
     "c3d_tiny": Network(partial(C3D, width=0.125, side=2), num_frames=16, size_px=48),
 }
 

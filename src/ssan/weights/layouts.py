@@ -30,10 +30,11 @@ from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.nl_i3d import NonLocalI3D
 from ssan.models.r3d import ResNet3D
 from ssan.models.resnet import ResNet
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import c3d_names, i3d_names, r3d_names
+from ssan.weights import c3d_names, i3d_names, nl_i3d_names, r3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -188,6 +189,14 @@ LAYOUTS: dict[str, Layout] = {
     "kinetics_i3d_pytorch": Layout(
         "", None, None, ("conv3d_0c_1x1.conv3d.",), {InceptionI3D: i3d_names.in_kinetics_i3d_pytorch}
     ),
+    # facebookresearch/video-nonlocal-net, lib/models; what read_state_dict makes of Caffe2's blobs.
+    "video_nonlocal_net": Layout(
+        "", None, None, ("pred.",), {NonLocalI3D: nl_i3d_names.in_video_nonlocal_net}, last_bias=True
+    ),
+    # Tushar-N/pytorch-resnet3d, models/resnet.py.
+    "pytorch_resnet3d": Layout(
+        "", None, None, ("fc.",), {NonLocalI3D: nl_i3d_names.in_pytorch_resnet3d}, last_bias=True
+    ),
 }
 
 # What such files hold that no network of ours does, by names that tell of it.
@@ -282,7 +291,8 @@ def _names_in_whole(
     layout: Layout, rename: Callable[[str], str | None], model: Classifier, classifier: str
 ) -> dict[str, str]:
     names = {}
-    for key in model.state_dict():
+    attending = {name: module for name, module in model.backbone.named_modules() if isinstance(module, NonLocal)}
+    for key in [*model.state_dict(), *_biases_of_theirs(layout, attending)]:
         if key.startswith("fc."):
             tensor = key.removeprefix("fc.")
             names[key] = classifier + ("kernel" if layout.flax and tensor == "weight" else tensor)

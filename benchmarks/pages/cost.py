@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "cost.json"
 PAGE = ROOT / "docs" / "cost.md"
 LISTS = "mmaction2's model lists"
+RELEASED = "the released code, counted layer by layer"
 PORT = "a port, counted layer by layer"
 LITE = "TensorFlow's EfficientNet-Lite"
 
@@ -80,6 +81,7 @@ ROWS = [
         num_classes=400,
         options={"time_stride": 2},
     ),
+    Row("3-D ResNeXt-101", "resnext3d_101", 48.34, 9.57, RELEASED, num_frames=16, size_px=112, num_classes=400),
     Row("C3D", "c3d", 78.4, 38.5, LISTS, num_frames=16, size_px=112, num_classes=101),
     Row(
         "I3D, ResNet-50",

@@ -31,7 +31,7 @@ TINY = [name for name, spec in MODELS.items() if spec.backbone == "tiny"]
 SHALLOWER = {"r34": "r18", "r101": "r50", "r152": "r50"}
 DEEP = [name for name, spec in MODELS.items() if spec.backbone in SHALLOWER]
 # So these of the networks that are whole by themselves, which are large: of each kind a small one is tried.
-WHOLE_ON_SHAPES = ["r3d_r34", "r3d_r50", "c3d", "nl_i3d_r50", "c2d_nl_r50"]
+WHOLE_ON_SHAPES = ["r3d_r34", "r3d_r50", "c3d", "resnext3d_101", "nl_i3d_r50", "c2d_nl_r50"]
 
 
 @pytest.fixture(autouse=True)

@@ -64,6 +64,14 @@ FILES = [
         num_classes=101,
     ),
     File(
+        "resnext3d", "resnext3d_101", "resnext3d_101", "3d_resnets", 626,
+        {
+            "backbone.layer3.22.conv2.weight": "layer3.22.conv2.weight",
+            "backbone.layer1.0.downsample.1.bias": "layer1.0.downsample.1.bias",
+            "fc.weight": "fc.weight",
+        },
+    ),
+    File(
         "nl_i3d", "pytorch_resnet3d", "nl_i3d_r50", "pytorch_resnet3d", 385,
         {
             "backbone.layer2.3.after_block.theta.weight": "layer2.3.nl.theta.weight",

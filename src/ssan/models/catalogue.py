@@ -25,6 +25,7 @@ from ssan.models.mobilenet import MobileNetV2
 from ssan.models.nl_i3d import NonLocalI3D
 from ssan.models.r3d import BasicBlock3D, Bottleneck3D, ResNet3D
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssan.models.resnext3d import ResNeXt3D
 from ssan.models.slots import SlotChoice, fill_slots
 
 # No network is this wide, and the memory of a machine is at stake: recipes also come with models from elsewhere.
@@ -182,6 +183,21 @@ NETWORKS: dict[str, Network] = {
         partial(NonLocalI3D, inflated=False), num_frames=8, size_px=224, preprocess=_NON_LOCAL, small="nl_i3d_tiny"
     ),
     "nl_i3d_tiny": Network(partial(NonLocalI3D, (1, 2, 2), width=16), num_frames=8, size_px=48),
+    # HowTo100M's extractor: 16 frames in a row at 24 a second, the short side as large as the crop.
+    "resnext3d_101": Network(
+        ResNeXt3D,
+        num_frames=16,
+        size_px=112,
+        preprocess={
+            "sampling": "dense",
+            "stride": 1,
+            "frames_per_second": 24.0,
+            "resize": "short_side",
+            "size_px": 112,
+        },
+        small="resnext3d_tiny",
+    ),
+    "resnext3d_tiny": Network(partial(ResNeXt3D, (1, 1, 1), width=32, groups=8), num_frames=16, size_px=48),
     "c3d_tiny": Network(partial(C3D, width=0.125, side=2), num_frames=16, size_px=48),
 }
 

@@ -55,11 +55,13 @@ class Bottleneck3D(nn.Module):
 
     expansion: ClassVar[int] = 4
 
-    def __init__(self, num_in: int, width: int, stride: int = 1, shortcut: nn.Module | None = None) -> None:
+    def __init__(
+        self, num_in: int, width: int, stride: int = 1, shortcut: nn.Module | None = None, *, groups: int = 1
+    ) -> None:
         super().__init__()
         self.conv1 = conv3d(num_in, width, 1)
         self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = conv3d(width, width, 3, stride)
+        self.conv2 = conv3d(width, width, 3, stride, groups)
         self.bn2 = nn.BatchNorm3d(width)
         self.conv3 = conv3d(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm3d(width * self.expansion)

@@ -33,6 +33,7 @@ from ssan.models.mobilenet import MobileNetV2
 from ssan.models.nl_i3d import NonLocalI3D
 from ssan.models.r3d import ResNet3D
 from ssan.models.resnet import ResNet
+from ssan.models.resnext3d import ResNeXt3D
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ssan.weights import c3d_names, i3d_names, nl_i3d_names, r3d_names
 from ssan.weights.model_file import wrong_model
@@ -189,6 +190,8 @@ LAYOUTS: dict[str, Layout] = {
     "kinetics_i3d_pytorch": Layout(
         "", None, None, ("conv3d_0c_1x1.conv3d.",), {InceptionI3D: i3d_names.in_kinetics_i3d_pytorch}
     ),
+    # kenshohara/3D-ResNets-PyTorch as it was in 2018, and antoine77340/video_feature_extractor: names are ours.
+    "3d_resnets": Layout("", None, None, ("fc.",), {ResNeXt3D: str}),
     # facebookresearch/video-nonlocal-net, lib/models; what read_state_dict makes of Caffe2's blobs.
     "video_nonlocal_net": Layout(
         "", None, None, ("pred.",), {NonLocalI3D: nl_i3d_names.in_video_nonlocal_net}, last_bias=True

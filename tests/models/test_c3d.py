@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from naive_volumes import convolved, filled, params_of, pooled, relu, values
+from naive_volumes import convolved, filled, normed, params_of, pooled, relu, values
 from ssan.errors import UsageError
 from ssan.models.c3d import C3D, CONVOLUTIONS
 from ssan.models.catalogue import build, specification, without_memory
 from ssan.models.cost import multiply_adds, num_parameters
+from ssan.weights.layouts import LAYOUTS, names_in
 
 ONE = (1, 1, 1)
 
@@ -118,3 +119,29 @@ def test_fc6_is_followed_by_dropout_in_training_alone() -> None:
         assert not torch.equal(network(clip), network(clip))
         network.eval()
         assert torch.equal(network(clip), network(clip))
+
+
+def test_what_the_linear_layers_give_at_first_is_as_large_in_a_small_network() -> None:
+    """Published with 0.005 for 8192 and 4096 numbers."""
+    for options in ({"width": 1 / 16}, {"width": 1 / 8, "side": 2}):
+        network = C3D(**options)  # type: ignore[arg-type]
+        for layer, usual in ((network.fc6, 8192), (network.fc7, 4096)):
+            spread = layer.weight.std().item() * (layer.in_features / usual) ** 0.5
+            assert spread == pytest.approx(0.005, rel=0.05)
+
+
+def test_norms_stand_between_convolutions_and_relus_in_place_of_biases() -> None:
+    network, clip = filled(C3D(width=1 / 32, side=1, norm=True)), values(1, 1, 3, 2, 2)
+    p = params_of(network)
+    assert not any(name.startswith("conv") and name.endswith("bias") for name in p)
+    seen = []
+    network.conv2a.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        network(clip)
+    x = relu(normed(convolved(clip[0].transpose(0, 1).numpy(), p["conv1a.weight"], ONE, ONE), p, "norm1a"))
+    np.testing.assert_allclose(seen[0][0].numpy(), pooled(x, (1, 2, 2), (1, 2, 2)), rtol=0, atol=1e-12)
+    with without_memory():
+        model = build("c3d", 3, backbone_options={"norm": True})
+    names = names_in(LAYOUTS["mmaction2"], model, "cls_head.fc_cls.")
+    assert names is not None
+    assert names["backbone.norm3b.running_var"] == "backbone.conv3b.bn.running_var"

@@ -78,7 +78,9 @@ def test_a_file_of_blobs_is_imported_whole(
     answer = json.loads(capfd.readouterr().out)
     assert (answer["layout"], answer["missing"], answer["unexpected"]) == ("video_nonlocal_net", [], [])
     assert answer["num_classes"] == 5
-    state = load_labeller(out).model.state_dict()
+    labeller = load_labeller(out)
+    assert labeller.protocol["average"] == "probabilities"  # as its authors test
+    state = labeller.model.state_dict()
     for ours, theirs in {
         "backbone.conv1.weight": "conv1_w",
         "backbone.bn1.running_var": "res_conv1_bn_riv",

@@ -9,9 +9,12 @@ A clip of 16 frames of 112 px on its way (frames, then the side, then channels):
     conv5a, 5b, max 2x2x2      1    4   512      padded by 1 in space
     fc6, fc7                   1        4096
 
-Convolutions have biases and there is no BatchNorm. The last pooling is padded, as in the authors' Caffe model and in
-mmaction2 (``backbones/c3d.py``), whose names and numbers these are; without, as in another port, its map is 3 x 3.
+Convolutions have biases, and there is no BatchNorm unless it is asked for. The last pooling is padded, as in the
+authors' Caffe model and in mmaction2 (``backbones/c3d.py``), whose names and numbers these are; without, as in another
+port, its map is 3 x 3.
 """
+
+import math
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +37,8 @@ class C3D(nn.Module):
     :param width: share of the channels of every layer, for a small network.
     :param side: of fc6's window; 4 for pictures of 112 px.
     :param dropout: share of fc6's features dropped in training; those of fc7 are the classifier's to drop.
+    :param norm: with BatchNorm behind each convolution, which then has no bias (mmaction2's ``norm_cfg``): from random
+        weights it is learned sooner.
     :raises UsageError: a side below 1, or a width of which no channel is left.
     """
 
@@ -41,7 +46,7 @@ class C3D(nn.Module):
     input_mean = (104 / 255, 117 / 255, 128 / 255)
     input_std = (1 / 255, 1 / 255, 1 / 255)
 
-    def __init__(self, *, width: float = 1.0, side: int = 4, dropout: float = 0.5) -> None:
+    def __init__(self, *, width: float = 1.0, side: int = 4, dropout: float = 0.5, norm: bool = False) -> None:
         super().__init__()
         if side < 1 or not 1 / 64 <= width <= 16:
             raise UsageError(f"c3d: side is {side} and width {width:g}; expected 1 or more, and 1/64 to 16")
@@ -51,18 +56,21 @@ class C3D(nn.Module):
         for number, channels in enumerate(CONVOLUTIONS, 1):
             for letter, num in zip("ab", channels, strict=False):
                 num_out = round(num * width)
-                convolution = nn.Conv3d(num_in, num_out, 3, padding=1)
+                convolution = nn.Conv3d(num_in, num_out, 3, padding=1, bias=not norm)
                 nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+                if convolution.bias is not None:
+                    nn.init.zeros_(convolution.bias)
                 self.add_module(f"conv{number}{letter}", convolution)
+                self.add_module(f"norm{number}{letter}", nn.BatchNorm3d(num_out) if norm else nn.Identity())
                 if number > 1:
                     self.stages.setdefault(f"res{number}", []).append(convolution)
                 num_in = num_out
         self.num_features = round(4096 * width)
         self.fc6 = nn.Linear(num_in * side * side, self.num_features)
         self.fc7 = nn.Linear(self.num_features, self.num_features)
-        for layer in (self.fc6, self.fc7):
-            nn.init.normal_(layer.weight, std=0.005)
+        for layer, usual in ((self.fc6, 8192), (self.fc7, 4096)):
+            # 0.005 as it is published, and in a small network so much more that what it gives is as large.
+            nn.init.normal_(layer.weight, std=0.005 * math.sqrt(usual / layer.in_features))
             nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(dropout)
 
@@ -71,7 +79,8 @@ class C3D(nn.Module):
         x = clips.transpose(1, 2)
         for number, channels in enumerate(CONVOLUTIONS, 1):
             for letter, _ in zip("ab", channels, strict=False):
-                x = F.relu(self.get_submodule(f"conv{number}{letter}")(x), inplace=True)
+                x = self.get_submodule(f"conv{number}{letter}")(x)
+                x = F.relu(self.get_submodule(f"norm{number}{letter}")(x), inplace=True)
             x = self._pooled(x, in_time=number > 1, padding=number == 5)
         return x
 

@@ -198,7 +198,7 @@ NETWORKS: dict[str, Network] = {
         small="resnext3d_tiny",
     ),
     "resnext3d_tiny": Network(partial(ResNeXt3D, (1, 1, 1), width=32, groups=8), num_frames=16, size_px=48),
-    "c3d_tiny": Network(partial(C3D, width=0.125, side=2), num_frames=16, size_px=48),
+    "c3d_tiny": Network(partial(C3D, width=0.125, side=2, norm=True), num_frames=16, size_px=48),
 }
 
 

@@ -98,6 +98,7 @@ def test_a_recipe_says_everything_and_says_it_as_section_4_2_does(name: str) -> 
     asked = {"model", "layer", "places", *(["epochs"] if name.startswith("table4/") else [])}
     if written.model in NETWORKS:  # as it was published: its frames, and what it starts from
         asked |= {"init", "num_frames", "sampling", "stride", "frames_per_second", "resize", "crop_px", "size_px"}
+        asked |= {"backbone"}
     if written.model.endswith("_bninception"):  # which starts from a file that is not fetched by name
         asked |= {"init"}
     if re.search(r"(_16f|trn)", name):

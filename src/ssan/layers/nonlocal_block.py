@@ -105,13 +105,20 @@ class NonLocal(nn.Module):
         b, t, _, h, w = x.shape
         # Channels last from here on: copied once, unless the input lies so already, and every reshape is then free.
         x_btpc = x.permute(0, 1, 3, 4, 2).flatten(2, 3).contiguous()
-        theta, phi, g = self.theta(x_btpc), self.phi(x_btpc), self.g(x_btpc)  # (b, t, p, e or c), g (b, t, p, e)
-        if self.pool_keys:
-            phi, g = (pool_2x2(z.flatten(0, 1), h, w).unflatten(0, (b, t)) for z in (phi, g))
-        y_btpe = self._attend(theta, phi, g)
+        phi, g = self._keys_and_values(x_btpc, h, w)
+        y_btpe = self._attend(self.theta(x_btpc), phi, g)
         # Each position an image of one pixel: BatchNorm's backward is slow where a gradient lies channels first.
         z_btpc = self.norm(self.out(y_btpe).reshape(b * t * h * w, -1, 1, 1)).view_as(x_btpc)
         return x + z_btpc.unflatten(2, (h, w)).permute(0, 1, 4, 2, 3)
+
+    def _keys_and_values(self, x_btpc: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
+        """phi (b, t, p or pooled p, e or c) and g (b, t, p or pooled p, e)."""
+        phi, g = self.phi(x_btpc), self.g(x_btpc)
+        if not self.pool_keys:
+            return phi, g
+        frames = x_btpc.shape[:2]
+        phi, g = (pool_2x2(z.flatten(0, 1), h, w).unflatten(0, frames) for z in (phi, g))
+        return phi, g
 
     def _attend(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         """M g: queries (b, t, p, e or c), keys and values (b, t, p or pooled p, ...), to (b, t, p, e).

@@ -20,11 +20,15 @@ from ssan.errors import UsageError, first_line, shortened, unknown
 from ssan.layers import CONSENSUSES, LAYERS
 from ssan.models.blvnet import BLVNet
 from ssan.models.bninception import BNInception
+from ssan.models.c3d import C3D
 from ssan.models.classifier import Classifier
 from ssan.models.efficientnet_lite import EfficientNetLite
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.nl_i3d import NonLocalI3D
+from ssan.models.r3d import BasicBlock3D, Bottleneck3D, ResNet3D
 from ssan.models.resnet import BasicBlock, Bottleneck, ResNet
+from ssan.models.resnext3d import ResNeXt3D
 from ssan.models.s3d import S3D
 from ssan.models.slots import SlotChoice, fill_slots
 
@@ -159,6 +163,12 @@ def _blvnet(*num_blocks: int) -> Network:
     )
 
 
+# 16 frames in a row at 15 a second, as torchvision evaluates its weights (references/video_classification there), whose
+# pictures are squeezed to 171 x 128 px; here they keep their shape.
+_R3D = {"sampling": "dense", "stride": 1, "frames_per_second": 15.0, "resize": "short_side"}
+
+_NON_LOCAL = {"sampling": "dense", "stride": 8, "frames_per_second": 30.0, "resize": "short_side"}
+
 NETWORKS: dict[str, Network] = {
     # 64 frames in a row at 25 a second; pictures by their short side (section 4.1 there, and its authors' code).
     "i3d": Network(
@@ -187,6 +197,48 @@ NETWORKS: dict[str, Network] = {
     "blvnet_r50": _blvnet(3, 4, 6, 3),
     "blvnet_r101": _blvnet(4, 8, 18, 3),
     "blvnet_tiny": Network(partial(BLVNet, (3, 3, 3, 1), width=16), num_frames=8, size_px=48),
+    **{
+        f"r3d_{name}": Network(
+            partial(ResNet3D, block, depths), num_frames=16, size_px=112, preprocess=_R3D, small="r3d_tiny"
+        )
+        for name, block, depths in (
+            ("r18", BasicBlock3D, (2, 2, 2, 2)),
+            ("r34", BasicBlock3D, (3, 4, 6, 3)),
+            ("r50", Bottleneck3D, (3, 4, 6, 3)),
+        )
+    },
+    "r3d_tiny": Network(partial(ResNet3D, BasicBlock3D, (1, 1, 1), width=16), num_frames=16, size_px=48),
+    # 16 frames in a row (section 3.3 there), pictures by their short side (mmaction2's configs/recognition/c3d).
+    "c3d": Network(
+        C3D,
+        num_frames=16,
+        size_px=112,
+        preprocess={"sampling": "dense", "stride": 1, "resize": "short_side"},
+        small="c3d_tiny",
+    ),
+    # 8 frames 8 apart, at 30 a second; 32 and 128 frames are told by time_stride=2.
+    "nl_i3d_r50": Network(NonLocalI3D, num_frames=8, size_px=224, preprocess=_NON_LOCAL, small="nl_i3d_tiny"),
+    # It knows which frames are neighbours, and not which comes first.
+    "c2d_nl_r50": Network(
+        partial(NonLocalI3D, inflated=False), num_frames=8, size_px=224, preprocess=_NON_LOCAL, small="nl_i3d_tiny"
+    ),
+    "nl_i3d_tiny": Network(partial(NonLocalI3D, (1, 2, 2), width=16), num_frames=8, size_px=48),
+    # HowTo100M's extractor: 16 frames in a row at 24 a second, the short side as large as the crop.
+    "resnext3d_101": Network(
+        ResNeXt3D,
+        num_frames=16,
+        size_px=112,
+        preprocess={
+            "sampling": "dense",
+            "stride": 1,
+            "frames_per_second": 24.0,
+            "resize": "short_side",
+            "size_px": 112,
+        },
+        small="resnext3d_tiny",
+    ),
+    "resnext3d_tiny": Network(partial(ResNeXt3D, (1, 1, 1), width=32, groups=8), num_frames=16, size_px=48),
+    "c3d_tiny": Network(partial(C3D, width=0.125, side=2, norm=True), num_frames=16, size_px=48),
 }
 
 

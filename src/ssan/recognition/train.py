@@ -68,7 +68,8 @@ def complete(recipe: Recipe) -> Recipe:
     changes: dict[str, Any] = {key: value for key, value in published.items() if key not in recipe.model_fields_set}
     if changes.get("sampling", recipe.sampling) != "dense":
         changes.pop("frames_per_second", None)
-    changes |= {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * 8 / 7)}
+    larger = published["size_px"] / spec.size_px if spec and "size_px" in published else 8 / 7
+    changes |= {"crop_px": crop_px, "size_px": recipe.size_px or round(crop_px * larger)}
     can_start_as_identity = (
         spec is not None
         and spec.layer is not None

@@ -24,7 +24,7 @@ from ssan.weights.state_dict import read_state_dict
 # The window, in frames, over which both toolkits spread a clip that is sampled densely.
 DENSE_FRAMES = 64
 # How each toolkit averages the views of a video.
-AVERAGE = {"mmaction2": "probabilities"}  # all others: logits
+AVERAGE = {"mmaction2": "probabilities", "video_nonlocal_net": "probabilities"}  # all others: logits
 
 
 @dataclass(frozen=True)

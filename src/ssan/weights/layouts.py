@@ -27,14 +27,18 @@ from ssan.layers.relation import MAX_FRAMES, TemporalRelation
 from ssan.layers.temporal_shift import TemporalShift
 from ssan.models.blvnet import BLVNet
 from ssan.models.bninception import BNInception
+from ssan.models.c3d import C3D
 from ssan.models.classifier import Classifier
 from ssan.models.i3d import InceptionI3D
 from ssan.models.mobilenet import LAYOUT as MOBILENET_LAYOUT
 from ssan.models.mobilenet import MobileNetV2
+from ssan.models.nl_i3d import NonLocalI3D
+from ssan.models.r3d import ResNet3D
 from ssan.models.resnet import ResNet
+from ssan.models.resnext3d import ResNeXt3D
 from ssan.models.s3d import S3D
 from ssan.video.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from ssan.weights import blvnet_names, bninception_names, i3d_names, s3d_names
+from ssan.weights import blvnet_names, bninception_names, c3d_names, i3d_names, nl_i3d_names, r3d_names, s3d_names
 from ssan.weights.model_file import wrong_model
 from ssan.weights.names import matched
 from ssan.weights.state_dict import CLASSIFIER_PREFIXES
@@ -144,8 +148,14 @@ def _mobilenet_blocks() -> list[tuple[int, int]]:
 
 
 LAYOUTS: dict[str, Layout] = {
+    # Its 3-D ResNets and S3D: models/video there.
     "torchvision": Layout(
-        "", _as_ours, _as_ours, CLASSIFIER_PREFIXES, {S3D: s3d_names.in_torchvision}, shows_shift=False
+        "",
+        _as_ours,
+        _as_ours,
+        CLASSIFIER_PREFIXES,
+        {ResNet3D: r3d_names.in_torchvision, S3D: s3d_names.in_torchvision},
+        shows_shift=False,
     ),
     # ops/models.py, ops/temporal_shift.py and archs/mobilenet_v2.py there; without dropout the classifier stays inside.
     # Non-local blocks: ops/non_local.py.
@@ -180,6 +190,7 @@ LAYOUTS: dict[str, Layout] = {
         _resnet_in_mmaction2,
         _mobilenet_in_mmaction2,
         ("cls_head.fc_cls.",),
+        {C3D: c3d_names.in_mmaction2},
         pixels=("data_preprocessor.mean", "data_preprocessor.std"),
         non_local={
             "theta": "non_local_block.theta.conv",
@@ -207,6 +218,16 @@ LAYOUTS: dict[str, Layout] = {
     # IBM/bLVNet-TAM, core/models/blvnet_tam_backbone.py; without dropout the classifier stays inside.
     "blvnet_tam": Layout(
         "baseline_model.", None, None, ("new_fc.", "baseline_model.fc."), {BLVNet: blvnet_names.in_blvnet_tam}
+    ),
+    # kenshohara/3D-ResNets-PyTorch as it was in 2018, and antoine77340/video_feature_extractor: names are ours.
+    "3d_resnets": Layout("", None, None, ("fc.",), {ResNeXt3D: str}),
+    # facebookresearch/video-nonlocal-net, lib/models; what read_state_dict makes of Caffe2's blobs.
+    "video_nonlocal_net": Layout(
+        "", None, None, ("pred.",), {NonLocalI3D: nl_i3d_names.in_video_nonlocal_net}, last_bias=True
+    ),
+    # Tushar-N/pytorch-resnet3d, models/resnet.py.
+    "pytorch_resnet3d": Layout(
+        "", None, None, ("fc.",), {NonLocalI3D: nl_i3d_names.in_pytorch_resnet3d}, last_bias=True
     ),
 }
 
@@ -303,7 +324,8 @@ def _names_in_whole(
     layout: Layout, rename: Callable[[str], str | None], model: Classifier, classifier: str
 ) -> dict[str, str] | None:
     names = {}
-    for key in model.state_dict():
+    attending = {name: module for name, module in model.backbone.named_modules() if isinstance(module, NonLocal)}
+    for key in [*model.state_dict(), *_biases_of_theirs(layout, attending)]:
         if key.startswith("fc."):
             tensor = key.removeprefix("fc.")
             names[key] = classifier + ("kernel" if layout.flax and tensor == "weight" else tensor)

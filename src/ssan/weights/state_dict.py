@@ -25,6 +25,7 @@ from ssan.weights import bninception_names, efficientnet_names
 from ssan.weights.fetching import fetch
 from ssan.weights.model_file import wrong_model
 from ssan.weights.named import IMAGENET_FILES, IMAGENET_URL, NAMED
+from ssan.weights.nl_i3d_names import of_blobs
 from ssan.weights.torch_files import MAGIC, Strange, read_torch_file
 
 # What reading a damaged file, or one of another kind, has been seen to raise.
@@ -67,7 +68,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors`` file or a torch file (``.pth``, ``.pt``, ``.tar``).
 
     A torch file is read as ``torch_files`` does: tensors and plain containers, no code. So is a pickle of nested dicts
-    of numpy's arrays, whose names are then the words on the way to each, joined by points. A dictionary that holds the
+    of numpy's arrays, whose names are then the words on the way to each, joined by points; one of Caffe2's blobs has
+    torch's ends of names, as ``of_blobs`` says. A dictionary that holds the
     tensors under ``state_dict`` or ``model`` is opened, and a ``module.`` left by data parallelism is taken off.
 
     :raises ModelError: the file is missing or unreadable, needs code to be executed, holds no tensors by name, or two
@@ -144,7 +146,11 @@ def _read_pickled(path: Path) -> Any:
         if not begins.startswith(b"\x80") or MAGIC.to_bytes(10, "little") in begins:
             raise
         try:
-            arrays = dict(_arrays_in(read_pickle(path)))
+            content = read_pickle(path)
+            if isinstance(content, dict) and isinstance(content.get("blobs"), dict):
+                blobs = {word: value for word, value in content["blobs"].items() if word not in ("model_iter", "lr")}
+                return of_blobs(dict(_arrays_in(blobs)))
+            arrays = dict(_arrays_in(content))
         except (pickle.UnpicklingError, *UNREADABLE):
             raise error from None
         return arrays

@@ -76,7 +76,10 @@ def test_the_model_is_an_ordinary_one(left_out: Path, people: Path, untrained: P
     labels = ssan("predict", left_out, people, "--json").lines
     assert len(labels) == 24
     assert all(line["top"][0]["label"] == Path(line["path"]).parent.name for line in labels)
-    assert ssan("eval", left_out, "--data", people, "--split", "all", "--json", "--workers", "0").json["top1"] == 1.0
+    again = ssan("eval", left_out, "--data", people, "--split", "all", "--json", "--workers", "0")
+    assert again.json["top1"] == 1.0
+    assert "fitted on all clips that `ssan probe` was given" in again.err
+    assert "for which the probe measured 1.0000" in again.err
     found, before = load_labeller(left_out), load_labeller(untrained)
     assert found.classes == ["blue", "green", "red"]
     assert found.recipe == before.recipe

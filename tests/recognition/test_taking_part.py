@@ -1,6 +1,7 @@
 """That a new layer takes part: what is frozen, its norms' rates, rare classes, and what is said at the end."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,15 +374,22 @@ def test_a_training_ends_with_what_reversed_frames_changed(
     }
     changed = round(6 * (1 - probe["reversed_same_prediction"]))
     assert f"run: with their frames reversed, {changed} of 6 validation videos get another answer" in said
-    assert ("took no part" in said) == (changed == 0)
+    assert ("took no part" in said) == (changed == 0 and answer["reversed_num_answers"] > 1)
+    assert ("every one of them is given the same class" in said) == (answer["reversed_num_answers"] == 1)
 
-    # From the identity, at a rate of nothing, the layer is none.
+    # From the identity, at a rate of nothing, the layer is none; of answers of one class nothing could be told.
     idle = small(layer={"identity_start": True}, lr=1e-12, new_norm_lr_scale=1.0)
+    ask = train_module.reversal
+    monkeypatch.setattr(train_module, "reversal", lambda *a, **b: replace(ask(*a, **b), num_answers=2))
     answer = train(idle, data, tmp_path / "idle", quiet=True)
     assert answer["reversed_same_prediction"] == 1
     said = capsys.readouterr().err
     assert said.startswith("warning: the layer between frames took no part: with their frames reversed, 6 of 6")
     assert "docs/label.md" in said
+    monkeypatch.setattr(train_module, "reversal", lambda *a, **b: replace(ask(*a, **b), num_answers=1))
+    answer = train(idle, data, tmp_path / "constant", quiet=True)
+    assert (answer["reversed_same_prediction"], answer["reversed_num_answers"]) == (1, 1)
+    assert "took no part" not in capsys.readouterr().err
 
     answer = train(small(model="tsn_tiny"), data, tmp_path / "tsn")
     assert [answer[key] for key in ("reversed_same_prediction", "reversed_top1", "reversed_num")] == [None] * 3

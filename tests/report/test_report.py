@@ -390,6 +390,8 @@ def page_of(folder: Path, events: list[dict[str, Any]]) -> Page:
         ({"reversed_num": 211, "reversed_same_prediction": 210 / 211},
          "With their frames reversed, 1 of 211 validation videos got another answer from the best model (0.0047, 95 % "
          "interval 0.0008 to 0.0264). As from a network of single frames: the layer between frames took no part."),
+        ({"reversed_num": 211, "reversed_same_prediction": 1.0, "reversed_num_answers": 1},
+         "With their frames reversed, 0 of 211 validation videos got another answer from the best model"),
     ],
 )  # fmt: skip
 def test_the_page_says_how_much_the_order_of_frames_changed_the_answers(

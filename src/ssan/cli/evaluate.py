@@ -90,6 +90,13 @@ def evaluate(
             context.with_resource(one_writer(file))
     with together(processes_here) as group:
         labeller = open_classifier(model, options.choose_device(device))
+        if labeller.protocol.get("fitted_on") == "all" and processes_here.first:
+            measured = labeller.protocol.get("top1")
+            tell(
+                "warning: the head of this model was fitted on all clips that `ssan probe` was given: on these it is "
+                "better than on others"
+                + (f", for which the probe measured {measured:.4f}" if isinstance(measured, float) else "")
+            )
         samples = source.read(split)
         started = time.monotonic()
         answer = evaluate(

@@ -357,7 +357,7 @@ def _begin(
         if not starts or starts[-1].get("task") != "probe":
             raise UsageError("the folder holds a run that is no probe; name another with --out", path=str(out))
         path.unlink()
-        for name in ("metrics.csv", "model.safetensors", "recipe.yaml", "skipped.csv"):
+        for name in ("metrics.csv", "model.safetensors", "recipe.yaml", "report.html", "skipped.csv"):
             (out / name).unlink(missing_ok=True)
         for old in out.glob("events.out.tfevents.*"):
             old.unlink()

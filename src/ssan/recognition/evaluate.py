@@ -340,6 +340,7 @@ class Reversal:
     :param same_prediction: the share of them with the same answer.
     :param top1: accuracy with frames as sampled.
     :param reversed_top1: accuracy with the same frames reversed; the labels stay.
+    :param num_answers: how many classes the answers are of, with frames as sampled; of one, nothing can be told.
     """
 
     num: int
@@ -347,6 +348,7 @@ class Reversal:
     same_prediction: float
     top1: float
     reversed_top1: float
+    num_answers: int
 
 
 def reversal(
@@ -379,6 +381,7 @@ def reversal(
         same_prediction=_same_prediction(result),
         top1=accuracy(result.scores["as_sampled"], labels),
         reversed_top1=accuracy(result.scores["reversed"], labels),
+        num_answers=len(np.unique(result.scores["as_sampled"].argmax(axis=1))),
     )
 
 

@@ -219,6 +219,7 @@ def train(
         "reversed_same_prediction": None if looked is None else looked.same_prediction,
         "reversed_top1": None if looked is None else looked.reversed_top1,
         "reversed_num": None if looked is None else looked.num,
+        "reversed_num_answers": None if looked is None else looked.num_answers,
     }
     if processes_here.first:
         _write_recipe(out, recipe)
@@ -412,7 +413,10 @@ def _look_at_order(
             file=sys.stderr,
             flush=True,
         )
-    if found.same_prediction >= TOOK_NO_PART:
+    if found.num_answers == 1:
+        if not quiet:
+            print("every one of them is given the same class, so that nothing can be told of order", file=sys.stderr)
+    elif found.same_prediction >= TOOK_NO_PART:
         print(
             f"warning: the layer between frames took no part: with their frames reversed, {same} of {of} get the same "
             "answer, as from a network of single frames. Where classes are told by order it has learnt nothing of "

@@ -75,6 +75,7 @@ class JournalReversal:
     num: int
     same_prediction: float
     top1: float | None
+    num_answers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,9 @@ class JournalRun:
         num, same = whole(self.end.get("reversed_num")), number(self.end.get("reversed_same_prediction"))
         if num is None or num < 1 or same is None or not 0 <= same <= 1:
             return None
-        return JournalReversal(num, same, number(self.end.get("reversed_top1")))
+        return JournalReversal(
+            num, same, number(self.end.get("reversed_top1")), whole(self.end.get("reversed_num_answers"))
+        )
 
     @property
     def best(self) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from ssan.report.film_strip import FilmStrips
 from ssan.report.formatting import Table, bar, count, duration, giga, interval, memory, plain, protocol, share, when
 from ssan.report.journal_runs import (
     Evaluation,
+    JournalReversal,
     JournalRun,
     JournalThreshold,
     WrongAnswer,
@@ -77,7 +78,7 @@ def view(run: JournalRun, *, alone: bool, strips: FilmStrips | None = None) -> d
         if run.best
         else None,
         "order": order_text(run),
-        "idle": run.reversal is not None and run.reversal.same_prediction >= TOOK_NO_PART,
+        "idle": _idle(run.reversal),
         "curves": _curves_of_one(run) if alone else [],
         "evaluations": [_evaluation_view(evaluation, run, strips) for evaluation in run.evaluations],
         "cost": cost_table([run]),
@@ -128,6 +129,11 @@ def _stopped_text(run: JournalRun) -> str:
         return ": no epoch was better any more"
     those = "which was" if patience == 1 else f"{patience} in a row were"
     return f" after epoch {run.epochs[-1]['epoch']}, {those} no better than epoch {best['epoch']}"
+
+
+def _idle(found: JournalReversal | None) -> bool:
+    """Whether the layer between frames took no part; of answers that are all one class nothing can be told."""
+    return found is not None and found.same_prediction >= TOOK_NO_PART and found.num_answers != 1
 
 
 def order_text(run: JournalRun) -> str:

@@ -131,6 +131,12 @@ def read_initial(init: str) -> Initial:
     :param init: a path, or a name of ``ssan weights list`` whose file is here.
     :raises ModelError: there is no such file, it cannot be read safely, or it is no classifier's.
     """
+    if init.startswith("hf:"):
+        raise UsageError(
+            "a model of transformers has no weights of a network of ours, so that nothing can start from it; fit a "
+            "head on it with `ssan probe`",
+            path=init,
+        )
     if init in NAMED and not os.path.exists(init):
         weights = NAMED[init]
         file, state = read_named(weights)

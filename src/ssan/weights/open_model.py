@@ -81,8 +81,8 @@ def open_classifier(spec: str, device: str = "cpu") -> Labeller:
     labeller = open_model(spec, device)
     if not labeller.classes:
         raise UsageError(
-            f"{spec} describes videos by features and has no classes; give it to `ssan extract`, or to `ssan train "
-            "--init`"
+            f"{spec} describes videos by features and has no classes; fit some with `ssan probe`, or give it to "
+            "`ssan extract`"
         )
     return labeller
 

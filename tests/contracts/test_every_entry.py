@@ -35,6 +35,12 @@ DEEP = {
     },
     "blvnet_r101": "blvnet_r50",
 }
+# So most of what is attention elsewhere than in SSA: what it does with numbers is tried in two ResNets of each family.
+ATTENDING = [
+    name for name, spec in MODELS.items()
+    if spec.family not in ("tsn", "tsm", "trn", "ssan") and spec.layer is not None
+    and spec.backbone in ("r18", "mobilenet_v2", "efficientnet_lite0")
+]  # fmt: skip
 # So the networks that are whole by themselves and large: of each kind a small one is tried, and two large ones as well.
 LARGE = [name for name, network in NETWORKS.items() if network.small and name not in ("i3d", "r3d_r18")]
 
@@ -263,7 +269,9 @@ class Named:
         return self.spec.consensus is None
 
 
-@pytest.fixture(scope="module", params=large_ones_slow(name for name in MODELS if name not in {*DEEP, *LARGE}))
+@pytest.fixture(
+    scope="module", params=large_ones_slow(name for name in MODELS if name not in {*DEEP, *ATTENDING, *LARGE})
+)
 def named(request: pytest.FixtureRequest) -> Iterator[Named]:
     """One model at a time, with random numbers everywhere; pytest runs all tests of a model together."""
     return Named(MODELS[request.param], model_of(request.param))
@@ -331,7 +339,9 @@ def test_a_wide_network_is_its_small_one_with_more_channels(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *LARGE])
+@pytest.mark.parametrize(
+    "name", [*(name for name in DEEP if MODELS[name].family in ("tsn", "tsm", "ssan")), *ATTENDING, *LARGE]
+)
 def test_in_a_deep_model_shapes_go_through_and_a_gradient_reaches_every_parameter(name: str) -> None:
     model = shapes_of(name)
     model.zero_grad()

@@ -6,15 +6,13 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-fast lint format clean
 
-# Files of tests at a time, in the order of tests/conftest.py: those that take longest first. Each is on one core, and of
-# all the tests some wait now and then, so that three keep two cores busy; to begin takes longer than two.
+# Two files of tests at a time, each on one core, in the order of tests/conftest.py: those that take longest first.
 # What is compiled is kept for the processes that tests start, whatever the environment says.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(READY)
 	$(BIN)/ssan demo --out demo-out
 
-test: JOBS := 3
 test: $(READY)
 	$(PYTEST)
 

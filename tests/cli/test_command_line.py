@@ -461,6 +461,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "expected"), MISTAKES, ids=lambda value: " ".join(value)[:60])
 def test_a_mistake_prints_one_line_that_names_it_and_exits_with_2(
     arguments: list[str], expected: str, ssan: Any, order_set: Path, trained: Path, tmp_path: Path

@@ -587,6 +587,7 @@ BROKEN_LAYERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("broken", "check"), BROKEN_LAYERS, ids=lambda value: value.__name__)
 def test_a_broken_layer_is_caught(broken: type[nn.Module], check: Callable[[nn.Module], None]) -> None:
     whole = broken.__base__

@@ -515,6 +515,7 @@ def segment(start: Any, stop: Any, vid: str = "1", **values: Any) -> dict[str, A
     return {"vid": vid, "flg": 0, "z": [start, stop], "xy": [], "av": {key[1:]: value for key, value in values.items()}}
 
 
+@pytest.mark.slow
 def test_segments_of_via_are_seconds_with_a_text_or_options(films: Path, tmp_path: Path) -> None:
     metadata = {
         "1_a": segment(0.5, 1.25, _1="a"), "1_b": segment(1.25, 1.25, _1="b"), "1_c": segment(1.5, 1.75, _1=""),
@@ -563,6 +564,7 @@ def test_a_segment_of_via_that_is_none_is_refused(tmp_path: Path, metadata: dict
 # ------------------------------------------------------------------------------------------ where the videos are
 
 
+@pytest.mark.slow
 def test_videos_are_found_by_their_names_and_by_folders_where_names_do_not_tell(tmp_path: Path) -> None:
     films = _touch(tmp_path / "films", "one/a.mp4", "two/a.mp4", "two/b.webm", "my_clip1.mp4", "1a2b3c4d-c.mp4")
 
@@ -626,6 +628,7 @@ def test_splits_keep_the_spans_of_a_video_together_and_must_be_asked_for_by_a_ru
 # ------------------------------------------------------------------------------------------------- command line
 
 
+@pytest.mark.slow
 def test_spans_become_a_list_that_gives_the_same_frames(films: Path, tmp_path: Path, ssan: Any) -> None:
     notes = ("a1", 1, 2, "walk"), ("a2", 2, 3, "sit")
     _put(tmp_path / "a.eaf", eaf([250, 1000, 1750], tier("t", *notes)))
@@ -752,6 +755,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place, *(found for key, one in inner for found in _places(one, (*place, key)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["label_studio", "via"])
 def test_any_value_anywhere_in_a_json_file_is_read_or_refused(tmp_path: Path, format: str) -> None:
     name, whole = WHOLE[format]

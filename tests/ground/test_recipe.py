@@ -507,6 +507,7 @@ def test_a_shipped_recipe_begins_by_saying_what_it_is_for(name: str) -> None:
 CLASSIFIERS = [name for name in shipped() if not name.startswith(JOINT)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_shipped_recipe_loads_completes_and_builds(name: str) -> None:
     recipe = complete(read_recipe(shipped()[name]))

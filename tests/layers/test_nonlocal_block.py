@@ -49,6 +49,7 @@ def close(found: Tensor, expected: object, atol: float = 1e-10) -> None:
 # Against the loops.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", COMBINATIONS + COMPARISONS, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("training", [True, False])
 def test_equals_the_loops_for_every_combination_of_switches(switches: dict[str, object], training: bool) -> None:

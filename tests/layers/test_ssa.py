@@ -42,6 +42,7 @@ def _torch_writes_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
 def test_equals_the_loops_for_every_combination_of_switches(part: int) -> None:
     assert len(COMBINATIONS) == 576

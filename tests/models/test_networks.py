@@ -85,6 +85,7 @@ def fill_by_name(model: Classifier, classifier: str) -> None:
         tensor.copy_(torch.from_numpy(noise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "classifier"), [("r18", "fc"), ("mobilenet_v2", "classifier.1")])
 def test_each_frame_scores_as_an_image_does_in_torchvision(backbone: str, classifier: str) -> None:
     """Four pictures of 64 px as two clips of two frames; torchvision's outputs are in the golden file, 12 digits."""
@@ -352,6 +353,7 @@ def test_a_familys_defaults_hold_until_a_run_says_otherwise() -> None:
     assert blocks(pool_keys=False, pairwise="dot_product") == {(False, 1, "dot_product")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_empty_slots_add_no_key_and_filled_ones_only_their_own(backbone: str) -> None:
     plain = set(on_meta(f"tsn_{backbone}").state_dict())

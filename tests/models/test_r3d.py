@@ -66,6 +66,7 @@ def test_shapes_on_the_way_are_those_of_the_table(time_stride: int, frames: list
     assert shapes == [(c, t, side, side) for c, t, side in zip(channels, frames, sides, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t", "h", "w", "expected"), [(1, 1, 1, 1), (9, 33, 20, 2), (17, 8, 50, 3)])
 def test_a_clip_of_any_size_is_described(t: int, h: int, w: int, expected: int) -> None:
     for name, length in (("r3d_r18", 512), ("r3d_r34", 512), ("r3d_r50", 2048)):

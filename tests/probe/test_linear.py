@@ -15,6 +15,7 @@ def clouds(num: int, dim: int, num_classes: int, *, apart: float = 3.0, seed: in
     return (centres[labels] + rng.normal(size=(num, dim))) * np.logspace(-2, 2, dim) + 50.0, labels
 
 
+@pytest.mark.slow
 def test_the_standardisation_is_folded_into_weight_and_bias_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows 2 and 6: mean 4, deviation 2. A fit of weight 3 and bias 1 on z = (x - 4) / 2 is 1.5 x - 5."""
 

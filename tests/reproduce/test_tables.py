@@ -199,6 +199,7 @@ def test_each_step_from_none_in_ssa_to_ssa_changes_one_option() -> None:
 # Table 6, and the non-local paper's own places.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "depths"),
     [("res2", {1: 3}), ("res3", {2: 4}), ("res2_res3", {1: 3, 2: 4}), ("res4", {3: 6}), ("res5", {4: 3})],

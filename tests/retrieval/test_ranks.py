@@ -82,6 +82,7 @@ def matrices(draw: st.DrawFn) -> tuple[np.ndarray, list[set[int]]]:
     return scores, [draw(st.sets(st.integers(0, m - 1), min_size=1)) for _ in range(n)]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(matrices())
 def test_ranks_are_the_twin_in_loops_however_many_ties(drawn: tuple[np.ndarray, list[set[int]]]) -> None:

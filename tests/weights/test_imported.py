@@ -182,6 +182,7 @@ def test_a_network_is_in_the_files_of_those_toolkits_that_have_it(model: str, la
     assert has == layouts
 
 
+@pytest.mark.slow
 def test_a_family_that_no_toolkit_has_on_the_smallest_backbone_is_in_no_layout_on_any_other() -> None:
     """So the network nearest to a file is sought among the others alone."""
     for family in ("nl3d", "nl2d", "nl1d", "nl2d1d", "a2", "ssan"):
@@ -251,6 +252,7 @@ def test_a_checkpoint_becomes_a_model_file_that_scores_as_its_weights_do(tmp_pat
     assert labeller.protocol["imported_from"]["file"] == "x.pth.tar"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [name for name, layout in LAYOUTS.items() if layout.resnet is not None])
 def test_the_layout_is_found_and_how_it_averages_views_is_kept(layout: str, tmp_path: Path) -> None:
     model = "trn_tiny" if layout == "trn" else "tsn_tiny"  # whose code names TSN's networks as TSM's does

@@ -39,3 +39,15 @@ def check_half_precision(layer: nn.Module, weights: list[Tensor], dtype: torch.d
         assert half.dtype == torch.float32
         assert (single - half).abs().max() < tolerance * single.abs().max()
     assert not torch.equal(found[0][0], found[1][0])  # autocast did something
+
+
+class Times(nn.Module):
+    """What stands in a slot and can be told: features (b, t, c, h, w) times a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.dim() == 5
+        return x * self.factor

@@ -48,7 +48,7 @@ BREAKAGES = [
              "torch.full_like(state[name], 1 - EPSILON)", "torch.full_like(state[name], 2)",
              "weights/test_nl_i3d_files.py"),
     Breakage("3-D ResNeXt: one group", "models/resnext3d.py",
-             "shortcut, groups=groups)", "shortcut, groups=1)", "models/test_resnext3d.py"),
+             "beside, groups=groups)", "beside, groups=1)", "models/test_resnext3d.py"),
     Breakage("shift: direction", "layers/temporal_shift.py",
              "((0, n, -1), (n, 2 * n, 1))", "((0, n, 1), (n, 2 * n, -1))", "layers/test_temporal_shift.py"),
     Breakage("shift: gradient goes the way of the features", "layers/temporal_shift.py",

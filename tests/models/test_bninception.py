@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from tests.blocks import Times
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
@@ -109,16 +110,6 @@ def test_the_modules_that_stride_and_the_last_pool_by_the_largest() -> None:
     assert [name for name, module in modules.items() if module.stride == 2] == ["3c", "4e"]
     assert [name for name, module in modules.items() if module.pooled_by_max] == ["3c", "4e", "5b"]
     assert [name for name, module in modules.items() if module.alone is None] == ["3c", "4e"]
-
-
-class Times(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert x.dim() == 5
-        return x * self.factor
 
 
 @torch.no_grad()

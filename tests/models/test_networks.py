@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.blocks import Times
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
@@ -167,16 +168,6 @@ def test_the_new_linear_layer_starts_near_zero() -> None:
 
 
 # The slots: where the drawings in the docstrings show them.
-
-
-class Times(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert x.dim() == 5
-        return x * self.factor
 
 
 def with_marked_slots(block: nn.Module) -> nn.Module:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from ssan.errors import UsageError
 from ssan.layers.nonlocal_block import NonLocal
+from ssan.models.r3d import StagedNetwork
 
 
 class PooledNonLocal(NonLocal):
@@ -104,7 +105,7 @@ def max_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     return F.max_pool3d(x, [min(k, n) for k, n in zip(kernel, x.shape[2:], strict=True)], list(stride))
 
 
-class NonLocalI3D(nn.Module):
+class NonLocalI3D(StagedNetwork):
     """Clips (b, t, 3, h, w) to features (b, t', 2048), t' = t / 2, or t / 8 with ``time_stride=2``, rounded down.
 
     A picture larger than 224 px gives several windows of the average pooling, whose features are averaged and so the
@@ -147,34 +148,21 @@ class NonLocalI3D(nn.Module):
         length = 5 if inflated else 1
         self.conv1 = nn.Conv3d(3, width, (length, 7, 7), (time_stride, 2, 2), padding=(length // 2, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(width)
-        self.stages: dict[str, list[nn.Module]] = {}
-        num_in = width
-        for number, depth in enumerate(num_blocks):
-            blocks = []
-            for index in range(depth):
-                longer = inflated and (number == 0 or index % 2 == (number == 3))
-                stride = 2 if number > 0 and index == 0 else 1
-                blocks.append(VolumeBottleneck(num_in, width * 2**number, stride, 3 if longer else 1))
-                num_in = 4 * width * 2**number
-                if non_local and number in (1, 2) and index % 2 == 1:
-                    groups = group_frames if number == 1 else 0
-                    blocks[-1].after_block = PooledNonLocal(num_in, group_frames=groups)
-            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
-            self.stages[f"res{number + 2}"] = list(blocks)
-        self.num_features = num_in
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to the last stage's features (b, c, t', h', w')."""
-        x = F.relu(self.bn1(self.conv1(clips.transpose(1, 2))), inplace=True)
-        x = max_pool(x, (self.time_stride, 3, 3), (self.time_stride, 2, 2))
-        for number in range(len(self.stages)):
-            if number == 1:
-                x = max_pool(x, (2, 1, 1), (2, 1, 1))
-            x = self.get_submodule(f"layer{number + 1}")(x)
-        return x
+        def block_of(num_in: int, number: int, index: int, stride: int) -> tuple[nn.Module, int]:
+            longer = inflated and (number == 0 or index % 2 == (number == 3))
+            block = VolumeBottleneck(num_in, width * 2**number, stride, 3 if longer else 1)
+            num_out = 4 * width * 2**number
+            if non_local and number in (1, 2) and index % 2 == 1:
+                block.after_block = PooledNonLocal(num_out, group_frames=group_frames if number == 1 else 0)
+            return block, num_out
+
+        self.add_stages(width, num_blocks, block_of)
+
+    def before_stage(self, number: int, x: Tensor) -> Tensor:
+        if number == 0:
+            return max_pool(x, (self.time_stride, 3, 3), (self.time_stride, 2, 2))
+        return max_pool(x, (2, 1, 1), (2, 1, 1)) if number == 1 else x
 
     def forward(self, clips: Tensor) -> Tensor:
         x = self.feature_map(clips)

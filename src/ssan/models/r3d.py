@@ -17,7 +17,7 @@ Modules have the names of a ResNet for pictures (``ssan.models.resnet``): ``--in
 filters, every one of ResNet-18, 34 and 50.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -74,7 +74,56 @@ class Bottleneck3D(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)), inplace=True)
 
 
-class ResNet3D(nn.Module):
+def shortcut(num_in: int, num_out: int, stride: int) -> nn.Module | None:
+    """The 1x1x1 convolution beside a block that changes what it adds to; None beside others."""
+    if stride == 1 and num_in == num_out:
+        return None
+    return nn.Sequential(conv3d(num_in, num_out, 1, stride), nn.BatchNorm3d(num_out))
+
+
+class StagedNetwork(nn.Module):
+    """A stem of ``conv1`` and ``bn1``, and stages of residual blocks; all but the first stage begin with stride 2."""
+
+    conv1: nn.Conv3d
+    bn1: nn.BatchNorm3d
+
+    def add_stages(
+        self, num_in: int, num_blocks: Sequence[int], block_of: Callable[[int, int, int, int], tuple[nn.Module, int]]
+    ) -> None:
+        """Make the stages ``layer1`` and on, and draw the weights of all convolutions.
+
+        :param num_in: channels behind the stem.
+        :param block_of: of the channels before it, the stage, the place in it and the stride, a block and its channels.
+        """
+        self.stages: dict[str, list[nn.Module]] = {}
+        for number, depth in enumerate(num_blocks):
+            blocks: list[nn.Module] = []
+            for index in range(depth):
+                block, num_in = block_of(num_in, number, index, 2 if number > 0 and index == 0 else 1)
+                blocks.append(block)
+            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
+            self.stages[f"res{number + 2}"] = blocks
+        self.num_features = num_in
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def before_stage(self, number: int, x: Tensor) -> Tensor:
+        """What is done to (b, c, t, h, w) before a stage, the first of which is 0."""
+        return x
+
+    def feature_map(self, clips: Tensor) -> Tensor:
+        """Clips (b, t, 3, h, w) to the last stage's features (b, c, t', h', w')."""
+        x = F.relu(self.bn1(self.conv1(clips.transpose(1, 2))), inplace=True)
+        for number in range(len(self.stages)):
+            x = self.get_submodule(f"layer{number + 1}")(self.before_stage(number, x))
+        return x
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.feature_map(clips).mean(dim=(3, 4)).transpose(1, 2)
+
+
+class ResNet3D(StagedNetwork):
     """Clips (b, t, 3, h, w) to features (b, t', num_features), t' = t / 8 rounded up where there are four stages.
 
     Any t, h and w of at least 1. torchvision takes the mean over frames of the last map before its linear layer, ours
@@ -105,31 +154,9 @@ class ResNet3D(nn.Module):
             raise UsageError(f"r3d: width is {width} and time_stride {time_stride}; both must be 1 or more")
         self.conv1 = nn.Conv3d(3, width, (3, 7, 7), (time_stride, 2, 2), padding=(1, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(width)
-        self.stages: dict[str, list[nn.Module]] = {}
-        num_in = width
-        for number, depth in enumerate(num_blocks):
-            blocks: list[nn.Module] = []
-            for index in range(depth):
-                stride = 2 if number > 0 and index == 0 else 1
-                num_out = width * 2**number * block.expansion
-                shortcut = None
-                if stride != 1 or num_in != num_out:
-                    shortcut = nn.Sequential(conv3d(num_in, num_out, 1, stride), nn.BatchNorm3d(num_out))
-                blocks.append(block(num_in, width * 2**number, stride, shortcut))
-                num_in = num_out
-            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
-            self.stages[f"res{number + 2}"] = blocks
-        self.num_features = num_in
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to the last stage's features (b, c, t', h', w')."""
-        x = F.relu(self.bn1(self.conv1(clips.transpose(1, 2))), inplace=True)
-        for number in range(len(self.stages)):
-            x = self.get_submodule(f"layer{number + 1}")(x)
-        return x
+        def block_of(num_in: int, number: int, index: int, stride: int) -> tuple[nn.Module, int]:
+            num_out = width * 2**number * block.expansion
+            return block(num_in, width * 2**number, stride, shortcut(num_in, num_out, stride)), num_out
 
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.feature_map(clips).mean(dim=(3, 4)).transpose(1, 2)
+        self.add_stages(width, num_blocks, block_of)

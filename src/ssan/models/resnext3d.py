@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssan.errors import UsageError
-from ssan.models.r3d import Bottleneck3D, conv3d
+from ssan.models.r3d import Bottleneck3D, StagedNetwork, shortcut
 
 
 class ResNeXtBottleneck3D(Bottleneck3D):
@@ -30,7 +30,7 @@ class ResNeXtBottleneck3D(Bottleneck3D):
     expansion = 2
 
 
-class ResNeXt3D(nn.Module):
+class ResNeXt3D(StagedNetwork):
     """Clips (b, t, 3, h, w) to features (b, t', 2048), t' = t / 16 rounded up; any t, h and w of at least 1.
 
     Unsaid by the authors, whose code takes clips of the size that it was made for, our choice: of a larger one all
@@ -56,31 +56,13 @@ class ResNeXt3D(nn.Module):
         num_in = width // 2
         self.conv1 = nn.Conv3d(3, num_in, 7, (1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(num_in)
-        self.stages: dict[str, list[nn.Module]] = {}
-        for number, depth in enumerate(num_blocks):
-            blocks: list[nn.Module] = []
-            for index in range(depth):
-                stride = 2 if number > 0 and index == 0 else 1
-                num_out = width * 2**number * ResNeXtBottleneck3D.expansion
-                shortcut = None
-                if stride != 1 or num_in != num_out:
-                    shortcut = nn.Sequential(conv3d(num_in, num_out, 1, stride), nn.BatchNorm3d(num_out))
-                blocks.append(ResNeXtBottleneck3D(num_in, width * 2**number, stride, shortcut, groups=groups))
-                num_in = num_out
-            self.add_module(f"layer{number + 1}", nn.Sequential(*blocks))
-            self.stages[f"res{number + 2}"] = blocks
-        self.num_features = num_in
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, clips: Tensor) -> Tensor:
-        """Clips (b, t, 3, h, w) to the last stage's features (b, c, t', h', w')."""
-        x = F.relu(self.bn1(self.conv1(clips.transpose(1, 2))), inplace=True)
-        x = F.max_pool3d(x, 3, 2, padding=1)
-        for number in range(len(self.stages)):
-            x = self.get_submodule(f"layer{number + 1}")(x)
-        return x
+        def block_of(num_in: int, number: int, index: int, stride: int) -> tuple[nn.Module, int]:
+            num_out = width * 2**number * ResNeXtBottleneck3D.expansion
+            beside = shortcut(num_in, num_out, stride)
+            return ResNeXtBottleneck3D(num_in, width * 2**number, stride, beside, groups=groups), num_out
 
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.feature_map(clips).mean(dim=(3, 4)).transpose(1, 2)
+        self.add_stages(num_in, num_blocks, block_of)
+
+    def before_stage(self, number: int, x: Tensor) -> Tensor:
+        return F.max_pool3d(x, 3, 2, padding=1) if number == 0 else x
